@@ -1,0 +1,63 @@
+# `make demo` and `make test` set up all that they need: Python 3.11+, git and make are enough.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python
+STAMP := .venv/.installed
+
+export HF_HUB_OFFLINE := 1
+export TRANSFORMERS_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+# Real benchmark data is optional: what needs it skips, and says so, where it is absent.
+ifndef MEMORIST_DATA
+ifneq ($(wildcard ../shared/data),)
+export MEMORIST_DATA := $(abspath ../shared/data)
+endif
+else
+export MEMORIST_DATA
+endif
+
+# $(call timed,NAME,COMMAND) runs a command and tells how long it took.
+timed = @began=$$(date +%s); $(2); status=$$?; echo "$(1): $$(($$(date +%s) - began)) s"; exit $$status
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-promises lint types unit results-memory-r1 bench docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## train on this machine, compare before and after, write a report
+	@$(BIN)/memorist demo
+
+test: lint types unit ## lint, types and unit tests
+	@echo "lint, types and unit tests passed"
+
+test-promises: $(STAMP) ## the tests that take long: crash rounds, real servers
+	$(call timed,test-promises,$(RUN) -m pytest -m promise)
+
+lint: $(STAMP) ## ruff: rules and formatting
+	$(call timed,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check .)
+
+types: $(STAMP) ## mypy, strict
+	$(call timed,types,$(RUN) -m mypy)
+
+unit: $(STAMP) ## unit tests
+	$(call timed,unit,$(RUN) -m pytest)
+
+results-memory-r1: $(STAMP) ## measure the rows of Memory-R1 (hours; goes on where it stopped)
+	@$(RUN) scripts/results_memory_r1.py
+
+bench: $(STAMP) ## run every benchmark in benchmarks/
+	@set -e; for file in benchmarks/*.py; do if [ -e "$$file" ]; then echo "$$file"; $(RUN) "$$file"; fi; done
+
+docs: $(STAMP) ## make docs/results.md from results/*.json
+	@$(RUN) scripts/make_results.py
+
+clean: ## remove .venv, caches and the demo's output; runs/ and results/ stay
+	@rm -rf .venv dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find src tests scripts benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there: install Python 3.11 or newer" >&2; exit 1; }
+	@$(PYTHON) scripts/install.py

@@ -1,0 +1,67 @@
+"""Every error that Memorist raises on purpose.
+
+    MemoristError
+    ├── DataError (ValueError)        a dataset is malformed: file, record, field
+    ├── RecipeError (ValueError)      a recipe has an unknown key or an impossible value
+    ├── ScopeError (ValueError)       a scope is missing or of the wrong type
+    ├── BankError (RuntimeError)      a bank cannot do what was asked (read-only, newer version, closed)
+    ├── PolicyError (RuntimeError)    a model cannot play the role it was given
+    ├── ReplayMismatch (RuntimeError) a replayed run left the logged path
+    └── CheckpointError (RuntimeError) a checkpoint is missing, torn, or of another recipe
+
+Each message says what was given, what was expected, and what to do. Bad *model output* is
+never an error: it becomes an operation with a result code (`memorist.memory.record.Code`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MemoristError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class DataError(MemoristError, ValueError):
+    """A dataset does not have the form that its loader expects."""
+
+    def __init__(self, file: str, record: str, field: str, problem: str) -> None:
+        self.file, self.record, self.field, self.problem = file, record, field, problem
+        super().__init__(f"{file}: record {record}, field {field!r}: {problem}")
+
+    def __reduce__(self) -> tuple[type[DataError], tuple[str, str, str, str]]:
+        return type(self), (self.file, self.record, self.field, self.problem)
+
+
+class RecipeError(MemoristError, ValueError):
+    """A recipe asks for something that does not exist or cannot work."""
+
+
+class ScopeError(MemoristError, ValueError):
+    """A scope is missing or of the wrong type."""
+
+
+class BankError(MemoristError, RuntimeError):
+    """A memory bank cannot do what was asked."""
+
+
+class PolicyError(MemoristError, RuntimeError):
+    """A model cannot play the role it was given."""
+
+
+class ReplayMismatch(MemoristError, RuntimeError):
+    """A replayed run asked for something else than the logged one did."""
+
+
+class CheckpointError(MemoristError, RuntimeError):
+    """A checkpoint is missing, torn, or belongs to another recipe."""
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """A sentence fragment that names the valid word nearest to `given`."""
+    options = sorted(known)
+    close = difflib.get_close_matches(given, options, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "valid: " + ", ".join(options)

@@ -1,0 +1,76 @@
+"""Turning text into vectors. The default needs nothing but NumPy and keeps lexical similarity."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+
+_WORD = re.compile(r"\w+", re.UNICODE)
+_FUNCTION_WORDS = frozenset(
+    "a an the and or but if of to in on at by for with from as is are was were be been am do does did has have had "
+    "i you he she it we they me him her us them my your his its our their this that these those what which who whom "
+    "when where why how will would can could should may might not no so than then too very s t".split()
+)
+
+
+class Embedder(Protocol):
+    """Text to unit vectors."""
+
+    name: str
+    size: int
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed `texts` to shape (len(texts), size), float32, rows of length 1 (or 0 for empty text)."""
+        ...
+
+
+class HashedEmbedder:
+    """Signed feature hashing of words and their character trigrams.
+
+    Deterministic across machines and processes. Texts that share words, or words that share stems, are near;
+    meaning beyond that is not seen. Function words count a quarter.
+    """
+
+    def __init__(self, size: int = 256) -> None:
+        self.size = size
+        self.name = f"hashed-{size}"
+        self._one = lru_cache(maxsize=65_536)(self._embed_one)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed `texts` to shape (len(texts), size)."""
+        if not texts:
+            return np.zeros((0, self.size), np.float32)
+        return np.stack([self._one(text) for text in texts])
+
+    def _embed_one(self, text: str) -> Vectors:
+        vector = np.zeros(self.size, np.float32)
+        for word in _WORD.findall(text.lower()):
+            for bucket, value in _features(word, self.size):
+                vector[bucket] += value
+        norm = float(np.linalg.norm(vector))
+        if norm > 0:
+            vector /= norm
+        vector.flags.writeable = False
+        return vector
+
+
+@lru_cache(maxsize=65_536)
+def _features(word: str, size: int) -> tuple[tuple[int, float], ...]:
+    """(bucket, signed weight) of a word and its trigrams."""
+    weight = 0.25 if word in _FUNCTION_WORDS else 1.0
+    padded = f"^{word}$"
+    grams = [padded[i : i + 3] for i in range(len(padded) - 2)]
+    parts = [(f"w:{word}", weight)] + [(f"g:{gram}", weight * 0.7 / len(grams) ** 0.5) for gram in grams]
+    out = []
+    for name, value in parts:
+        code = zlib.crc32(name.encode("utf-8", "surrogatepass"))
+        out.append(((code >> 1) % size, value if code & 1 else -value))
+    return tuple(out)

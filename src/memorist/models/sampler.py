@@ -1,0 +1,64 @@
+"""The two protocols that models implement: a `Sampler` acts; a `Policy` can also score and learn.
+
+Agents see neither: they are handed roles, `Actor`s whose `act` is awaited. Who answers behind it (a script, an
+endpoint, a network that is being trained) is decided outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from memorist.decision import Action, Distribution, Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One thing to sample: what is seen, how to draw, and the seed of this decision's own random stream."""
+
+    observation: Observation
+    distribution: Distribution
+    seed: int
+    role: str = ""
+
+
+class Actor(Protocol):
+    """What an agent holds for each role."""
+
+    async def act(self, observation: Observation) -> Action:
+        """Act on what is seen."""
+        ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Acts on a batch. Each action depends on its own request alone, up to float rounding."""
+
+    name: str
+
+    def sample(self, requests: Sequence[Request]) -> list[Action]:
+        """One action for each request, in order."""
+        ...
+
+
+@runtime_checkable
+class Policy(Sampler, Protocol):
+    """A sampler that can also score what it did and learn from it."""
+
+    def parameters(self) -> list[Any]:
+        """Trainable tensors."""
+        ...
+
+    def score(self, rows: Any) -> Any:
+        """Log-probabilities of the action tokens of packed rows, under the distributions they were drawn from."""
+        ...
+
+    def encode(self, observation: Observation, text: str) -> Action:
+        """An action that writes `text` for `observation`, as the policy would have tokenised it (for imitation)."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write a standard checkpoint folder."""
+        ...
