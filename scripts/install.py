@@ -65,7 +65,7 @@ def make_venv() -> None:
         text=True,
     )
     if made.returncode:
-        raise InstallError(f"{sys.executable} could not create .venv: {last_error(made.stdout)}")
+        raise InstallError(f"{sys.executable} could not create .venv: {complaint(made.stdout)}")
 
 
 def torch_requirement() -> str:
@@ -119,7 +119,9 @@ def pip(*arguments: str) -> None:
     )
     output = follow(process)
     if process.wait():
-        raise InstallError(f"{last_error(output)} (all that pip said: .venv/{LOG.name})")
+        raise InstallError(
+            f"{complaint(output)} (pip needs PyPI or a mirror, PIP_INDEX_URL; its log: .venv/{LOG.name})"
+        )
 
 
 def follow(process: subprocess.Popen[str]) -> str:
@@ -159,11 +161,13 @@ def show(line: str) -> None:
         detail(f"Installing {line.count(',') + 1} packages")
 
 
-def last_error(output: str) -> str:
-    """The line in which pip or venv says what went wrong."""
+def complaint(output: str) -> str:
+    """The line in which pip or venv says what went wrong: its first error, else what it said last."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line[len("ERROR:") :].strip() for line in lines if line.startswith("ERROR:")]
-    return (errors or lines or ["it said nothing"])[-1]
+    if not errors or errors[0] == "Exception:":
+        return lines[-1] if lines else "it said nothing"
+    return errors[0]
 
 
 def step(number: int, text: str) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,8 @@ from memorist import doctor
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """A machine with the base install alone: no extras, no bundled model, no data."""
-    requirements = ["numpy>=1.26", "torch>=2.6; extra == 'train'", "memorist[train,eval]; extra == 'all'"]
-    monkeypatch.setattr(doctor.metadata, "requires", lambda name: requirements)
+    requirements = ["numpy>=1.26", "torch>=2.6; extra == 'all'", "torch>=2.6; extra == 'train'"]
+    monkeypatch.setattr(metadata, "requires", lambda name: requirements)
     monkeypatch.setattr(doctor, "_installed", {"numpy": "2.4.6"}.get)
     monkeypatch.setattr(doctor, "BUNDLED", tmp_path)
     monkeypatch.delenv(doctor.DATA_VARIABLE, raising=False)
@@ -84,9 +86,9 @@ def test_a_data_folder_that_is_not_there_is_named(bare: pytest.MonkeyPatch, tmp_
 
 def test_from_the_sources_without_an_install(bare: pytest.MonkeyPatch) -> None:
     def requires(name: str) -> list[str]:
-        raise doctor.metadata.PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
-    bare.setattr(doctor.metadata, "requires", requires)
+    bare.setattr(metadata, "requires", requires)
     assert doctor.examine().missing[0].command == "pip install memorist"
 
 
@@ -99,7 +101,7 @@ def test_threads_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_an_accelerator_is_seen_without_torch_but_not_vouched_for(bare: pytest.MonkeyPatch) -> None:
-    bare.setattr(doctor.shutil, "which", lambda name: name)
+    bare.setattr(shutil, "which", lambda name: name)
     assert "an NVIDIA GPU (torch was not asked)" in doctor.render(doctor.examine())
 
 

@@ -28,7 +28,7 @@ PURPOSES = {
     "report": "curves and bars in reports",
     "dev": "the project's own checks (make test)",
 }
-"""What each extra is for. An extra that only gathers others is not listed."""
+"""What each extra is for. Extras that only gather others are not listed, so that nothing is shown twice."""
 
 BUNDLED = Path(__file__).parent / "models" / "bundled"
 DATA_VARIABLE = "MEMORIST_DATA"
@@ -149,18 +149,22 @@ def _requirements() -> list[str]:
 
 
 def _packages(requirements: Iterable[str]) -> tuple[Package, ...]:
-    """Each requirement with the version that is installed."""
-    packages = []
+    """Each requirement with the version that is installed, once, under the first extra that brings it."""
+    packages: dict[str, Package] = {}
+    order = list(PURPOSES)
     for requirement in requirements:
         specifier, _, marker = requirement.partition(";")
-        parts = re.match(r"\s*([\w.-]+)\s*(\[[^]]*\])?", specifier)
+        parts = re.match(r"\s*([\w.-]+)", specifier)
         if parts is None or parts[1] == "memorist":
             continue
-        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)", marker)
+        found = re.search(r"extra\s*==\s*['\"]([\w-]+)", marker)
         lowest = re.search(r">=\s*([\w.]+)", specifier)
-        name, needs = parts[1], lowest[1] if lowest else ""
-        packages.append(Package(name, extra[1] if extra else BASE, needs, _installed(name)))
-    return tuple(packages)
+        name, extra, needs = parts[1], found[1] if found else BASE, lowest[1] if lowest else ""
+        if extra not in order:
+            order.append(extra)
+        if name not in packages or order.index(extra) < order.index(packages[name].extra):
+            packages[name] = Package(name, extra, needs, _installed(name))
+    return tuple(sorted(packages.values(), key=lambda package: order.index(package.extra)))
 
 
 def _installed(name: str) -> str | None:

@@ -15,9 +15,12 @@ Vectors = npt.NDArray[np.float32]
 
 _WORD = re.compile(r"\w+", re.UNICODE)
 _FUNCTION_WORDS = frozenset(
-    "a an the and or but if of to in on at by for with from as is are was were be been am do does did has have had "
-    "i you he she it we they me him her us them my your his its our their this that these those what which who whom "
-    "when where why how will would can could should may might not no so than then too very s t".split()
+    _WORD.findall(
+        "a an the and or but if of to in on at by for with from as is are was were be been am do does did "
+        "has have had i you he she it we they me him her us them my your his its our their this that these "
+        "those what which who whom when where why how will would can could should may might not no so than "
+        "then too very s t"
+    )
 )
 
 

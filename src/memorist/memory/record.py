@@ -7,7 +7,8 @@ never raises. A `MemoryRecord` is immutable: an update makes a new one, and the 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -18,13 +19,16 @@ from memorist.errors import ScopeError
 MAX_TEXT = 1_000_000
 """Characters a record's text may have; more is refused with `Code.TOO_LONG`."""
 
+MAX_DEPTH = 64
+"""Levels a payload may be nested; more is refused with `Code.MALFORMED`."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Scope:
     """Whose memory it is. A read with an empty `agent` or `session` covers all of that user's.
 
     Raises:
-        ScopeError: `user` is empty or a part is not a string.
+        ScopeError: `user` is empty, or a part is not a string or holds a NUL or a lone surrogate.
     """
 
     user: str
@@ -36,6 +40,10 @@ class Scope:
             value = getattr(self, name)
             if not isinstance(value, str):
                 raise ScopeError(f"Scope.{name} is {value!r} ({type(value).__name__}); expected a string")
+            if clean_text(value) != value:
+                raise ScopeError(
+                    f"Scope.{name} is {value!r}; NUL characters and lone surrogates cannot be stored"
+                )
         if not self.user:
             raise ScopeError("Scope.user is empty; every read and write names its user, e.g. Scope('anna')")
 
@@ -114,7 +122,7 @@ class Code(StrEnum):
     TOO_LONG = "too_long"
     DUPLICATE_KEY = "duplicate_key"
     MALFORMED = "malformed"
-    """The model's output could not be read as operations."""
+    """The model's output could not be read as operations, or one has a part that is not plain data."""
 
     @property
     def accepted(self) -> bool:
@@ -145,11 +153,21 @@ class Change:
     reason: str = ""
 
     @property
-    def record_id(self) -> str:
-        """Id of the record that changed."""
+    def record(self) -> MemoryRecord:
+        """The record that changed, as it stands after the change (before it, for DELETE)."""
         record = self.after or self.before
         assert record is not None
-        return record.id
+        return record
+
+    @property
+    def record_id(self) -> str:
+        """Id of the record that changed."""
+        return self.record.id
+
+    @property
+    def scope(self) -> Scope:
+        """Scope of the record that changed."""
+        return self.record.scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,20 +180,21 @@ class Result:
 
 
 def judge(
-    operations: list[Operation] | tuple[Operation, ...],
+    operations: Sequence[Operation],
     *,
     scope: Scope,
     commit: int,
     at: datetime,
     source: tuple[str, ...],
-    new_id: Any,
-    find: Any,
-    find_key: Any,
+    new_id: Callable[[int, int], str],
+    find: Callable[[str], MemoryRecord | None],
+    find_key: Callable[[Scope, str], MemoryRecord | None],
 ) -> tuple[list[Result], list[Change]]:
     """Decide what each operation does, without touching storage: the one place where semantics live.
 
     Operations apply in order, and each sees the effect of those before it: an id deleted earlier in the list
-    is unknown. ADD always gets a fresh id. UPDATE and DELETE reach only records that `scope` covers.
+    is unknown. ADD always gets a fresh id. UPDATE and DELETE reach only records that `scope` covers. What no
+    store can hold (NUL characters, lone surrogates) is taken out of texts, keys, payloads and reasons first.
 
     Args:
         operations: what was asked.
@@ -186,76 +205,142 @@ def judge(
         new_id: `(commit, index) -> id`.
         find: `id -> MemoryRecord | None`, the state before the commit.
         find_key: `(scope, key) -> MemoryRecord | None`, likewise.
+
+    Raises:
+        ValueError: `new_id` gave an id that is in use.
     """
-    results: list[Result] = []
-    changes: list[Change] = []
-    staged: dict[str, MemoryRecord | None] = {}
+    case = _Judgement(scope, commit, at, tuple(map(clean_text, source)), new_id, find, find_key)
+    return [case.judge(index, op) for index, op in enumerate(operations)], case.changes
 
-    def current(record_id: str) -> MemoryRecord | None:
-        record = staged[record_id] if record_id in staged else find(record_id)
-        return record if record is not None and scope.covers(record.scope) else None
 
-    def holder(key: str) -> MemoryRecord | None:
-        for record in staged.values():
-            if record is not None and record.scope == scope and record.key == key:
-                return record
-        stored: MemoryRecord | None = find_key(scope, key)
-        return None if stored is None or stored.id in staged else stored
+@dataclass(slots=True)
+class _Judgement:
+    """The state of one `judge` call: what the operations so far have staged."""
 
-    def stage(op: Operation, kind: Kind, before: MemoryRecord | None, after: MemoryRecord | None) -> None:
+    scope: Scope
+    commit: int
+    at: datetime
+    source: tuple[str, ...]
+    new_id: Callable[[int, int], str]
+    find: Callable[[str], MemoryRecord | None]
+    find_key: Callable[[Scope, str], MemoryRecord | None]
+    changes: list[Change] = field(default_factory=list)
+    staged: dict[str, MemoryRecord | None] = field(default_factory=dict)
+    held: dict[str, MemoryRecord] = field(default_factory=dict)
+    """Keys that staged records hold in exactly this scope."""
+
+    def judge(self, index: int, given: Operation) -> Result:
+        op = readable(given)
+        if isinstance(op, Code):
+            return Result(given, op)
+        if op.kind == Kind.NOOP:
+            return Result(given, Code.UNCHANGED)
+        if op.kind == Kind.ADD:
+            holder = None if op.key is None else self._holder(op.key)
+            if holder is not None:
+                return Result(given, Code.DUPLICATE_KEY, holder)
+            return Result(given, Code.APPLIED, self._stage(op, None, self._new(index, op)))
+        before = None if op.id is None else self._current(op.id)
+        if before is None:
+            return Result(given, Code.UNKNOWN_ID)
+        if op.kind == Kind.DELETE:
+            return Result(given, Code.APPLIED, self._stage(op, before, None))
+        payload = before.payload if op.payload is None else op.payload
+        if op.text == before.text and payload == before.payload:
+            return Result(given, Code.UNCHANGED, before)
+        source = tuple(dict.fromkeys(before.source + self.source))
+        after = replace(before, text=op.text, updated=self.at, payload=payload, source=source)
+        return Result(given, Code.APPLIED, self._stage(op, before, after))
+
+    def _new(self, index: int, op: Operation) -> MemoryRecord:
+        record_id = self.new_id(self.commit, index)
+        if record_id in self.staged or self.find(record_id) is not None:
+            raise ValueError(
+                f"the id source gave {record_id!r}, which is in use; ids are unique within a bank"
+            )
+        payload = op.payload or {}
+        return MemoryRecord(record_id, self.scope, op.text, self.at, self.at, op.key, payload, self.source)
+
+    def _current(self, record_id: str) -> MemoryRecord | None:
+        record = self.staged[record_id] if record_id in self.staged else self.find(record_id)
+        return record if record is not None and self.scope.covers(record.scope) else None
+
+    def _holder(self, key: str) -> MemoryRecord | None:
+        if key in self.held:
+            return self.held[key]
+        stored = self.find_key(self.scope, key)
+        return None if stored is None or stored.id in self.staged else stored
+
+    def _stage(self, op: Operation, before: MemoryRecord | None, after: MemoryRecord | None) -> MemoryRecord:
         record = after or before
         assert record is not None
-        staged[record.id] = after
-        changes.append(Change(commit, kind, before, after, op.reason))
-        results.append(Result(op, Code.APPLIED, record))
-
-    for index, op in enumerate(operations):
-        code = _form_error(op)
-        if code is not None:
-            results.append(Result(op, code))
-        elif op.kind == Kind.NOOP:
-            results.append(Result(op, Code.UNCHANGED))
-        elif op.kind == Kind.ADD:
-            if op.key is not None and holder(op.key) is not None:
-                results.append(Result(op, Code.DUPLICATE_KEY, holder(op.key)))
-                continue
-            record = MemoryRecord(
-                new_id(commit, index), scope, op.text, at, at, op.key, dict(op.payload or {}), source
-            )
-            stage(op, Kind.ADD, None, record)
-        else:
-            before = current(op.id) if op.id is not None else None
-            if before is None:
-                results.append(Result(op, Code.UNKNOWN_ID))
-            elif op.kind == Kind.DELETE:
-                stage(op, Kind.DELETE, before, None)
+        self.staged[record.id] = after
+        self.changes.append(Change(self.commit, Kind(op.kind), before, after, op.reason))
+        if record.key is not None and record.scope == self.scope:
+            if after is None:
+                self.held.pop(record.key, None)
             else:
-                payload = before.payload if op.payload is None else dict(op.payload)
-                if op.text == before.text and payload == before.payload:
-                    results.append(Result(op, Code.UNCHANGED, before))
-                    continue
-                merged = tuple(dict.fromkeys(before.source + source))
-                stage(op, Kind.UPDATE, before, replace(before, text=op.text, updated=at, payload=payload, source=merged))
-    return results, changes
+                self.held[record.key] = after
+        return record
 
 
-def _form_error(op: Operation) -> Code | None:
-    """What is wrong with an operation regardless of the bank, if anything."""
-    if op.kind not in Kind.__members__:
+def readable(op: Operation) -> Operation | Code:
+    """The operation cleaned for storing, or what is wrong with it whatever the bank holds."""
+    if not isinstance(op.kind, str) or op.kind not in Kind.__members__:
         return Code.UNKNOWN_KIND
+    if not isinstance(op.text, str) or not isinstance(op.reason, str):
+        return Code.MALFORMED
+    if not isinstance(op.id, str | None) or not isinstance(op.key, str | None):
+        return Code.MALFORMED
+    text, payload = clean_text(op.text), None
     if op.kind in (Kind.ADD, Kind.UPDATE):
-        if not op.text.strip():
+        if not text.strip():
             return Code.EMPTY_TEXT
-        if len(op.text) > MAX_TEXT:
+        if len(text) > MAX_TEXT:
             return Code.TOO_LONG
-    return None
+        try:
+            payload = None if op.payload is None else clean_payload(op.payload)
+        except ValueError:
+            return Code.MALFORMED
+    key = None if op.key is None else clean_text(op.key)
+    return Operation(op.kind, text, op.id, key, payload, clean_text(op.reason))
 
 
 def clean_text(text: str) -> str:
     """`text` without what no store or model can hold: NUL characters and lone surrogates."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8")
+    if "\0" in text:
+        text = text.replace("\0", "")
+    return text if text.isascii() else text.encode("utf-8", "ignore").decode("utf-8")
+
+
+def clean_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `payload` as plain JSON data with clean texts, so that every bank gives back the same.
+
+    Raises:
+        ValueError: it holds what JSON cannot (other types, NaN, names that are no texts), or is too deep.
+    """
+    plain = _plain(payload, 0)
+    if not isinstance(plain, dict):
+        raise ValueError(f"a payload is an object with named values, not {type(payload).__name__}")
+    return plain
+
+
+def _plain(value: Any, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, int) and value.bit_length() <= 1024:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
+        return {clean_text(name): _plain(item, depth + 1) for name, item in value.items()}
+    raise ValueError(f"{type(value).__name__} is not plain JSON data")
 
 
 def payload_json(payload: Mapping[str, Any]) -> str:

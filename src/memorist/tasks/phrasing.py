@@ -85,10 +85,11 @@ class Grammar:
     openers: tuple[str, ...]
 
 
-def _frame(verb: tuple[str, str, str], question: str, plural: str, likely: str = "", *detail: str) -> Frame:
-    """A frame whose questions are made of a question word phrase and the verb without its value."""
-    base, third, doing = verb
-    bare = base.replace(" {v}", "").replace(" a", "", 1) if base.endswith(" a {v}") else base.replace(" {v}", "")
+def _frame(
+    verb: tuple[str, str, str, str], question: str, plural: str, likely: str = "", *detail: str
+) -> Frame:
+    """A frame; its questions are made of a question phrase and the verb without its value (the fourth form)."""
+    base, third, doing, bare = verb
     return Frame(
         base,
         third,
@@ -105,55 +106,55 @@ def _frame(verb: tuple[str, str, str], question: str, plural: str, likely: str =
 
 
 _A_FRAMES = {
-    "city": _frame(("live in {v}", "lives in {v}", "living in {v}"), "Which city", "Which cities"),
+    "city": _frame(("live in {v}", "lives in {v}", "living in {v}", "live in"), "Which city", "Which cities"),
     "job": _frame(
-        ("work as a {v}", "works as a {v}", "working as a {v}"), "What job", "What jobs", "be busy on weekdays",
+        ("work as a {v}", "works as a {v}", "working as a {v}", "work as"), "What job", "What jobs", "be busy on weekdays",
         "{S} has a job with a firm called {d}.", "I have a job with a firm called {d}.",
         "What is the firm where {S} has a job called?",
     ),
     "car": _frame(
-        ("drive a {v}", "drives a {v}", "driving a {v}"), "What kind of vehicle", "What kinds of vehicle", "need a parking space",
+        ("drive a {v}", "drives a {v}", "driving a {v}", "drive"), "What kind of vehicle", "What kinds of vehicle", "need a parking space",
         "The vehicle that {S} drives is {d}.", "The vehicle that I drive is {d}.",
         "What colour is the vehicle that {S} drives?",
     ),
     "pet": _frame(
-        ("keep a pet {v}", "keeps a pet {v}", "keeping a pet {v}"), "What pet", "What pets", "need a vet",
+        ("keep a pet {v}", "keeps a pet {v}", "keeping a pet {v}", "keep"), "What pet", "What pets", "need a vet",
         "{S}'s pet is called {d}.", "My pet is called {d}.", "What is {S}'s pet called?",
     ),
     "instrument": _frame(
-        ("play the {v}", "plays the {v}", "playing the {v}"), "Which instrument", "Which instruments", "read sheet music",
+        ("play the {v}", "plays the {v}", "playing the {v}", "play"), "Which instrument", "Which instruments", "read sheet music",
         "{S} plays in a band called {d}.", "I play in a band called {d}.",
         "What is the band called that {S} plays in?",
     ),
-    "language": _frame(("study {v} as a language", "studies {v} as a language", "studying {v} as a language"), "Which language", "Which languages", "own a dictionary"),
-    "dish": _frame(("cook {v} on Sundays", "cooks {v} on Sundays", "cooking {v} on Sundays"), "What dish", "What dishes"),
-    "sport": _frame(("train for {v} as a sport", "trains for {v} as a sport", "training for {v} as a sport"), "Which sport", "Which sports", "own trainers"),
+    "language": _frame(("study {v}", "studies {v}", "studying {v}", "study"), "Which language", "Which languages", "own a dictionary"),
+    "dish": _frame(("cook {v} on Sundays", "cooks {v} on Sundays", "cooking {v} on Sundays", "cook on Sundays"), "What dish", "What dishes"),
+    "sport": _frame(("train for {v}", "trains for {v}", "training for {v}", "train for"), "Which sport", "Which sports", "own trainers"),
 }
 _B_FRAMES = {
-    "city": _frame(("make a home in {v}", "makes a home in {v}", "making a home in {v}"), "In what place", "In what places"),
+    "city": _frame(("make a home in {v}", "makes a home in {v}", "making a home in {v}", "make a home"), "In what place", "In what places"),
     "job": _frame(
-        ("earn money as a {v}", "earns money as a {v}", "earning money as a {v}"), "In what trade", "In what trades", "pay income tax",
+        ("earn money as a {v}", "earns money as a {v}", "earning money as a {v}", "earn money"), "In what trade", "In what trades", "pay income tax",
         "{S} earns money at a company by the name of {d}.", "I earn money at a company by the name of {d}.",
         "At which company does {S} earn money?",
     ),
     "car": _frame(
-        ("own a {v} for getting around", "owns a {v} for getting around", "owning a {v} for getting around"), "What set of wheels", "What sets of wheels", "visit a garage",
+        ("own a {v} for getting around", "owns a {v} for getting around", "owning a {v} for getting around", "own for getting around"), "What set of wheels", "What sets of wheels", "visit a garage",
         "What {S} owns for getting around has {d} paint.", "What I own for getting around has {d} paint.",
         "Which paint is on what {S} owns for getting around?",
     ),
     "pet": _frame(
-        ("look after a {v} at the house", "looks after a {v} at the house", "looking after a {v} at the house"), "Which animal", "Which animals", "buy animal food",
+        ("look after a {v} at the house", "looks after a {v} at the house", "looking after a {v} at the house", "look after at the house"), "Which animal", "Which animals", "buy animal food",
         "The animal {S} looks after goes by {d}.", "The animal I look after goes by {d}.",
         "What name does the animal {S} looks after go by?",
     ),
     "instrument": _frame(
-        ("make music on the {v}", "makes music on the {v}", "making music on the {v}"), "On what", "On what things", "know some melodies",
+        ("make music on the {v}", "makes music on the {v}", "making music on the {v}", "make music"), "On what", "On what things", "know some melodies",
         "{S} makes music with a group named {d}.", "I make music with a group named {d}.",
         "With which group does {S} make music?",
     ),
-    "language": _frame(("take lessons in {v} grammar", "takes lessons in {v} grammar", "taking lessons in {v} grammar"), "In what grammar", "In what grammars", "have a teacher"),
-    "dish": _frame(("serve {v} to guests", "serves {v} to guests", "serving {v} to guests"), "Which meal", "Which meals"),
-    "sport": _frame(("exercise by {v}", "exercises by {v}", "exercising by {v}"), "By what activity", "By what activities", "sweat a lot"),
+    "language": _frame(("take lessons in {v} grammar", "takes lessons in {v} grammar", "taking lessons in {v} grammar", "take lessons"), "In what grammar", "In what grammars", "have a teacher"),
+    "dish": _frame(("serve {v} to guests", "serves {v} to guests", "serving {v} to guests", "serve to guests"), "Which meal", "Which meals"),
+    "sport": _frame(("exercise by {v}", "exercises by {v}", "exercising by {v}", "exercise"), "By what activity", "By what activities", "sweat a lot"),
 }
 
 _A_STATEMENTS = {

@@ -1,0 +1,138 @@
+"""Memory-R1: a Memory Manager and an Answer Agent around a textual memory bank.
+
+Algorithms 3 and 4 of arXiv 2508.19828. Where the paper is silent or contradicts itself we choose:
+
+- related memories: the union of the `k` = 5 nearest per fact (the paper gives no k);
+- UPDATE replaces one record and keeps the old text in its history, DELETE removes one record, unmentioned
+  entries stay (the printed set algebra would remove all that was retrieved);
+- records live in the scope of the person who spoke; a record's date is the session's, and an UPDATE renews it;
+- candidates of all speakers are shown in one list, the nearest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from memorist.agents.components.answers import Answer
+from memorist.agents.components.extractors import Extractor, statements
+from memorist.agents.components.operations import read_operations
+from memorist.agents.components.prompts import STYLES
+from memorist.conversation import Message
+from memorist.memory.bank import MemoryBank
+from memorist.memory.record import Code, MemoryRecord, Operation, Result, Scope
+from memorist.models.sampler import Actor
+
+UNDATED = datetime(1970, 1, 1)
+
+
+class Asked(Protocol):
+    """A question as a task holds it."""
+
+    @property
+    def text(self) -> str:
+        """The question."""
+        ...
+
+
+class DialogueExercise(Protocol):
+    """What `run` needs of a task: what is said, who speaks, what is asked afterwards."""
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """Turns to observe."""
+        ...
+
+    @property
+    def speakers(self) -> Sequence[str]:
+        """Whose memories answer."""
+        ...
+
+    @property
+    def questions(self) -> Sequence[Asked]:
+        """Questions, asked in order, each on its own."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run: operation results per Manager call, the answers, and the bank's commit before each
+    message."""
+
+    results: tuple[tuple[Result, ...], ...] = ()
+    answers: tuple[Answer, ...] = ()
+    commits: tuple[int, ...] = ()
+
+
+class MemoryR1:
+    """The agent. It is handed its bank and its models and does not know whether it is being trained.
+
+    Args:
+        bank: where memories live.
+        manager: decides operations.
+        answerer: answers from candidates.
+        extract: from a message to facts.
+        style: "compact" or "full" prompts.
+        k: related memories per fact.
+        candidates: memories per speaker that the Answer Agent sees (paper: 30, so 60 for two).
+    """
+
+    roles = ("manager", "answerer")
+
+    def __init__(
+        self,
+        *,
+        bank: MemoryBank,
+        manager: Actor,
+        answerer: Actor,
+        extract: Extractor = statements,
+        style: str = "full",
+        k: int = 5,
+        candidates: int = 30,
+    ) -> None:
+        self.bank, self.manager, self.answerer = bank, manager, answerer
+        self.extract, self.prompts = extract, STYLES[style]
+        self.k, self.candidates = k, candidates
+
+    async def observe(self, messages: Iterable[Message], scope: Scope | None = None) -> AsyncIterator[tuple[Result, ...]]:
+        """Read messages in order; yield the results of each Manager call. Default scope: the speaker's."""
+        for message in messages:
+            facts = await self.extract(message)
+            step = self.prompts.facts_per_call or max(1, len(facts))
+            for start in range(0, len(facts), step):
+                yield await self._manage(facts[start : start + step], message, scope or Scope(message.speaker))
+
+    async def _manage(self, facts: Sequence[str], message: Message, scope: Scope) -> tuple[Result, ...]:
+        related = self.related(facts, scope)
+        reply = await self.manager.act(self.prompts.manage(related, facts))
+        read = read_operations(reply.text, related)
+        if not read.well_formed:
+            return (Result(Operation(reply.text[:200]), Code.MALFORMED),)
+        source = (message.id,) if message.id else ()
+        return tuple(self.bank.apply(read.operations, scope, at=message.time or UNDATED, source=source))
+
+    def related(self, facts: Sequence[str], scope: Scope) -> list[MemoryRecord]:
+        """The union of the `k` nearest memories of each fact, nearest first."""
+        hits = [hit for fact in facts for hit in self.bank.search(fact, scope, k=self.k)]
+        hits.sort(key=lambda hit: -hit.score)
+        return list({hit.record.id: hit.record for hit in hits}.values())
+
+    async def answer(self, question: str, scopes: Sequence[Scope]) -> Answer:
+        """Answer from the nearest memories of each scope."""
+        hits = [hit for scope in scopes for hit in self.bank.search(question, scope, k=self.candidates)]
+        hits.sort(key=lambda hit: -hit.score)
+        records = [hit.record for hit in hits]
+        reply = await self.answerer.act(self.prompts.answer(question, records))
+        return self.prompts.read_answer(reply.text, records)
+
+    async def run(self, task: DialogueExercise) -> Outcome:
+        """Observe what is said, then answer what is asked."""
+        results, commits = [], []
+        for message in task.messages:
+            commits.append(self.bank.commit)
+            results += [result async for result in self.observe([message])]
+        scopes = [Scope(name) for name in task.speakers]
+        answers = [await self.answer(question.text, scopes) for question in task.questions]
+        return Outcome(tuple(results), tuple(answers), tuple(commits))

@@ -1,0 +1,266 @@
+"""A bank in one SQLite file: every acknowledged commit is on disk, and every past one can be read again.
+
+Records are rows with the commits they lived in, so history, reads as of a commit and snapshots come from the
+same tables. What holds at the newest commit is kept in memory too, as a `ScratchBank` over blocks of whole
+users that follows the file: each read first looks whether another thread or process has committed.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from weakref import WeakValueDictionary
+
+from memorist.memory.bank import Block, Hit, IdSource, embed_texts, need_commit, need_scope, sequential_ids
+from memorist.memory.embed import Embedder, Vectors
+from memorist.memory.record import (
+    Change,
+    Kind,
+    MemoryRecord,
+    Operation,
+    Result,
+    Scope,
+    clean_text,
+    readable,
+)
+from memorist.memory.scratch import ScratchBank
+from memorist.memory.sqlite_file import BankFile
+
+REPIN = 128
+"""Changes after which the blocks in memory are renewed."""
+
+
+class SQLiteBank:
+    """A durable bank in one file. Implements `MemoryBank`; threads and processes may share the file.
+
+    An `apply` that has returned is on disk, and one that has not is there as a whole or not at all. The file
+    must lie on a local disk: the write-ahead log beside it needs memory that processes share.
+
+    Args:
+        path: the file; it is created if need be, its folder is not.
+        embedder: what makes the vectors; None for the `HashedEmbedder` that the file was made with.
+        ids: gives new records their ids.
+        read_only: refuse to write, and do not create the file.
+
+    Raises:
+        BankError: the file cannot be opened, is damaged, or was made by a newer version or with another
+            embedder.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        embedder: Embedder | None = None,
+        ids: IdSource = sequential_ids,
+        read_only: bool = False,
+    ) -> None:
+        self._file = BankFile(Path(path), read_only)
+        try:
+            self.embedder = self._file.prepare(embedder)
+        except BaseException:
+            self._file.close()
+            raise
+        self._ids = ids
+        self._snapshots: WeakValueDictionary[int, _FileSnapshot] = WeakValueDictionary()
+        self._blocks: _FileSnapshot | None = None
+        self._newest: ScratchBank | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
+
+    @property
+    def commit(self) -> int:
+        """Number of the newest commit."""
+        return self._file.newest()
+
+    def apply(
+        self, operations: Sequence[Operation], scope: Scope, *, at: datetime, source: Sequence[str] = ()
+    ) -> list[Result]:
+        """Apply operations in order as one commit; one result each. It is on disk when this returns."""
+        need_scope(scope)
+        self._file.need_writable()
+        operations = tuple(operations)
+        read = [op for op in map(readable, operations) if isinstance(op, Operation)]
+        texts = list(dict.fromkeys(op.text for op in read if op.kind in (Kind.ADD, Kind.UPDATE)))
+        # Before the transaction: an embedder may be slow, and others wait for the lock.
+        vectors = dict(zip(texts, embed_texts(texts, self.embedder), strict=True)) if texts else {}
+        with self._file.lock:
+            with self._file.writing():
+                newest = self._current()
+                results, changes = newest.decide(operations, scope, at=at, source=source)
+                entries = [(c, None if c.after is None else vectors[c.after.text]) for c in changes]
+                if entries:
+                    self._file.insert(entries, at)
+            if entries:
+                newest.extend(entries)
+        return results
+
+    def search(
+        self, query: str | Vectors, scope: Scope, *, k: int = 5, as_of: int | None = None
+    ) -> list[Hit]:
+        """The `k` records nearest to `query`; ties by age, oldest first."""
+        need_scope(scope)
+        return self.fork(as_of).search(query, scope, k=k)
+
+    def get(self, record_id: str, scope: Scope, *, as_of: int | None = None) -> MemoryRecord | None:
+        """The record if it is live and `scope` covers it."""
+        need_scope(scope)
+        return self.fork(as_of).get(record_id, scope)
+
+    def list(self, scope: Scope, *, as_of: int | None = None) -> builtins.list[MemoryRecord]:
+        """All live records that `scope` covers, oldest first."""
+        need_scope(scope)
+        return self.fork(as_of).list(scope)
+
+    def history(self, record_id: str, scope: Scope) -> builtins.list[Change]:
+        """Every change of a record that `scope` covers, oldest first; deleted ones too."""
+        need_scope(scope)
+        found = self._file.entries("c.id = ?", (record_id,)) if clean_text(record_id) == record_id else []
+        return [change for change, _ in found if scope.covers(change.scope)]
+
+    def changes(self, scope: Scope, *, after: int = 0) -> builtins.list[Change]:
+        """Every change in commits later than `after`, oldest first."""
+        need_scope(scope)
+        found = self._file.entries("c.user = ? AND c.number > ?", (scope.user, after))
+        return [change for change, _ in found if scope.covers(change.scope)]
+
+    def snapshot(self, as_of: int | None = None) -> ScratchBank:
+        """The bank as it stands, or stood at a commit; later commits do not change it.
+
+        It reads from the file what it has not read yet, so this bank must stay open; what is erased from the
+        file before it was read is gone.
+        """
+        return self.fork(as_of).snapshot()
+
+    def fork(self, as_of: int | None = None) -> ScratchBank:
+        """A writable overlay of this bank in memory; writing to it never touches the file."""
+        with self._file.lock:
+            newest = self._current()
+            if as_of is None or as_of == newest.commit:
+                return newest.fork().pin()
+            return ScratchBank(self._pinned(need_commit(as_of, newest.commit)), ids=self._ids)
+
+    def erase(self, scope: Scope) -> int:
+        """Remove all records that `scope` covers, with their history and vectors, from the file.
+
+        Their bytes are overwritten with zeros. While another process reads, older pages may stay in the log
+        beside the file; the next checkpoint removes them.
+        """
+        need_scope(scope)
+        with self._file.lock:
+            with self._file.writing():
+                live = self._file.delete(scope)
+            self._newest = self._blocks = None
+            self._snapshots.clear()
+            self._file.checkpoint()
+        return live
+
+    def export(self, scope: Scope) -> Iterator[dict[str, Any]]:
+        """Live records that `scope` covers, as plain objects."""
+        return (record.to_json() for record in self.list(scope))
+
+    def close(self) -> None:
+        """Close the file. Snapshots and forks keep what they have read."""
+        self._file.close()
+
+    def __enter__(self) -> SQLiteBank:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _current(self) -> ScratchBank:
+        """The newest commit in memory, brought up to the file's; call it with the lock held."""
+        commit = self._file.newest()
+        newest, blocks = self._newest, self._blocks
+        if newest is not None and newest.commit != commit:
+            followed = self._file.since(newest.commit, commit) if commit - newest.commit <= REPIN else None
+            if followed is None:
+                newest = None
+                self._snapshots.clear()  # what was erased must not be seen in them
+            else:
+                newest.extend(followed)
+        if newest is not None and newest.size <= REPIN:
+            return newest
+        known = {} if newest is None or blocks is None else {u: newest.block(u) for u in blocks.loaded}
+        self._blocks = self._pinned(commit, known)
+        self._newest = ScratchBank(self._blocks, ids=self._ids)
+        return self._newest
+
+    def _pinned(self, commit: int, blocks: Mapping[str, Block] | None = None) -> _FileSnapshot:
+        found = self._snapshots.get(commit)
+        if found is None:
+            found = _FileSnapshot(self._file, self.embedder, commit, blocks or {})
+            self._snapshots[commit] = found
+        return found
+
+
+class _FileSnapshot:
+    """The file as of one commit, read user by user when asked for; what was read is kept."""
+
+    def __init__(self, file: BankFile, embedder: Embedder, commit: int, blocks: Mapping[str, Block]) -> None:
+        self.commit = commit
+        self.embedder = embedder
+        self._file = file
+        self.loaded: dict[str, Block] = {}
+        self._records: dict[str, MemoryRecord] = {}
+        self._keys: dict[tuple[Scope, str], MemoryRecord] = {}
+        for user, block in blocks.items():
+            self._keep(user, block)
+
+    def _keep(self, user: str, block: Block) -> Block:
+        self._records.update({record.id: record for record in block.records})
+        self._keys.update({(r.scope, r.key): r for r in block.records if r.key is not None})
+        self.loaded[user] = block
+        return block
+
+    def get(self, record_id: str) -> MemoryRecord | None:
+        """The record with this id, whatever its scope."""
+        if record_id in self._records:
+            return self._records[record_id]
+        if clean_text(record_id) != record_id:
+            return None  # no stored id holds what SQLite cannot be asked for
+        found = self._file.records("id = ?", (record_id,), self.commit)
+        return found[0] if found else None
+
+    def find_key(self, scope: Scope, key: str) -> MemoryRecord | None:
+        """The record that holds `key` in exactly this scope."""
+        if scope.user in self.loaded or clean_text(key) != key:
+            return self._keys.get((scope, key))
+        found = self._file.records("user = ? AND key = ?", (scope.user, key), self.commit)
+        return next((record for record in found if record.scope == scope), None)
+
+    def block(self, user: str) -> Block:
+        """All live records of a user, oldest first."""
+        block = self.loaded.get(user)
+        if block is not None:
+            return block
+        with self._file.lock:
+            return self.loaded.get(user) or self._keep(
+                user, self._file.block(user, self.commit, self.embedder.size)
+            )
+
+    def history(self, record_id: str) -> list[Change]:
+        """Changes of one record, oldest first."""
+        if clean_text(record_id) != record_id:
+            return []
+        where = "c.id = ? AND c.number <= ?"
+        return [change for change, _ in self._file.entries(where, (record_id, self.commit))]
+
+    def changes(self) -> list[Change]:
+        """All changes, oldest first."""
+        return [change for change, _ in self._file.entries("c.number <= ?", (self.commit,))]
+
+    def users(self) -> list[str]:
+        """All users that have live records, sorted."""
+        return self._file.users(self.commit)

@@ -1,0 +1,333 @@
+"""The file of an `SQLiteBank`: its tables, its migrations, one connection to it, and every SQL statement."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import numpy as np
+
+from memorist.errors import BankError
+from memorist.memory.bank import Block, make_block
+from memorist.memory.embed import Embedder, HashedEmbedder
+from memorist.memory.record import Change, Kind, MemoryRecord, Scope, payload_json
+from memorist.memory.scratch import Entry
+
+BUSY_SECONDS = 60.0
+"""How long a call waits for another process that is writing."""
+
+_APPLICATION = 0x4D454D4F
+_ADVICE = {
+    "SQLITE_FULL": "the disk is full, and nothing of this call was stored; free some space and try again",
+    "SQLITE_READONLY": "the file cannot be written; check its permissions, or open it with read_only=True",
+    "SQLITE_CANTOPEN": "the file cannot be opened; check that its folder exists and may be written",
+    "SQLITE_NOTADB": "this is not a bank, or a damaged one; check the path, or restore a backup",
+    "SQLITE_CORRUPT": "the file is damaged; restore a backup, or salvage it with `sqlite3 FILE .recover`",
+    "SQLITE_BUSY": f"another process has kept the file locked for {BUSY_SECONDS:.0f} s; try again",
+    "SQLITE_IOERR": "the disk cannot be read or written; nothing of this call was acknowledged",
+}
+
+
+def _create_tables(db: sqlite3.Connection) -> None:
+    """A version is a record from one commit up to another; a change leads from one version to the next."""
+    for statement in (
+        f"PRAGMA application_id = {_APPLICATION}",
+        "CREATE TABLE embedder (name TEXT NOT NULL, size INTEGER NOT NULL)",
+        "CREATE TABLE commits (number INTEGER PRIMARY KEY, at TEXT, erasure INTEGER NOT NULL)",
+        """CREATE TABLE versions (
+            version INTEGER PRIMARY KEY, birth INTEGER NOT NULL, id TEXT NOT NULL,
+            user TEXT NOT NULL, agent TEXT NOT NULL, session TEXT NOT NULL, text TEXT NOT NULL,
+            created TEXT NOT NULL, updated TEXT NOT NULL, key TEXT,
+            payload TEXT NOT NULL, source TEXT NOT NULL,
+            from_commit INTEGER NOT NULL, to_commit INTEGER)""",
+        "CREATE UNIQUE INDEX live_id ON versions (id) WHERE to_commit IS NULL",
+        """CREATE UNIQUE INDEX live_key ON versions (user, agent, session, key)
+            WHERE to_commit IS NULL AND key IS NOT NULL""",
+        "CREATE INDEX version_id ON versions (id, from_commit)",
+        "CREATE INDEX version_user ON versions (user, birth, from_commit, to_commit)",
+        "CREATE INDEX version_key ON versions (user, key) WHERE key IS NOT NULL",
+        "CREATE TABLE vectors (version INTEGER PRIMARY KEY, vector BLOB NOT NULL)",
+        """CREATE TABLE changes (
+            number INTEGER NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL,
+            user TEXT NOT NULL, before INTEGER, after INTEGER, reason TEXT NOT NULL,
+            PRIMARY KEY (number, position)) WITHOUT ROWID""",
+        "CREATE INDEX change_id ON changes (id)",
+        "CREATE INDEX change_user ON changes (user, number)",
+    ):
+        db.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_tables,)
+"""What makes an older file a current one, in order; each runs once and is recorded in the file."""
+
+_RECORD = (
+    "{0}.id, {0}.user, {0}.agent, {0}.session, {0}.text, {0}.created, {0}.updated, {0}.key, {0}.payload, "
+    "{0}.source"
+)
+_LIVE = "from_commit <= ? AND (to_commit IS NULL OR to_commit > ?)"
+_OF_SCOPE = "user = ? AND agent = ? AND session = ?"
+
+
+class BankFile:
+    """One connection to the file, shared by threads under a lock; all errors are `BankError`."""
+
+    def __init__(self, path: Path, read_only: bool) -> None:
+        self.path, self.read_only = path, read_only
+        self.lock = RLock()
+        self._process = os.getpid()
+        self._db: sqlite3.Connection | None = None
+        with self._explained():
+            self._db = sqlite3.connect(
+                self._uri(), uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+
+    def _uri(self) -> str:
+        mode = "ro" if self.read_only else "rwc"
+        folder, log = self.path.absolute().parent, Path(f"{self.path}-wal")
+        # A file with a write-ahead log is read through a file beside it. Where that cannot be made, nobody
+        # can be writing either.
+        fixed = self.read_only and not os.access(folder, os.W_OK) and not log.exists()
+        return f"{self.path.absolute().as_uri()}?mode={mode}{'&immutable=1' if fixed else ''}"
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            name = getattr(error, "sqlite_errorname", "")
+            advice = next((text for code, text in _ADVICE.items() if name.startswith(code)), "")
+            raise BankError(f"{self.path}: {error}" + (f": {advice}" if advice else "")) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for statements that only read."""
+        with self.lock, self._explained():
+            if self._db is None:
+                raise BankError(f"{self.path}: the bank is closed; open it again")
+            if os.getpid() != self._process:
+                raise BankError(f"{self.path}: opened by another process; open it again in this one")
+            yield self._db
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """The connection in a transaction: on disk when the block ends, undone if it raises."""
+        with self.reading() as db:
+            self.need_writable()
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # some errors have undone it already
+                    db.execute("ROLLBACK")
+                raise
+
+    def need_writable(self) -> None:
+        """Raise if the file was opened for reading."""
+        if self.read_only:
+            raise BankError(f"{self.path}: opened with read_only=True; open it without to write, or fork it")
+
+    def prepare(self, embedder: Embedder | None) -> Embedder:
+        """Bring the tables up to date; returns the embedder that the file was made with."""
+        with self.reading() as db:
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA secure_delete = ON")
+            tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if tables and db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
+                raise BankError(f"{self.path}: an SQLite file, but not of a bank; give another path")
+            if not tables and self.read_only:
+                raise BankError(
+                    f"{self.path}: there is no bank in this file; open it without read_only first"
+                )
+            if not self.read_only:
+                self._use_log(db)
+            if not tables or self._version(db) < len(MIGRATIONS):
+                self._migrate(embedder)
+            if self._version(db) > len(MIGRATIONS):
+                raise BankError(
+                    f"{self.path}: made by a newer version of Memorist (tables {self._version(db)}, this one "
+                    f"knows {len(MIGRATIONS)}); update with `pip install -U memorist`"
+                )
+            return self._embedder(db, embedder)
+
+    def _use_log(self, db: sqlite3.Connection) -> None:
+        """Turn on the write-ahead log. SQLite does not wait for others here, so this does."""
+        until = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                busy = getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+                if not busy or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+
+    def _version(self, db: sqlite3.Connection) -> int:
+        return int(db.execute("SELECT coalesce(max(number), 0) FROM migrations").fetchone()[0])
+
+    def _migrate(self, embedder: Embedder | None) -> None:
+        with self.writing() as db:
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL)"
+            )
+            done = self._version(db)
+            for number, step in enumerate(MIGRATIONS, 1):
+                if number > done:
+                    step(db)
+                    db.execute("INSERT INTO migrations VALUES (?, ?)", (number, step.__name__.lstrip("_")))
+            if not done:
+                made_with = embedder or HashedEmbedder()
+                db.execute("INSERT INTO embedder VALUES (?, ?)", (made_with.name, made_with.size))
+
+    def _embedder(self, db: sqlite3.Connection, given: Embedder | None) -> Embedder:
+        name, size = db.execute("SELECT name, size FROM embedder").fetchone()
+        embedder = given or HashedEmbedder(size)
+        if (embedder.name, embedder.size) == (name, size):
+            return embedder
+        asked = f"opened with {given.name!r} ({given.size})" if given else "opened without one"
+        raise BankError(
+            f"{self.path}: made with embedder {name!r} (vectors of {size}), {asked}; open it with the first, "
+            "or export its records with the first and add them to a new bank"
+        )
+
+    def close(self) -> None:
+        """Close the connection; a second time does nothing."""
+        with self.lock, self._explained():
+            if self._db is not None:
+                self._db.close()
+                self._db = None
+
+    def checkpoint(self) -> None:
+        """Move the log into the file and empty it, unless others are reading."""
+        with self.reading() as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def newest(self) -> int:
+        """Number of the newest commit."""
+        with self.reading() as db:
+            return int(db.execute("SELECT coalesce(max(number), 0) FROM commits").fetchone()[0])
+
+    def since(self, after: int, upto: int) -> list[Entry] | None:
+        """What commits later than `after` changed; None if something was erased, or they are not later."""
+        with self.reading() as db:
+            found = self.entries("c.number > ? AND c.number <= ?", (after, upto), vectors=True)
+            # Asked second, so that it knows of every erasure that the first could not see the changes of.
+            query = "SELECT max(erasure) FROM commits WHERE number > ?"
+            return found if db.execute(query, (after,)).fetchone()[0] == 0 else None
+
+    def entries(self, where: str, values: Sequence[object], *, vectors: bool = False) -> list[Entry]:
+        """Changes, oldest first; with the vectors after them if asked."""
+        query = f"""SELECT c.number, c.kind, c.reason, {_RECORD.format("b")}, {_RECORD.format("a")},
+                {"v.vector" if vectors else "NULL"}
+            FROM changes c LEFT JOIN versions b ON b.version = c.before
+                LEFT JOIN versions a ON a.version = c.after
+                {"LEFT JOIN vectors v ON v.version = c.after" if vectors else ""}
+            WHERE {where} ORDER BY c.number, c.position"""
+        with self.reading() as db:
+            return [_entry(row) for row in db.execute(query, tuple(values))]
+
+    def records(self, where: str, values: Sequence[object], commit: int) -> list[MemoryRecord]:
+        """Records that were live at a commit, oldest first."""
+        query = f"SELECT {_RECORD.format('r')} FROM versions r WHERE {where} AND {_LIVE} ORDER BY birth"
+        with self.reading() as db:
+            return [_record(row) for row in db.execute(query, (*values, commit, commit))]
+
+    def block(self, user: str, commit: int, size: int) -> Block:
+        """A user's records that were live at a commit, with their vectors."""
+        query = f"""SELECT {_RECORD.format("r")}, v.vector FROM versions r JOIN vectors v USING (version)
+            WHERE user = ? AND {_LIVE} ORDER BY birth"""
+        with self.reading() as db:
+            rows = db.execute(query, (user, commit, commit)).fetchall()
+        flat = np.frombuffer(b"".join(row[10] for row in rows), "<f4").astype(np.float32, copy=False)
+        if flat.size != len(rows) * size:
+            raise BankError(f"{self.path}: vectors of the wrong length; {_ADVICE['SQLITE_CORRUPT']}")
+        return make_block([_record(row) for row in rows], flat.reshape(len(rows), size))
+
+    def users(self, commit: int) -> list[str]:
+        """Users that had live records at a commit, sorted."""
+        with self.reading() as db:
+            rows = db.execute(f"SELECT DISTINCT user FROM versions WHERE {_LIVE}", (commit, commit))
+            return sorted(user for (user,) in rows)
+
+    def insert(self, entries: Sequence[Entry], at: datetime) -> None:
+        """Write one commit's changes; call it in a transaction."""
+        with self.reading() as db:
+            commit = entries[0][0].commit
+            db.execute("INSERT INTO commits VALUES (?, ?, 0)", (commit, at.isoformat()))
+            version = db.execute("SELECT coalesce(max(version), 0) FROM versions").fetchone()[0]
+            for position, (change, vector) in enumerate(entries):
+                before, birth = None, version + 1
+                if change.before is not None:
+                    query = "SELECT version, birth FROM versions WHERE id = ? AND to_commit IS NULL"
+                    before, birth = db.execute(query, (change.record_id,)).fetchone()
+                    db.execute("UPDATE versions SET to_commit = ? WHERE version = ?", (commit, before))
+                if change.after is not None and vector is not None:
+                    version += 1
+                    row = (version, birth, *_columns(change.after), commit, None)
+                    db.execute(f"INSERT INTO versions VALUES ({', '.join('?' * len(row))})", row)
+                    db.execute("INSERT INTO vectors VALUES (?, ?)", (version, vector.astype("<f4").tobytes()))
+                after = None if change.after is None else version
+                named = (commit, position, change.kind.value, change.record_id, change.scope.user)
+                row = (*named, before, after, change.reason)
+                db.execute("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def delete(self, scope: Scope) -> int:
+        """Delete all that `scope` covers; returns how many were live. Call it in a transaction."""
+        live = 0
+        with self.reading() as db:
+            query = "SELECT DISTINCT user, agent, session FROM versions WHERE user = ?"
+            for row in db.execute(query, (scope.user,)).fetchall():
+                if not scope.covers(Scope(*row)):
+                    continue
+                query = f"SELECT count(*) FROM versions WHERE {_OF_SCOPE} AND to_commit IS NULL"
+                live += db.execute(query, row).fetchone()[0]
+                inside = f"FROM versions WHERE {_OF_SCOPE})"
+                db.execute(f"DELETE FROM vectors WHERE version IN (SELECT version {inside}", row)
+                db.execute(f"DELETE FROM changes WHERE id IN (SELECT id {inside}", row)
+                db.execute(f"DELETE FROM versions WHERE {_OF_SCOPE}", row)
+            db.execute("INSERT INTO commits SELECT coalesce(max(number), 0) + 1, NULL, 1 FROM commits")
+        return live
+
+
+def _columns(record: MemoryRecord) -> tuple[object, ...]:
+    scope, source = record.scope, json.dumps(record.source, ensure_ascii=False)
+    created, updated = record.created.isoformat(), record.updated.isoformat()
+    about = (record.id, scope.user, scope.agent, scope.session, record.text, created, updated)
+    return (*about, record.key, payload_json(record.payload), source)
+
+
+def _record(row: Sequence[Any]) -> MemoryRecord:
+    record_id, user, agent, session, text, created, updated, key, payload, source = row[:10]
+    return MemoryRecord(
+        record_id,
+        _scope(user, agent, session),
+        text,
+        datetime.fromisoformat(created),
+        datetime.fromisoformat(updated),
+        key,
+        {} if payload == "{}" else json.loads(payload),
+        () if source == "[]" else tuple(json.loads(source)),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _scope(user: str, agent: str, session: str) -> Scope:
+    return Scope(user, agent, session)
+
+
+def _entry(row: Sequence[Any]) -> Entry:
+    number, kind, reason = row[:3]
+    before = None if row[3] is None else _record(row[3:13])
+    after = None if row[13] is None else _record(row[13:23])
+    vector = None if row[23] is None else np.frombuffer(row[23], "<f4").astype(np.float32, copy=False)
+    return Change(int(number), Kind(kind), before, after, reason), vector

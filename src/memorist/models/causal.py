@@ -1,0 +1,245 @@
+"""A local causal language model as a policy: samples with shared prefills, scores packed rows, learns.
+
+Each decision is drawn from its own seeded stream and keeps the ids that were sampled with their
+log-probabilities under the distribution they were drawn from. Models, tokenizers and caches are transformers'.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+
+from memorist.decision import Action, Distribution, Observation, Stop
+from memorist.errors import PolicyError
+from memorist.models.rows import RowBatch
+from memorist.models.sampler import Request
+
+PREFILL_TOKENS = 16_384
+"""Prompt tokens, padding included, that one prefill takes at most."""
+
+
+class CausalPolicy:
+    """A transformers causal LM with its tokenizer.
+
+    Args:
+        model: any `AutoModelForCausalLM`; put in eval mode, for a policy must score as it samples (no dropout).
+        tokenizer: its tokenizer, with an end and a pad token.
+        name: written into every decision.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+        if tokenizer.eos_token_id is None:
+            raise PolicyError(f"tokenizer of {name!r} has no end token; set eos_token in its configuration")
+        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        self.end = int(tokenizer.eos_token_id)
+        self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end)
+        self.window = int(model.config.max_position_embeddings)
+        self._prompts: dict[Observation, tuple[int, ...]] = {}
+
+    @classmethod
+    def load(cls, folder: str | Path, name: str | None = None) -> CausalPolicy:
+        """Load from a folder, or by name from a hub where one can be reached.
+
+        Raises:
+            PolicyError: there is no such model here.
+        """
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder))
+            # On CPUs torch's fused attention with a mask falls back to a path measured 5 times slower backward.
+            attention = "sdpa" if torch.cuda.is_available() else "eager"
+            model = AutoModelForCausalLM.from_pretrained(
+                str(folder), dtype=torch.float32, attn_implementation=attention
+            )
+        except (OSError, ValueError) as error:
+            offline = " (hubs are offline: HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+            raise PolicyError(
+                f"no causal language model at {str(folder)!r}{offline}; expected a folder with config.json, "
+                "model.safetensors and tokenizer.json, or 'bundled'"
+            ) from error
+        return cls(model, tokenizer, name or Path(folder).name)
+
+    def save(self, folder: Path) -> None:
+        """Write a standard checkpoint folder."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def parameters(self) -> list[Any]:
+        """Trainable tensors."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def prompt_ids(self, observation: Observation) -> tuple[int, ...]:
+        """The observation as token ids, by the tokenizer's chat template where it has one."""
+        ids = self._prompts.get(observation)
+        if ids is None:
+            if self.tokenizer.chat_template:
+                messages = [{"role": "system", "content": observation.system}] if observation.system else []
+                messages.append({"role": "user", "content": observation.prompt})
+                text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            else:
+                text = "\n\n".join(part for part in (observation.system, observation.prompt) if part)
+            ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+            if len(self._prompts) > 100_000:
+                self._prompts.clear()
+            self._prompts[observation] = ids
+        return ids
+
+    def encode(self, observation: Observation, text: str) -> Action:
+        """An action that writes `text` and ends, for imitation; its log-probabilities are unknown (zeros)."""
+        tokens = (*self.tokenizer.encode(text, add_special_tokens=False), self.end)
+        return Action(text, self.prompt_ids(observation), tokens, (0.0,) * len(tokens))
+
+    @torch.inference_mode()
+    def sample(self, requests: Sequence[Request]) -> list[Action]:
+        """One action per request. Equal prompts are prefilled once; batches are formed by length, the same way
+        every time."""
+        prompts = [self.prompt_ids(r.observation) for r in requests]
+        actions: list[Action | None] = [None] * len(requests)
+        byprompt: dict[tuple[int, ...], list[int]] = {}
+        for i, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
+            if len(prompt) >= self.window or not prompt:
+                actions[i] = Action("", prompt, stop=Stop.PROMPT_TOO_LONG, distribution=request.distribution)
+            else:
+                byprompt.setdefault(prompt, []).append(i)
+        unique = sorted(byprompt, key=lambda p: (len(p), byprompt[p][0]))
+        for batch in _batches(unique):
+            members = [i for prompt in batch for i in byprompt[prompt]]
+            parent = [row for row, prompt in enumerate(batch) for _ in byprompt[prompt]]
+            for i, action in zip(members, self._decode(batch, parent, [requests[i] for i in members]), strict=True):
+                actions[i] = action
+        return [a for a in actions if a is not None]
+
+    def _decode(
+        self, prompts: Sequence[tuple[int, ...]], parent: Sequence[int], requests: Sequence[Request]
+    ) -> list[Action]:
+        device = self.model.device
+        longest = max(map(len, prompts))
+        ids = torch.full((len(prompts), longest), self.pad)
+        mask = torch.zeros((len(prompts), longest), dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+            mask[row, longest - len(prompt) :] = 1
+        ids, mask = ids.to(device), mask.to(device)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        cache = DynamicCache(config=self.model.config)
+        out = self.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+        rows = torch.tensor(parent, device=device)
+        if list(parent) != list(range(len(prompts))):
+            cache.batch_select_indices(rows)
+        logits, mask, at = out.logits[rows, -1].float(), mask[rows], positions[rows, -1]
+        limits = [min(r.observation.max_tokens, self.window - len(prompts[p])) for r, p in zip(requests, parent, strict=True)]
+        draws = np.stack([np.random.Generator(np.random.Philox(key=r.seed)).random(max(limits)) for r in requests])
+        written: list[list[int]] = [[] for _ in requests]
+        scored: list[list[float]] = [[] for _ in requests]
+        live = list(range(len(requests)))
+        for step in range(max(limits)):
+            token, logprob = draw(logits, [requests[i].distribution for i in live], draws[live, step])
+            keep = []
+            for row, i in enumerate(live):
+                written[i].append(int(token[row]))
+                scored[i].append(float(logprob[row]))
+                if token[row] != self.end and len(written[i]) < limits[i]:
+                    keep.append(row)
+            if not keep:
+                break
+            if len(keep) < len(live):
+                index = torch.tensor(keep, device=device)
+                cache.batch_select_indices(index)
+                token, mask, at = token[index], mask[index], at[index]
+                live = [live[row] for row in keep]
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+            at = at + 1
+            out = self.model(
+                input_ids=token[:, None], attention_mask=mask, position_ids=at[:, None], past_key_values=cache, use_cache=True
+            )
+            logits = out.logits[:, -1].float()
+        return [
+            self._action(prompts[parent[i]], written[i], scored[i], requests[i].distribution) for i in range(len(requests))
+        ]
+
+    def _action(
+        self, prompt: tuple[int, ...], tokens: list[int], logprobs: list[float], distribution: Distribution
+    ) -> Action:
+        ended = bool(tokens) and tokens[-1] == self.end
+        text = self.tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
+        stop = Stop.END if ended else Stop.LENGTH
+        return Action(text, prompt, tuple(tokens), tuple(logprobs), stop=stop, distribution=distribution)
+
+    def score(self, batch: RowBatch) -> torch.Tensor:
+        """Log-probabilities of all action tokens of a batch, shape (N,), in the order of its targets."""
+        device = self.model.device
+        if batch.plain:
+            attention: Any = torch.from_numpy(batch.segment >= 0).long().to(device)
+        else:
+            allowed = torch.from_numpy(batch.attention()).to(device)
+            attention = torch.zeros(allowed.shape, dtype=self.model.dtype, device=device)
+            attention.masked_fill_(~allowed, torch.finfo(self.model.dtype).min)
+            attention = attention[:, None]
+        hidden = self.model.base_model(
+            input_ids=torch.from_numpy(batch.tokens).to(device),
+            attention_mask=attention,
+            position_ids=torch.from_numpy(batch.positions).to(device),
+            use_cache=False,
+        ).last_hidden_state
+        picked = hidden[torch.from_numpy(batch.target_row).to(device), torch.from_numpy(batch.target_from).to(device)]
+        logits = self.model.get_output_embeddings()(picked).float()
+        targets = torch.from_numpy(batch.targets).to(device)
+        logp = torch.empty(len(batch.targets), device=device)
+        for distribution, where in batch.by_distribution():
+            index = torch.from_numpy(where).to(device)
+            warped = warp(logits[index], distribution)
+            logp = logp.index_put((index,), warped.gather(1, targets[index, None])[:, 0])
+        return logp
+
+
+def _batches(prompts: Sequence[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+    """Consecutive prompts, sorted by length, in batches of at most PREFILL_TOKENS padded tokens."""
+    batches: list[list[tuple[int, ...]]] = []
+    for prompt in prompts:
+        if batches and (len(batches[-1]) + 1) * len(prompt) <= PREFILL_TOKENS:
+            batches[-1].append(prompt)
+        else:
+            batches.append([prompt])
+    return batches
+
+
+def warp(logits: torch.Tensor, distribution: Distribution) -> torch.Tensor:
+    """Log-probabilities of shape (N, V) under a distribution; greedy ones are scored at temperature 1."""
+    temperature = distribution.temperature or 1.0
+    logp = torch.log_softmax(logits / temperature, dim=-1)
+    if distribution.top_k > 0 and distribution.top_k < logp.shape[-1]:
+        least = logp.topk(distribution.top_k, dim=-1).values[:, -1:]
+        logp = torch.log_softmax(logp.masked_fill(logp < least, -torch.inf), dim=-1)
+    if distribution.top_p < 1.0:
+        order = logp.sort(dim=-1, descending=True)
+        before = order.values.exp().cumsum(-1) - order.values.exp()
+        dropped = torch.zeros_like(logp, dtype=torch.bool).scatter(-1, order.indices, before >= distribution.top_p)
+        logp = torch.log_softmax(logp.masked_fill(dropped, -torch.inf), dim=-1)
+    return logp
+
+
+def draw(
+    logits: torch.Tensor, distributions: Sequence[Distribution], uniform: np.ndarray[Any, np.dtype[np.float64]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token and its log-probability per row, by inverting the cumulative distribution at `uniform`."""
+    tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
+    logprobs = torch.empty(len(logits), device=logits.device)
+    for distribution in dict.fromkeys(distributions):
+        rows = torch.tensor([i for i, d in enumerate(distributions) if d == distribution], device=logits.device)
+        logp = warp(logits[rows], distribution)
+        if distribution.greedy:
+            chosen = logp.argmax(-1)
+        else:
+            cumulative = logp.double().exp().cumsum(-1)
+            point = torch.from_numpy(uniform).to(logits.device)[rows, None] * cumulative[:, -1:]
+            chosen = torch.searchsorted(cumulative, point, right=True)[:, 0].clamp(max=logp.shape[-1] - 1)
+        tokens[rows] = chosen
+        logprobs[rows] = logp.gather(1, chosen[:, None])[:, 0]
+    return tokens, logprobs

@@ -1,0 +1,32 @@
+"""Opening models by name: "bundled", a folder, or a name on a hub."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memorist.errors import PolicyError
+
+if TYPE_CHECKING:
+    from memorist.models.causal import CausalPolicy
+
+
+def bundled_folder() -> Path:
+    """Where the bundled base lies."""
+    return Path(str(resources.files("memorist"))) / "models" / "bundled"
+
+
+def open_policy(name: str) -> CausalPolicy:
+    """A local causal language model.
+
+    Raises:
+        PolicyError: torch and transformers are not installed, or there is no such model.
+    """
+    try:
+        from memorist.models.causal import CausalPolicy
+    except ImportError as error:
+        raise PolicyError("local models need torch and transformers: pip install 'memorist[train]'") from error
+    if name == "bundled":
+        return CausalPolicy.load(bundled_folder(), "bundled")
+    return CausalPolicy.load(name)

@@ -1,0 +1,195 @@
+"""The YAML of one run, as dataclasses. Unknown keys are refused with the nearest valid one.
+
+    name: memory-r1
+    seed: 0
+    agent: {name: memory-r1, style: compact, candidates: 6}
+    models: {manager: bundled, answerer: bundled}
+    data: {split: train, dialogues: 400}
+    stages:
+      - {kind: rl, role: manager, cut: turns, steps: 60}
+      - {kind: rl, role: answerer, cut: questions, steps: 60}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from memorist.errors import RecipeError, nearest
+
+STAGES = ("rl", "rejection", "imitation")
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """Which agent, and how it is set.
+
+    style: "compact" or "full" prompts. k: related memories per fact. candidates: memories per speaker that are
+    answered from. extract: "statements" (shipped with the data) or "sentences".
+    """
+
+    name: str = "memory-r1"
+    style: str = "compact"
+    k: int = 5
+    candidates: int = 6
+    extract: str = "statements"
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which dialogues: a LoCoMo file, or the synthetic world.
+
+    questions: at most so many training questions in all (0: no limit).
+    """
+
+    file: str = ""
+    split: str = "train"
+    dialogues: int = 400
+    seed: int = 0
+    difficulty: str = "easy"
+    grammar: str = "a"
+    questions: int = 0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    kind: "rl", "rejection" (imitate the starting policy's own successes) or "imitation" (of a data file).
+    role: who learns; all others are frozen and greedy. cut: "whole", "turns" or "questions".
+    steps: updates of the weights' outer loop. tasks, siblings: group count and size per step. dialogues: how many
+    are acted out per step to cut turns from. updates: passes over a step's rows. rule, reduction: see
+    `training.credit`. clip_low, clip_high, dual: ratio bounds. beta: weight of the KL to the stage's start.
+    """
+
+    kind: str = "rl"
+    role: str = "manager"
+    cut: str = "turns"
+    steps: int = 50
+    tasks: int = 32
+    siblings: int = 8
+    dialogues: int = 4
+    questions: int = 4
+    lr: float = 5e-4
+    warmup: int = 3
+    temperature: float = 1.0
+    updates: int = 1
+    rule: str = "grpo"
+    reduction: str = "token"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual: float = 3.0
+    beta: float = 0.0
+    grad_norm: float = 1.0
+    budget: int = 8192
+    success: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run. `checkpoint_every`: steps between checkpoints."""
+
+    name: str = "run"
+    seed: int = 0
+    agent: AgentSettings = field(default_factory=AgentSettings)
+    models: Mapping[str, str] = field(default_factory=lambda: {"manager": "bundled", "answerer": "bundled"})
+    data: DataSettings = field(default_factory=DataSettings)
+    stages: tuple[Stage, ...] = ()
+    checkpoint_every: int = 10
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits that change with every setting."""
+        text = json.dumps(to_plain(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def to_plain(recipe: Any) -> Any:
+    """Dataclasses as plain objects."""
+    return json.loads(json.dumps(dataclasses.asdict(recipe)))
+
+
+def available() -> dict[str, Path]:
+    """Shipped recipes by name."""
+    root = Path(str(resources.files("memorist"))) / "recipes"
+    return {path.stem: path for path in sorted(root.glob("*.yaml"))}
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a recipe file, or a shipped one by name.
+
+    Raises:
+        RecipeError: there is none, it is not YAML, or a key or value is wrong.
+    """
+    path = Path(name_or_path)
+    if not path.exists():
+        shipped = available()
+        if str(name_or_path) not in shipped:
+            raise RecipeError(f"recipe {str(name_or_path)!r} is neither a file nor shipped; {nearest(str(name_or_path), shipped)}")
+        path = shipped[str(name_or_path)]
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not YAML: {error}") from error
+    return read_recipe(data, str(path))
+
+
+def read_recipe(data: Any, where: str = "recipe") -> Recipe:
+    """A recipe from plain objects.
+
+    Raises:
+        RecipeError: a key or value is wrong; the message names the place and the nearest valid key.
+    """
+    recipe: Recipe = _read(Recipe, data, where)
+    for i, stage in enumerate(recipe.stages):
+        place = f"{where}: stages[{i}]"
+        if stage.kind not in STAGES:
+            raise RecipeError(f"{place}.kind is {stage.kind!r}; {nearest(stage.kind, STAGES)}")
+        if stage.role not in recipe.models:
+            raise RecipeError(f"{place}.role is {stage.role!r}, which is not among models; {nearest(stage.role, recipe.models)}")
+        if stage.kind == "rl" and stage.siblings < 2:
+            raise RecipeError(f"{place}.siblings is {stage.siblings}; {stage.rule!r} compares siblings, so set 2 or more")
+        for name in ("steps", "tasks", "siblings", "dialogues", "questions", "updates", "budget"):
+            if getattr(stage, name) < 1:
+                raise RecipeError(f"{place}.{name} is {getattr(stage, name)}; expected 1 or more")
+    return recipe
+
+
+def _read(kind: Any, data: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(data, Mapping):
+            raise RecipeError(f"{where}: expected keys and values, got {type(data).__name__}")
+        hints = typing.get_type_hints(kind)
+        for key in data:
+            if key not in hints:
+                raise RecipeError(f"{where}: unknown key {key!r}; {nearest(str(key), hints)}")
+        return kind(**{key: _read(hints[key], value, f"{where}: {key}") for key, value in data.items()})  # type: ignore[operator]
+    origin = typing.get_origin(kind)
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise RecipeError(f"{where}: expected a list, got {data!r}")
+        inner = typing.get_args(kind)[0]
+        return tuple(_read(inner, item, f"{where}[{i}]") for i, item in enumerate(data))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(data, Mapping):
+            raise RecipeError(f"{where}: expected keys and values, got {data!r}")
+        return {str(key): str(value) for key, value in data.items()}
+    if isinstance(kind, types.UnionType):
+        kind = typing.get_args(kind)[0]
+    if kind is float and isinstance(data, int | str) and not isinstance(data, bool):
+        try:  # YAML reads 5e-4 as a string.
+            return float(data)
+        except ValueError:
+            pass
+    if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
+        raise RecipeError(f"{where} is {data!r}; expected {kind.__name__}")
+    return data

@@ -1,0 +1,219 @@
+"""Running agents on tasks, many at once, and writing down what they decide.
+
+A `Recorder` stands around each model that an agent was handed. Live runs share batches in deterministic rounds: a
+round ends when every live run waits for a model, then each model answers all that was asked of it at once. So a
+batch is a function of the tasks and seeds, never of timing, and float results repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from memorist.decision import Action, Decision, Distribution, Observation, Reward, Trajectory
+from memorist.errors import ReplayMismatch
+from memorist.memory.bank import MemoryBank
+from memorist.models.sampler import Actor, Request, Sampler
+
+MAX_CACHED = 200_000
+
+
+class Task(Protocol):
+    """One exercise: where it starts, and how its outcome is scored."""
+
+    @property
+    def id(self) -> str:
+        """Unique in its source."""
+        ...
+
+    @property
+    def bank(self) -> MemoryBank:
+        """The starting bank, forked by every run."""
+        ...
+
+    def score(self, outcome: Any) -> tuple[Reward, ...]:
+        """Reward terms of an outcome."""
+        ...
+
+
+class Agent(Protocol):
+    """What a rollout needs of an agent."""
+
+    async def run(self, task: Any) -> Any:
+        """Do the exercise; the outcome is what the task scores."""
+        ...
+
+
+BuildAgent = Callable[..., Agent]
+"""Called with `bank=` and an actor for each role by name."""
+
+
+@dataclass
+class Seat:
+    """Who plays a role, and how its actions are drawn.
+
+    A greedy seat answers equal observations from its cache; give a seat anew when its model has learnt.
+    """
+
+    sampler: Sampler
+    distribution: Distribution = field(default_factory=lambda: Distribution(temperature=0.0))
+    cache: dict[Observation, Action] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trajectory with what it left behind."""
+
+    task: Any
+    trajectory: Trajectory
+    outcome: Any
+    bank: MemoryBank
+
+    @property
+    def reward(self) -> float:
+        """Sum of the whole trajectory's reward terms."""
+        return self.trajectory.total()
+
+
+Group = list[Run]
+"""Runs of the same task from the same starting state."""
+
+
+class Rounds:
+    """Collects what live runs ask and answers it in batches."""
+
+    def __init__(self, seats: Mapping[str, Seat]) -> None:
+        self.seats = seats
+        self._live = 0
+        self._asked: list[tuple[int, str, Request, asyncio.Future[Action]]] = []
+
+    async def ask(self, run: int, role: str, request: Request) -> Action:
+        """Wait for the round's end; the answer of this role's model."""
+        seat = self.seats[role]
+        if seat.distribution.greedy and request.observation in seat.cache:
+            return seat.cache[request.observation]
+        future: asyncio.Future[Action] = asyncio.get_running_loop().create_future()
+        self._asked.append((run, role, request, future))
+        self._end_round_if_all_wait()
+        return await future
+
+    async def run_all(self, runs: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Run coroutines together to their ends; results in order."""
+        self._live = len(runs)
+
+        async def one(start: Callable[[], Any]) -> Any:
+            try:
+                return await start()
+            finally:
+                self._live -= 1
+                self._end_round_if_all_wait()
+
+        return list(await asyncio.gather(*(one(run) for run in runs)))
+
+    def _end_round_if_all_wait(self) -> None:
+        if not self._asked or len(self._asked) < self._live:
+            return
+        asked, self._asked = sorted(self._asked, key=lambda a: a[0]), []
+        for role in sorted({role for _, role, _, _ in asked}):
+            mine = [(request, future) for _, r, request, future in asked if r == role]
+            try:
+                actions = self._answer(self.seats[role], [request for request, _ in mine])
+            except BaseException as error:
+                for _, future in mine:
+                    future.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+                continue
+            for (_, future), action in zip(mine, actions, strict=True):
+                future.set_result(action)
+
+    def _answer(self, seat: Seat, requests: Sequence[Request]) -> list[Action]:
+        if not seat.distribution.greedy:
+            return seat.sampler.sample(requests)
+        new = list({r.observation: r for r in requests if r.observation not in seat.cache}.values())
+        if len(seat.cache) + len(new) > MAX_CACHED:
+            new = list({r.observation: r for r in requests}.values())
+            seat.cache.clear()
+        for request, action in zip(new, seat.sampler.sample(new), strict=True):
+            seat.cache[request.observation] = action
+        return [seat.cache[r.observation] for r in requests]
+
+
+class Recorder:
+    """Hands an agent its roles and writes down every decision.
+
+    The first `len(replay)` decisions are taken from a log instead of a model; what the agent sees must be what
+    was seen then, or the replay is refused.
+    """
+
+    def __init__(self, rounds: Rounds, run: int, seed: int, replay: Sequence[Decision] = ()) -> None:
+        self.decisions: list[Decision] = []
+        self._rounds, self._run, self._seed, self._replay = rounds, run, seed, replay
+        self.roles: dict[str, Actor] = {role: _Role(self, role) for role in rounds.seats}
+
+    async def act(self, role: str, observation: Observation) -> Action:
+        """Replay or ask, and write down.
+
+        Raises:
+            ReplayMismatch: the replayed run asks for something else than the logged one.
+        """
+        index = len(self.decisions)
+        seat = self._rounds.seats[role]
+        if index < len(self._replay):
+            logged = self._replay[index]
+            if (logged.role, logged.observation) != (role, observation):
+                raise ReplayMismatch(
+                    f"decision {index}: the log has {logged.role!r} seeing {logged.observation.prompt[-80:]!r}, this run "
+                    f"has {role!r} seeing {observation.prompt[-80:]!r}; replay with the same task, bank and agent settings"
+                )
+            action = logged.action
+        else:
+            request = Request(observation, seat.distribution, derive(self._seed, index), role)
+            action = await self._rounds.ask(self._run, role, request)
+        self.decisions.append(Decision(role, seat.sampler.name, observation, action))
+        return action
+
+
+@dataclass(frozen=True)
+class _Role:
+    recorder: Recorder
+    role: str
+
+    async def act(self, observation: Observation) -> Action:
+        return await self.recorder.act(self.role, observation)
+
+
+def derive(seed: int, *path: int) -> int:
+    """An independent 63-bit seed for a place under `seed`."""
+    return int(np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)[0] >> 1)
+
+
+async def rollout(
+    build: BuildAgent, task: Any, rounds: Rounds, *, run: int = 0, seed: int = 0, replay: Sequence[Decision] = ()
+) -> Run:
+    """One run of an agent on a task, in its own fork of the task's bank."""
+    recorder = Recorder(rounds, run, seed, replay)
+    bank = task.bank.fork()
+    outcome = await build(bank=bank, **recorder.roles).run(task)
+    trajectory = Trajectory(task.id, seed, tuple(recorder.decisions), task.score(outcome))
+    return Run(task, trajectory, outcome, bank)
+
+
+def play(
+    build: BuildAgent, tasks: Iterable[Any], seats: Mapping[str, Seat], *, siblings: int = 1, seed: int = 0
+) -> list[Group]:
+    """Run each task `siblings` times, all together; one group per task, in order."""
+    tasks = list(tasks)
+    rounds = Rounds(seats)
+
+    def start(number: int) -> Callable[[], Any]:
+        task = tasks[number // siblings]
+        place = (number // siblings, number % siblings)
+        return lambda: rollout(build, task, rounds, run=number, seed=derive(seed, *place))
+
+    runs = asyncio.run(rounds.run_all([start(n) for n in range(len(tasks) * siblings)]))
+    return [runs[i : i + siblings] for i in range(0, len(runs), siblings)]

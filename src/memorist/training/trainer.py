@@ -1,0 +1,244 @@
+"""The training loop: play groups, credit them, pack rows, update. A recipe's stages run one after another.
+
+A step is a function of the recipe, the stage, the step's number and the weights: its tasks and seeds are derived,
+not drawn from a running stream. So a run that is killed goes on from its checkpoint with the same numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from memorist.decision import Distribution
+from memorist.memory.record import Code
+from memorist.models.causal import CausalPolicy
+from memorist.models.registry import open_policy
+from memorist.models.rows import Unit, pack
+from memorist.recipe import Recipe, Stage, to_plain
+from memorist.training import checkpoint
+from memorist.training.credit import credit
+from memorist.training.objective import Clip, imitation_loss, policy_loss
+from memorist.training.rollout import BuildAgent, Group, Seat, derive, play
+
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass
+class Trainer:
+    """One run in a folder.
+
+    Args:
+        recipe: what to do.
+        build: makes the agent around a bank and actors.
+        tasks: the training tasks, whole.
+        folder: where recipe.yaml, metrics.jsonl, the checkpoint and the trained policies go.
+        progress: called with each step's metrics.
+    """
+
+    recipe: Recipe
+    build: BuildAgent
+    tasks: Sequence[Any]
+    folder: Path
+    progress: Progress = lambda metrics: None
+    policies: dict[str, CausalPolicy] = field(default_factory=dict)
+
+    def run(self, *, resume: bool = False) -> dict[str, CausalPolicy]:
+        """Run all stages; the trained policies by role.
+
+        Raises:
+            CheckpointError: `resume` and the checkpoint is torn or of another recipe.
+        """
+        self.policies = self.policies or {role: open_policy(name) for role, name in self.recipe.models.items()}
+        torch.manual_seed(self.recipe.seed)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "recipe.yaml").write_text(yaml.safe_dump(to_plain(self.recipe), sort_keys=False))
+        at, tensors = self._restore() if resume else ((0, 0), {})
+        self._rewind_metrics(at)
+        for number, stage in enumerate(self.recipe.stages):
+            if number >= at[0]:
+                self._stage(number, stage, at[1] if number == at[0] else 0, tensors if number == at[0] else {})
+        for role in {stage.role for stage in self.recipe.stages}:
+            self.policies[role].save(self.folder / "policies" / role)
+        return self.policies
+
+    def _stage(self, number: int, stage: Stage, first: int, tensors: Mapping[str, Any]) -> None:
+        policy = self.policies[stage.role]
+        start = copy.deepcopy(policy.model).requires_grad_(False)
+        if "start" in tensors:
+            start.load_state_dict(tensors["start"], strict=False)
+        start_policy = CausalPolicy(start, policy.tokenizer, f"{policy.name}-start")
+        optimizer = torch.optim.AdamW(policy.parameters(), lr=stage.lr, betas=(0.9, 0.95), weight_decay=0.0)
+        if "optimizer" in tensors:
+            checkpoint.restore_optimizer(optimizer, tensors["optimizer"])
+        frozen = {role: Seat(p) for role, p in self.policies.items() if role != stage.role}
+        began = time.monotonic()
+        for step in range(first, stage.steps):
+            clock = time.monotonic()
+            sampler = start_policy if stage.kind == "rejection" else policy
+            seats = {**frozen, stage.role: Seat(sampler, Distribution(temperature=stage.temperature))}
+            groups = self.groups(number, stage, step, seats)
+            facts = self._update(stage, step, policy, start_policy, optimizer, groups)
+            metrics = {"stage": number, "kind": stage.kind, "role": stage.role, "step": step + 1, "steps": stage.steps}
+            metrics |= describe(groups, stage.role) | facts
+            metrics["seconds"] = time.monotonic() - clock
+            metrics["left"] = (time.monotonic() - began) / (step + 1 - first) * (stage.steps - step - 1)
+            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as log:
+                log.write(json.dumps(metrics) + "\n")
+            self.progress(metrics)
+            last = step + 1 == stage.steps
+            if last or (step + 1) % self.recipe.checkpoint_every == 0:
+                self._save((number + 1, 0) if last else (number, step + 1), optimizer, start)
+
+    def groups(self, number: int, stage: Stage, step: int, seats: Mapping[str, Seat]) -> list[Group]:
+        """The step's groups: whole tasks, or small ones cut from runs of whole ones by the present policy."""
+        seed = derive(self.recipe.seed, number, step)
+        rng = random.Random(seed)
+        whole = self._drawn(number, step, stage.tasks if stage.cut == "whole" else stage.dialogues)
+        if stage.cut == "whole":
+            return play(self.build, whole, seats, siblings=stage.siblings, seed=seed)
+        leads = play(self.build, [_silent(t) for t in whole], seats, seed=derive(seed, 1))
+        small = [
+            task
+            for lead, whole_task in zip(leads, whole, strict=True)
+            for task in whole_task.cut(stage.cut, lead[0].outcome, lead[0].bank, questions=stage.questions)
+        ]
+        chosen = rng.sample(small, min(stage.tasks, len(small)))
+        return play(self.build, chosen, seats, siblings=stage.siblings, seed=derive(seed, 2))
+
+    def _drawn(self, number: int, step: int, count: int) -> list[Any]:
+        """Tasks of this step: passes over the data, each in a new order."""
+        drawn = []
+        for place in range(step * count, (step + 1) * count):
+            epoch, index = divmod(place, len(self.tasks))
+            order = np.random.default_rng(derive(self.recipe.seed, number, epoch, 3)).permutation(len(self.tasks))
+            drawn.append(self.tasks[int(order[index])])
+        return drawn
+
+    def _update(
+        self, stage: Stage, step: int, policy: CausalPolicy, start: CausalPolicy, optimizer: Any, groups: list[Group]
+    ) -> dict[str, float]:
+        for group in optimizer.param_groups:
+            group["lr"] = stage.lr * min(1.0, (step + 1) / max(1, stage.warmup))
+        credited = credit(groups, stage.role, rule=stage.rule, reduction=stage.reduction)
+        units = credited.units
+        facts: dict[str, float] = {
+            "groups": credited.groups, "flat_groups": credited.flat_groups, "tokens": credited.tokens,
+        }  # fmt: skip
+        if stage.kind == "rejection":
+            units = successes(groups, stage, credited.tokens, derive(self.recipe.seed, step, 5))
+        elif not stage.beta:
+            units = [unit for unit in units if unit.advantage]
+        if not units:
+            return facts
+        clip = Clip(stage.clip_low, stage.clip_high, stage.dual)
+        for update in range(stage.updates):
+            for batch in pack(units, budget=stage.budget):
+                logp = policy.score(batch)
+                if stage.kind == "rejection":
+                    loss, parts = imitation_loss(logp, batch)
+                else:
+                    with torch.no_grad():
+                        reference = start.score(batch) if stage.beta else None
+                    loss, parts = policy_loss(logp, batch, clip, beta=stage.beta, reference=reference)
+                loss.backward()  # type: ignore[no-untyped-call]
+                for name, value in parts.items():
+                    facts[f"{name}_{update + 1}"] = facts.get(f"{name}_{update + 1}", 0.0) + value
+            facts["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), stage.grad_norm))
+            optimizer.step()
+            optimizer.zero_grad()
+        return facts
+
+    def _save(self, at: tuple[int, int], optimizer: Any, start: Any) -> None:
+        tensors = {f"policy-{role}": _weights(p.model) for role, p in self.policies.items()}
+        tensors |= {"optimizer": checkpoint.optimizer_tensors(optimizer), "start": _weights(start)}
+        state = {"recipe": self.recipe.fingerprint(), "stage": at[0], "step": at[1]}
+        checkpoint.save(self.folder / "checkpoint", state, tensors)
+
+    def _restore(self) -> tuple[tuple[int, int], Mapping[str, Any]]:
+        found = checkpoint.load(self.folder / "checkpoint", self.recipe.fingerprint())
+        if found is None:
+            return (0, 0), {}
+        state, tensors = found
+        for role, policy in self.policies.items():
+            policy.model.load_state_dict(tensors[f"policy-{role}"], strict=False)
+        return (state["stage"], state["step"]), (tensors if state["step"] else {})
+
+    def _rewind_metrics(self, at: tuple[int, int]) -> None:
+        """Drop metrics of steps that will be run again, and a line torn by a kill."""
+        path = self.folder / "metrics.jsonl"
+        kept = [m for m in read_metrics(path) if (m["stage"], m["step"]) <= at or m["stage"] < at[0]]
+        path.write_text("".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8")
+
+
+def _weights(model: Any) -> dict[str, torch.Tensor]:
+    """A model's weights, tied ones once."""
+    seen: set[int] = set()
+    weights = {}
+    for name, value in model.state_dict().items():
+        if value.data_ptr() not in seen:
+            seen.add(value.data_ptr())
+            weights[name] = value
+    return weights
+
+
+def _silent(task: Any) -> Any:
+    """The task without its questions: acting it out only builds the bank."""
+    return task.without_questions()
+
+
+def successes(groups: Sequence[Group], stage: Stage, tokens: int, seed: int) -> list[Unit]:
+    """The starting policy's own successes, drawn again until they have as many tokens as all that was sampled."""
+    pool = [
+        d.action
+        for group in groups
+        for run in group
+        if run.reward >= stage.success
+        for d in run.trajectory.decisions
+        if d.role == stage.role and d.policy_tokens
+    ]
+    rng, units, count = random.Random(seed), [], 0
+    while pool and count < tokens:
+        action = rng.choice(pool)
+        units.append(Unit(action, 1.0, 1.0 / tokens))
+        count += len(action.tokens)
+    return units
+
+
+def describe(groups: Sequence[Group], role: str) -> dict[str, Any]:
+    """What people watch: reward, lengths, operations by kind, codes, stops."""
+    runs = [run for group in groups for run in group]
+    decisions = [d for run in runs for d in run.trajectory.decisions if d.role == role]
+    operations: dict[str, int] = {}
+    codes: dict[str, int] = {}
+    for run in runs:
+        for result in (r for results in getattr(run.outcome, "results", ()) for r in results):
+            kind = "malformed" if result.code is Code.MALFORMED else result.operation.kind[:12]
+            operations[kind] = operations.get(kind, 0) + 1
+            codes[result.code.value] = codes.get(result.code.value, 0) + 1
+    return {
+        "reward": float(np.mean([run.reward for run in runs])),
+        "decisions": len(decisions),
+        "length": float(np.mean([len(d.action.tokens) for d in decisions])) if decisions else 0.0,
+        "operations": operations,
+        "codes": codes,
+    }
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The metrics of a run, without a last line that a kill has torn."""
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return
