@@ -174,7 +174,7 @@ def _stemmer() -> Any:
 
 @lru_cache(maxsize=65536)
 def _stem(word: str) -> str:
-    # No English word is that long, and the stemmer recurses once for each "y" in a row.
+    # No English word is that long, and NLTK 3.9 recurses once for each "y" in a row.
     return str(_stemmer().stem(word)) if len(word) <= _LONGEST_WORD else word
 
 

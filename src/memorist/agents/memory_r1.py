@@ -123,7 +123,10 @@ class MemoryR1:
         """Answer from the nearest memories of each scope."""
         hits = [hit for scope in scopes for hit in self.bank.search(question, scope, k=self.candidates)]
         hits.sort(key=lambda hit: -hit.score)
-        records = [hit.record for hit in hits]
+        return await self.answer_from(question, [hit.record for hit in hits])
+
+    async def answer_from(self, question: str, records: Sequence[MemoryRecord]) -> Answer:
+        """Answer from given memories."""
         reply = await self.answerer.act(self.prompts.answer(question, records))
         return self.prompts.read_answer(reply.text, records)
 

@@ -71,7 +71,7 @@ def top_turns(dialogue: Dialogue, k: int) -> list[list[Message]]:
 def evidence_recall_values(
     dialogues: Iterable[Dialogue], ks: Sequence[int] = KS
 ) -> dict[int, dict[str, list[float]]]:
-    """Evidence recall of BM25 by cutoff k and dialogue: a question's share of evidence among its k best turns.
+    """Evidence recall of BM25 by cutoff k and dialogue: a question's share among its k best turns.
 
     Counts questions of categories 1 to 4 with at least one evidence id that names a turn. The inner mappings
     are what `statistics.hierarchical_bootstrap` takes as one seed.

@@ -119,7 +119,7 @@ def ratio_headroom(
             "there is no headroom to take a share of"
         )
     drawn = tables[0].resample([mid - low, high - low], rounds, seed)
-    unbounded = np.where(drawn[0] == 0, 0.0, np.sign(drawn[0]) * np.inf)
+    unbounded = np.where(drawn[0] == 0, 0.0, np.copysign(np.inf, drawn[0]))
     shares = np.divide(drawn[0], drawn[1], out=unbounded, where=drawn[1] > 0)
     return _interval(gain / room, shares, count)
 

@@ -194,7 +194,7 @@ class ScratchBank:
         ]
 
     def _placed(self, block: Block, scope: Scope) -> tuple[dict[int, MemoryRecord], builtins.list[int], int]:
-        """The overlay's records in `scope` by place in the order of age, the places of those gone, the end."""
+        """Overlay records in `scope` by place in the order of age; the places of those gone; the end."""
         mine: dict[int, MemoryRecord] = {}
         gone: list[int] = []
         end = len(block.records)  # a record of the block keeps its place, new ones come after it

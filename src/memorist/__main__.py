@@ -1,0 +1,5 @@
+"""`python -m memorist`."""
+
+from memorist.cli import main
+
+main()
