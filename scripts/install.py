@@ -29,9 +29,7 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 OLDEST = (3, 11)
 PROBE_SECONDS = 2.0
 SILENCE_SECONDS = 10.0
-FETCHED = re.compile(
-    r"(?:Downloading|Using cached|Processing) (?:\S*/)?([^-\s]+-[^-\s]+)\S*(?: \((\d.*B)\))?"
-)
+FETCHED = re.compile(r"(?:Downloading|Using cached|Processing) (?:\S*/)?([^-\s]+-[^-\s]+)\S*(?: \((\d.*B)\))?")
 
 
 class InstallError(Exception):
@@ -43,9 +41,7 @@ def check_python() -> None:
     if sys.version_info[:2] < OLDEST:
         found = [f"python3.{n}" for n in range(20, OLDEST[1] - 1, -1) if shutil.which(f"python3.{n}")]
         todo = f"run: make PYTHON={found[0]}" if found else "install one, then run: make PYTHON=python3.11"
-        raise InstallError(
-            f"Python 3.11 or newer is needed, {sys.executable} is {platform.python_version()}; {todo}"
-        )
+        raise InstallError(f"Python 3.11 or newer is needed, {sys.executable} is {platform.python_version()}; {todo}")
     if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
         raise InstallError(
             f"{sys.executable} cannot make virtual environments: its venv module is missing "

@@ -20,15 +20,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from memorist.agents.components.prompts import Compact
-from memorist.agents.heuristics import SimilarityManager, answer_json, operation_json
+from memorist.agents.heuristics import SimilarityManager, answer_json
 from memorist.conversation import Message
 from memorist.memory.record import Operation, Scope
 from memorist.memory.scratch import ScratchBank
 from memorist.models.causal import CausalPolicy
 from memorist.models.rows import Unit, pack
-from memorist.tasks.world import _Writer
 from memorist.tasks.locomo import load_json
-from memorist.tasks.phrasing import WORDS
+from memorist.tasks.world import _Writer
 
 ERROR = 0.2
 PIECES = ['[{"event":"ADD","text":"', '[{"event":"UPDATE","id":"', '","text":"', '"}]', '[{"event":"DELETE","id":"',
@@ -61,7 +60,10 @@ def examples(index: int) -> list[tuple[Any, str]]:
         _turn(message, bank, manager, compact, rng, pairs)
     scopes = [Scope(name) for name in data.conversation.speakers]
     for question in data.questions:
-        hits = sorted((h for s in scopes for h in bank.search(question.text, s, k=rng.choice([2, 3, 4, 6]))), key=lambda h: -h.score)
+        hits = sorted(
+            (h for s in scopes for h in bank.search(question.text, s, k=rng.choice([2, 3, 4, 6]))),
+            key=lambda h: -h.score,
+        )
         records = [h.record for h in hits]
         if records:
             reply = _read(records, [h.score for h in hits], values, rng)
@@ -69,7 +71,14 @@ def examples(index: int) -> list[tuple[Any, str]]:
     return pairs
 
 
-def _turn(message: Message, bank: ScratchBank, manager: SimilarityManager, compact: Compact, rng: random.Random, pairs: list[Any]) -> None:
+def _turn(
+    message: Message,
+    bank: ScratchBank,
+    manager: SimilarityManager,
+    compact: Compact,
+    rng: random.Random,
+    pairs: list[Any],
+) -> None:
     scope = Scope(message.speaker)
     for fact in message.statements:
         related = manager_view([h.record for h in bank.search(fact, scope, k=5)], rng)
@@ -119,7 +128,9 @@ def tokenizer(size: int) -> PreTrainedTokenizerFast:
     )  # fmt: skip
     tok.train_from_iterator((o.prompt for i in range(300) for o, _ in examples(1_000_000 + i)), trainer)
     tok.add_tokens([AddedToken(piece, normalized=False) for piece in PIECES])
-    return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token="<|pad|>", eos_token="<|end|>", clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tok, pad_token="<|pad|>", eos_token="<|end|>", clean_up_tokenization_spaces=False
+    )
 
 
 def main() -> None:
@@ -156,7 +167,15 @@ def main() -> None:
         chosen = rng.sample(managed, min(48, len(managed))) + rng.sample(answers, min(24, len(answers)))
         actions = [policy.encode(o, reply) for o, reply in chosen]
         if step < args.steps // 4:  # First the language itself: every token of prompt and reply is predicted.
-            actions = [replace(a, prompt=a.prompt[:1], tokens=a.prompt[1:] + a.tokens, logprobs=(0.0,) * (len(a.prompt) + len(a.tokens) - 1)) for a in actions]
+            actions = [
+                replace(
+                    a,
+                    prompt=a.prompt[:1],
+                    tokens=a.prompt[1:] + a.tokens,
+                    logprobs=(0.0,) * (len(a.prompt) + len(a.tokens) - 1),
+                )
+                for a in actions
+            ]
         units = [Unit(action, 1.0, 1.0) for action in actions]
         loss_sum, tokens = 0.0, sum(len(u.action.tokens) for u in units)
         for batch in pack(units, budget=12_000, share=False):
@@ -168,7 +187,9 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
         if step % 20 == 0:
-            print(f"step {step} loss {loss_sum:.4f} tokens {tokens} minutes {(time.time() - began) / 60:.1f}", flush=True)
+            print(
+                f"step {step} loss {loss_sum:.4f} tokens {tokens} minutes {(time.time() - began) / 60:.1f}", flush=True
+            )
         if step % 200 == 199:
             policy.save(args.out)
     policy.save(args.out)

@@ -71,7 +71,9 @@ def train(
     recipe: Annotated[str, typer.Argument(help="a YAML file, or a shipped recipe (`memorist recipes`)")],
     out: Annotated[Path | None, typer.Option(help="run folder; default runs/NAME")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint in the folder")] = False,
-    setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. seed=1 or stages.0.lr=1e-3")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. seed=1 or stages.0.lr=1e-3")
+    ] = None,
 ) -> None:
     """Train what a recipe says; metrics.jsonl, checkpoint and trained policies go to the run folder."""
     from memorist.evaluation.demo import Bar

@@ -186,9 +186,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 def _shown(package: Package) -> str:
     if package.version is None:
         return f"{package.name} missing"
-    return f"{package.name} {package.version}" + (
-        "" if package.good else f" (too old: {package.needs} is needed)"
-    )
+    return f"{package.name} {package.version}" + ("" if package.good else f" (too old: {package.needs} is needed)")
 
 
 def _device(ask_torch: bool) -> Device:
@@ -242,6 +240,4 @@ def _missing(
         yield Missing("the bundled model", purpose, "pip install --force-reinstall --no-deps memorist")
     if not data_sets:
         what = f"real data: {DATA_VARIABLE} is " + (f"{data}, which holds none" if data else "not set")
-        yield Missing(
-            what, "memorist eval locomo", f"export {DATA_VARIABLE}=FOLDER  (the one that holds locomo/)"
-        )
+        yield Missing(what, "memorist eval locomo", f"export {DATA_VARIABLE}=FOLDER  (the one that holds locomo/)")

@@ -1,13 +1,13 @@
 """The YAML of one run, as dataclasses. Unknown keys are refused with the nearest valid one.
 
-    name: memory-r1
-    seed: 0
-    agent: {name: memory-r1, style: compact, candidates: 6}
-    models: {manager: bundled, answerer: bundled}
-    data: {split: train, dialogues: 400}
-    stages:
-      - {kind: rl, role: manager, cut: turns, steps: 60}
-      - {kind: rl, role: answerer, cut: questions, steps: 60}
+name: memory-r1
+seed: 0
+agent: {name: memory-r1, style: compact, candidates: 6}
+models: {manager: bundled, answerer: bundled}
+data: {split: train, dialogues: 400}
+stages:
+  - {kind: rl, role: manager, cut: turns, steps: 60}
+  - {kind: rl, role: answerer, cut: questions, steps: 60}
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import types
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -131,10 +131,12 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         RecipeError: there is none, it is not YAML, or a key or value is wrong.
     """
     path = Path(name_or_path)
-    if not path.exists():
+    if not path.is_file():
         shipped = available()
         if str(name_or_path) not in shipped:
-            raise RecipeError(f"recipe {str(name_or_path)!r} is neither a file nor shipped; {nearest(str(name_or_path), shipped)}")
+            raise RecipeError(
+                f"recipe {str(name_or_path)!r} is neither a file nor shipped; {nearest(str(name_or_path), shipped)}"
+            )
         path = shipped[str(name_or_path)]
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -150,17 +152,29 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
         RecipeError: a key or value is wrong; the message names the place and the nearest valid key.
     """
     recipe: Recipe = _read(Recipe, data, where)
+    if recipe.seed < 0:
+        raise RecipeError(f"{where}: seed is {recipe.seed}; expected 0 or more")
+    for place, number in (("checkpoint_every", recipe.checkpoint_every), ("data.dialogues", recipe.data.dialogues)):
+        if number < 1:
+            raise RecipeError(f"{where}: {place} is {number}; expected 1 or more")
     for i, stage in enumerate(recipe.stages):
         place = f"{where}: stages[{i}]"
         if stage.kind not in STAGES:
             raise RecipeError(f"{place}.kind is {stage.kind!r}; {nearest(stage.kind, STAGES)}")
         if stage.role not in recipe.models:
-            raise RecipeError(f"{place}.role is {stage.role!r}, which is not among models; {nearest(stage.role, recipe.models)}")
-        if stage.kind == "rl" and stage.siblings < 2:
-            raise RecipeError(f"{place}.siblings is {stage.siblings}; {stage.rule!r} compares siblings, so set 2 or more")
+            raise RecipeError(
+                f"{place}.role is {stage.role!r}, which is not among models; {nearest(stage.role, recipe.models)}"
+            )
+        if stage.kind != "imitation" and stage.siblings < 2:
+            raise RecipeError(
+                f"{place}.siblings is {stage.siblings}; {stage.rule!r} compares siblings, so set 2 or more"
+            )
         for name in ("steps", "tasks", "siblings", "dialogues", "questions", "updates", "budget"):
             if getattr(stage, name) < 1:
                 raise RecipeError(f"{place}.{name} is {getattr(stage, name)}; expected 1 or more")
+        for name in ("lr", "temperature", "grad_norm"):
+            if getattr(stage, name) <= 0:
+                raise RecipeError(f"{place}.{name} is {getattr(stage, name):g}; expected more than 0")
     return recipe
 
 
@@ -182,13 +196,12 @@ def _read(kind: Any, data: Any, where: str) -> Any:
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(data, Mapping):
             raise RecipeError(f"{where}: expected keys and values, got {data!r}")
-        return {str(key): str(value) for key, value in data.items()}
-    if isinstance(kind, types.UnionType):
-        kind = typing.get_args(kind)[0]
-    if kind is float and isinstance(data, int | str) and not isinstance(data, bool):
+        return {str(key): _read(str, value, f"{where}.{key}") for key, value in data.items()}
+    if kind is float and isinstance(data, int | float | str) and not isinstance(data, bool):
         try:  # YAML reads 5e-4 as a string.
-            return float(data)
-        except ValueError:
+            if math.isfinite(float(data)):
+                return float(data)
+        except (ValueError, OverflowError):
             pass
     if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
         raise RecipeError(f"{where} is {data!r}; expected {kind.__name__}")

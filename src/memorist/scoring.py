@@ -30,9 +30,7 @@ _LONGEST_WORD = 100
 # A sentence ends at . ? or ! (with closing quotes or brackets) before white space. Titles, single letters and
 # dotted initials end in a period without ending a sentence, as Punkt has learnt for English.
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+")
-_NO_SENTENCE_END = re.compile(
-    r"(?:\.\.|\b(?:dr|mr|mrs|ms|st|jr|sr|vs|prof|etc|[a-z](?:\.[a-z])*)\.)$", re.IGNORECASE
-)
+_NO_SENTENCE_END = re.compile(r"(?:\.\.|\b(?:dr|mr|mrs|ms|st|jr|sr|vs|prof|etc|[a-z](?:\.[a-z])*)\.)$", re.IGNORECASE)
 
 
 def exact_match(pred: str, gold: object, mode: Mode = "squad") -> float:
@@ -179,6 +177,4 @@ def _stem(word: str) -> str:
 
 
 def _no_nltk(what: str) -> ModuleNotFoundError:
-    return ModuleNotFoundError(
-        f"{what} needs NLTK, which is not installed; type: pip install 'memorist[eval]'"
-    )
+    return ModuleNotFoundError(f"{what} needs NLTK, which is not installed; type: pip install 'memorist[eval]'")

@@ -96,7 +96,9 @@ class MemoryR1:
         self.extract, self.prompts = extract, STYLES[style]
         self.k, self.candidates = k, candidates
 
-    async def observe(self, messages: Iterable[Message], scope: Scope | None = None) -> AsyncIterator[tuple[Result, ...]]:
+    async def observe(
+        self, messages: Iterable[Message], scope: Scope | None = None
+    ) -> AsyncIterator[tuple[Result, ...]]:
         """Read messages in order; yield the results of each Manager call. Default scope: the speaker's."""
         for message in messages:
             facts = await self.extract(message)

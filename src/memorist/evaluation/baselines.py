@@ -68,9 +68,7 @@ def top_turns(dialogue: Dialogue, k: int) -> list[list[Message]]:
     return bm25_turns(dialogue).search([question.text for question in dialogue.questions], k)
 
 
-def evidence_recall_values(
-    dialogues: Iterable[Dialogue], ks: Sequence[int] = KS
-) -> dict[int, dict[str, list[float]]]:
+def evidence_recall_values(dialogues: Iterable[Dialogue], ks: Sequence[int] = KS) -> dict[int, dict[str, list[float]]]:
     """Evidence recall of BM25 by cutoff k and dialogue: a question's share among its k best turns.
 
     Counts questions of categories 1 to 4 with at least one evidence id that names a turn. The inner mappings

@@ -57,7 +57,9 @@ def locomo(run: Path | None, file: Path | None) -> Benchmarked:
     """
     path = file or locomo_path()
     if path is None:
-        raise DataError("locomo*.json", "-", "-", "not found; set MEMORIST_DATA to the folder that holds locomo/, or give --file")
+        raise DataError(
+            "locomo*.json", "-", "-", "not found; set MEMORIST_DATA to the folder that holds locomo/, or give --file"
+        )
     if not path.exists():
         raise DataError(str(path), "-", "-", "does not exist; give the path of a LoCoMo JSON file")
     data = load(path)
@@ -93,7 +95,9 @@ def write_rows(found: Benchmarked, folder: Path) -> None:
 def show(found: Benchmarked, console: Console) -> None:
     """Tables for people: one per protocol, systems by row."""
     for protocol in PROTOCOLS:
-        grid = Table(title=f"{found.name} (data {found.data}), protocol {protocol}: question-weighted means, categories 1 to 4")
+        grid = Table(
+            title=f"{found.name} (data {found.data}), protocol {protocol}: question-weighted means, categories 1 to 4"
+        )
         first = next(iter(found.scores.values()))[protocol]
         grid.add_column("system")
         for metric in first.overall:

@@ -48,7 +48,11 @@ def chat(run: Path | None, file: Path, name: str, console: Console) -> None:
                 said = Message(name, line, time=datetime.now())
                 async for results in agent.observe([said]):
                     for result in results:
-                        console.print(f"  {result.operation.kind} ({result.code})  {result.operation.text}", style="dim", markup=False)
+                        console.print(
+                            f"  {result.operation.kind} ({result.code})  {result.operation.text}",
+                            style="dim",
+                            markup=False,
+                        )
 
             asyncio.run(rounds.run_all([turn]))
 

@@ -40,14 +40,18 @@ class Shown:
     seconds: float
 
 
-def demo(folder: Path, console: Console, *, test_dialogues: int = TEST_DIALOGUES, recipe: Recipe | None = None) -> Shown:
+def demo(
+    folder: Path, console: Console, *, test_dialogues: int = TEST_DIALOGUES, recipe: Recipe | None = None
+) -> Shown:
     """Score, train both roles, score again, write the table, report.html and summary.json into `folder`."""
     began = time.monotonic()
     recipe = recipe or load_recipe("memory-r1-demo")
     build = builder(recipe.agent)
     held_out = dialogues("test", test_dialogues)
     questions = sum(q.category < 5 for d in held_out for q in d.questions)
-    console.print(f"Held-out: {test_dialogues} dialogues, {questions} questions, people and values that training never sees.")
+    console.print(
+        f"Held-out: {test_dialogues} dialogues, {questions} questions, people and values that training never sees."
+    )
     with console.status("scoring the base and the baselines"):
         base_seats = greedy_seats(recipe.models)
         before = sit("base", build, held_out, base_seats)
@@ -56,7 +60,9 @@ def demo(folder: Path, console: Console, *, test_dialogues: int = TEST_DIALOGUES
     trainer = train(recipe, folder, progress=Bar(console))
     with console.status("scoring the trained agent"):
         seats = greedy_seats(recipe.models, folder)
-        manager = sit("trained Manager, base Answer Agent", build, held_out, {**base_seats, "manager": seats["manager"]})
+        manager = sit(
+            "trained Manager, base Answer Agent", build, held_out, {**base_seats, "manager": seats["manager"]}
+        )
         after = sit("trained", build, held_out, seats)
     metrics = list(read_metrics(trainer.folder / "metrics.jsonl"))
     exams = [before, *others, manager, after]
@@ -119,7 +125,9 @@ class Bar:
         left = f"{metrics['left']:.0f} s left"
         if not self._live:
             if metrics["step"] % 10 == 0 or metrics["step"] == 1:
-                self._console.print(f"{name} step {metrics['step']}/{metrics['steps']} reward {metrics['reward']:.3f} {left}")
+                self._console.print(
+                    f"{name} step {metrics['step']}/{metrics['steps']} reward {metrics['reward']:.3f} {left}"
+                )
             return
         if not self._bars:
             self._progress.start()
@@ -131,5 +139,3 @@ class Bar:
             self._progress.stop()
             self._bars = {}
             self._progress = Progress(*self._progress.columns, console=self._console)
-
-

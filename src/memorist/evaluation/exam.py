@@ -85,7 +85,7 @@ class Exam:
 def _kind(result: Any) -> str:
     if result.code is Code.MALFORMED:
         return "malformed"
-    return result.operation.kind if result.code.accepted else f"refused {result.operation.kind}"  # type: ignore[no-any-return]
+    return result.operation.kind if result.code.accepted else f"refused {result.operation.kind}"
 
 
 def _found(question: Question, candidates: Sequence[MemoryRecord]) -> float | None:

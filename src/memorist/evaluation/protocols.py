@@ -143,9 +143,7 @@ class ScoringProtocol:
         everything = list(predictions)
         for p in everything:
             if p.category not in CATEGORIES:
-                raise ValueError(
-                    f"category is {p.category!r} in {p.dialogue}: {p.question!r}; expected 1 to 5"
-                )
+                raise ValueError(f"category is {p.category!r} in {p.dialogue}: {p.question!r}; expected 1 to 5")
         scored = tuple(
             Scored(p, {name: metric(p) for name, metric in self.metrics.items()})
             for p in everything
@@ -188,9 +186,7 @@ MEM0_V1 = ScoringProtocol(
 )
 """F1, BLEU-1 and exact match as mem0's evaluation computes them; category 5 skipped."""
 
-LOCOMO_V1 = ScoringProtocol(
-    "locomo-v1", (1, 2, 3, 4, 5), {"f1": lambda p: locomo_f1(p.answer, p.gold, p.category)}
-)
+LOCOMO_V1 = ScoringProtocol("locomo-v1", (1, 2, 3, 4, 5), {"f1": lambda p: locomo_f1(p.answer, p.gold, p.category)})
 """Stemmed F1 with LoCoMo's category rules; category 5 by abstention, outside the overall mean."""
 
 PROTOCOLS = {protocol.name: protocol for protocol in (MEM0_V1, LOCOMO_V1)}
@@ -204,9 +200,7 @@ def question_weighted(means: Mapping[int, float], counts: Mapping[int, int]) -> 
     """
     questions = sum(counts.values())
     if means.keys() != counts.keys() or questions == 0:
-        raise ValueError(
-            f"means are of categories {sorted(means)}, counts {dict(counts)}; expected equal ones"
-        )
+        raise ValueError(f"means are of categories {sorted(means)}, counts {dict(counts)}; expected equal ones")
     return sum(means[c] * counts[c] for c in means) / questions
 
 

@@ -43,7 +43,11 @@ def training_tasks(data: DataSettings, seed: int) -> list[DialogueTask]:
 
 
 def train(
-    recipe: Recipe, folder: Path, *, resume: bool = False, progress: Callable[[Mapping[str, Any]], None] = lambda m: None
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    progress: Callable[[Mapping[str, Any]], None] = lambda m: None,
 ) -> Trainer:
     """Run a recipe in a folder."""
     tasks = training_tasks(recipe.data, recipe.seed)
@@ -67,5 +71,3 @@ def categories_of(dialogues: Sequence[Dialogue]) -> tuple[int, ...]:
     """The categories that carry exact-match scores, of those that occur."""
     present = {question.category for dialogue in dialogues for question in dialogue.questions}
     return tuple(c for c in TRAINED_CATEGORIES if c in present)
-
-

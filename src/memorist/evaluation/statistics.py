@@ -87,8 +87,7 @@ def paired_difference(
     """
     first, second = _aligned(ours, theirs)
     differences = {
-        s: {d: [a - b for a, b in zip(first[s][d], second[s][d], strict=True)] for d in first[s]}
-        for s in first
+        s: {d: [a - b for a, b in zip(first[s][d], second[s][d], strict=True)] for d in first[s]} for s in first
     }
     return hierarchical_bootstrap(differences, rounds=rounds, seed=seed)
 
@@ -137,21 +136,15 @@ def _aligned(
 ) -> list[Mapping[S, Mapping[D, Sequence[float]]]]:
     """The systems with equal seeds, single ones repeated; checks that they answered the same questions."""
     full = max(systems, key=len)
-    wide = [
-        {s: next(iter(system.values())) for s in full} if len(system) == 1 else system for system in systems
-    ]
+    wide = [{s: next(iter(system.values())) for s in full} if len(system) == 1 else system for system in systems]
     shapes = [{s: {d: len(v) for d, v in run.items()} for s, run in system.items()} for system in wide]
     for shape in shapes[1:]:
         if shape.keys() != shapes[0].keys():
-            raise ValueError(
-                f"systems ran with seeds {_some(shapes[0])} and {_some(shape)}; pair equal seeds"
-            )
+            raise ValueError(f"systems ran with seeds {_some(shapes[0])} and {_some(shape)}; pair equal seeds")
         for s, sizes in shape.items():
             if sizes != shapes[0][s]:
                 different = [d for d in {**sizes, **shapes[0][s]} if sizes.get(d) != shapes[0][s].get(d)]
-                raise ValueError(
-                    f"systems answered different questions: seed {s}, dialogues {_some(different)}"
-                )
+                raise ValueError(f"systems answered different questions: seed {s}, dialogues {_some(different)}")
     return [dict(system) for system in wide]
 
 

@@ -126,9 +126,7 @@ class MemoryBank(Protocol):
         """
         ...
 
-    def search(
-        self, query: str | Vectors, scope: Scope, *, k: int = 5, as_of: int | None = None
-    ) -> list[Hit]:
+    def search(self, query: str | Vectors, scope: Scope, *, k: int = 5, as_of: int | None = None) -> list[Hit]:
         """The `k` records nearest to `query` (text, or a vector of shape (size,)); ties by age, oldest first.
 
         Raises:
@@ -234,6 +232,12 @@ def embed_texts(texts: Sequence[str], embedder: Embedder) -> Vectors:
             f"expected ({len(texts)}, {embedder.size}) finite numbers"
         )
     return vectors
+
+
+def embed_by_text(texts: Sequence[str], embedder: Embedder) -> dict[str, Vectors]:
+    """The vector of each text, each asked for once."""
+    once = list(dict.fromkeys(texts))
+    return dict(zip(once, embed_texts(once, embedder), strict=True)) if once else {}
 
 
 def make_block(records: Sequence[MemoryRecord], vectors: Vectors) -> Block:

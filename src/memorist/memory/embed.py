@@ -24,6 +24,9 @@ _FUNCTION_WORDS = frozenset(
 )
 
 
+_CACHED = 1000  # characters; what is longer is not kept, since a few such texts would fill the memory
+
+
 class Embedder(Protocol):
     """Text to unit vectors."""
 
@@ -51,12 +54,13 @@ class HashedEmbedder:
         """Embed `texts` to shape (len(texts), size)."""
         if not texts:
             return np.zeros((0, self.size), np.float32)
-        return np.stack([self._one(text) for text in texts])
+        return np.stack([self._one(t) if len(t) <= _CACHED else self._embed_one(t) for t in texts])
 
     def _embed_one(self, text: str) -> Vectors:
         vector = np.zeros(self.size, np.float32)
         for word in _WORD.findall(text.lower()):
-            for bucket, value in _features(word, self.size):
+            features = _features if len(word) <= _CACHED else _features.__wrapped__
+            for bucket, value in features(word, self.size):
                 vector[bucket] += value
         norm = float(np.linalg.norm(vector))
         if norm > 0:

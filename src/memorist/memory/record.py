@@ -41,19 +41,13 @@ class Scope:
             if not isinstance(value, str):
                 raise ScopeError(f"Scope.{name} is {value!r} ({type(value).__name__}); expected a string")
             if clean_text(value) != value:
-                raise ScopeError(
-                    f"Scope.{name} is {value!r}; NUL characters and lone surrogates cannot be stored"
-                )
+                raise ScopeError(f"Scope.{name} is {value!r}; NUL characters and lone surrogates cannot be stored")
         if not self.user:
             raise ScopeError("Scope.user is empty; every read and write names its user, e.g. Scope('anna')")
 
     def covers(self, other: Scope) -> bool:
         """Whether a read in this scope may see a record that lies in `other`."""
-        return (
-            self.user == other.user
-            and self.agent in ("", other.agent)
-            and self.session in ("", other.session)
-        )
+        return self.user == other.user and self.agent in ("", other.agent) and self.session in ("", other.session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +249,7 @@ class _Judgement:
     def _new(self, index: int, op: Operation) -> MemoryRecord:
         record_id = self.new_id(self.commit, index)
         if record_id in self.staged or self.find(record_id) is not None:
-            raise ValueError(
-                f"the id source gave {record_id!r}, which is in use; ids are unique within a bank"
-            )
+            raise ValueError(f"the id source gave {record_id!r}, which is in use; ids are unique within a bank")
         payload = op.payload or {}
         return MemoryRecord(record_id, self.scope, op.text, self.at, self.at, op.key, payload, self.source)
 

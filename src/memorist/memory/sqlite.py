@@ -1,7 +1,7 @@
 """A bank in one SQLite file: every acknowledged commit is on disk, and every past one can be read again.
 
 Records are rows with the commits they lived in, so history, reads as of a commit and snapshots come from the
-same tables. What holds at the newest commit is kept in memory too, as a `ScratchBank` over blocks of whole
+same tables. What holds at the newest commit is kept in memory too, as an `Overlay` over blocks of whole
 users that follows the file: each read first looks whether another thread or process has committed.
 """
 
@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import Any
 from weakref import WeakValueDictionary
 
-from memorist.memory.bank import Block, Hit, IdSource, embed_texts, need_commit, need_scope, sequential_ids
+from memorist.memory.bank import Block, Hit, IdSource, Snapshot, embed_by_text, need_commit, need_scope, sequential_ids
 from memorist.memory.embed import Embedder, Vectors
+from memorist.memory.overlay import Overlay
 from memorist.memory.record import (
     Change,
     Kind,
@@ -28,7 +29,7 @@ from memorist.memory.record import (
     clean_text,
     readable,
 )
-from memorist.memory.scratch import ScratchBank
+from memorist.memory.scratch import ScratchBank, decide
 from memorist.memory.sqlite_file import BankFile
 
 REPIN = 128
@@ -69,7 +70,7 @@ class SQLiteBank:
         self._ids = ids
         self._snapshots: WeakValueDictionary[int, _FileSnapshot] = WeakValueDictionary()
         self._blocks: _FileSnapshot | None = None
-        self._newest: ScratchBank | None = None
+        self._newest: Overlay | None = None
 
     @property
     def path(self) -> Path:
@@ -89,23 +90,20 @@ class SQLiteBank:
         self._file.need_writable()
         operations = tuple(operations)
         read = [op for op in map(readable, operations) if isinstance(op, Operation)]
-        texts = list(dict.fromkeys(op.text for op in read if op.kind in (Kind.ADD, Kind.UPDATE)))
         # Before the transaction: an embedder may be slow, and others wait for the lock.
-        vectors = dict(zip(texts, embed_texts(texts, self.embedder), strict=True)) if texts else {}
+        vectors = embed_by_text([op.text for op in read if op.kind in (Kind.ADD, Kind.UPDATE)], self.embedder)
         with self._file.lock:
             with self._file.writing():
                 newest = self._current()
-                results, changes = newest.decide(operations, scope, at=at, source=source)
-                entries = [(c, None if c.after is None else vectors[c.after.text]) for c in changes]
+                results, changes = decide(newest, self._ids, operations, scope, at, source)
+                entries = [(c, vectors[c.after.text] if c.after else None) for c in changes]
                 if entries:
                     self._file.insert(entries, at)
             if entries:
                 newest.extend(entries)
         return results
 
-    def search(
-        self, query: str | Vectors, scope: Scope, *, k: int = 5, as_of: int | None = None
-    ) -> list[Hit]:
+    def search(self, query: str | Vectors, scope: Scope, *, k: int = 5, as_of: int | None = None) -> list[Hit]:
         """The `k` records nearest to `query`; ties by age, oldest first."""
         need_scope(scope)
         return self.fork(as_of).search(query, scope, k=k)
@@ -132,21 +130,17 @@ class SQLiteBank:
         found = self._file.entries("c.user = ? AND c.number > ?", (scope.user, after))
         return [change for change, _ in found if scope.covers(change.scope)]
 
-    def snapshot(self, as_of: int | None = None) -> ScratchBank:
+    def snapshot(self, as_of: int | None = None) -> Snapshot:
         """The bank as it stands, or stood at a commit; later commits do not change it.
 
         It reads from the file what it has not read yet, so this bank must stay open; what is erased from the
         file before it was read is gone.
         """
-        return self.fork(as_of).snapshot()
+        return self._at(as_of).freeze()
 
     def fork(self, as_of: int | None = None) -> ScratchBank:
         """A writable overlay of this bank in memory; writing to it never touches the file."""
-        with self._file.lock:
-            newest = self._current()
-            if as_of is None or as_of == newest.commit:
-                return newest.fork().pin()
-            return ScratchBank(self._pinned(need_commit(as_of, newest.commit)), ids=self._ids)
+        return ScratchBank.of(self._at(as_of), self._ids)
 
     def erase(self, scope: Scope) -> int:
         """Remove all records that `scope` covers, with their history and vectors, from the file.
@@ -179,7 +173,14 @@ class SQLiteBank:
     ) -> None:
         self.close()
 
-    def _current(self) -> ScratchBank:
+    def _at(self, as_of: int | None) -> Overlay:
+        with self._file.lock:
+            newest = self._current()
+            if as_of is None or as_of == newest.commit:
+                return newest.copy().pin()
+            return Overlay(self._pinned(need_commit(as_of, newest.commit)))
+
+    def _current(self) -> Overlay:
         """The newest commit in memory, brought up to the file's; call it with the lock held."""
         commit = self._file.newest()
         newest, blocks = self._newest, self._blocks
@@ -194,7 +195,7 @@ class SQLiteBank:
             return newest
         known = {} if newest is None or blocks is None else {u: newest.block(u) for u in blocks.loaded}
         self._blocks = self._pinned(commit, known)
-        self._newest = ScratchBank(self._blocks, ids=self._ids)
+        self._newest = Overlay(self._blocks)
         return self._newest
 
     def _pinned(self, commit: int, blocks: Mapping[str, Block] | None = None) -> _FileSnapshot:
@@ -246,9 +247,7 @@ class _FileSnapshot:
         if block is not None:
             return block
         with self._file.lock:
-            return self.loaded.get(user) or self._keep(
-                user, self._file.block(user, self.commit, self.embedder.size)
-            )
+            return self.loaded.get(user) or self._keep(user, self._file.block(user, self.commit, self.embedder.size))
 
     def history(self, record_id: str) -> list[Change]:
         """Changes of one record, oldest first."""

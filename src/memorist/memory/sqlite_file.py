@@ -19,8 +19,8 @@ import numpy as np
 from memorist.errors import BankError
 from memorist.memory.bank import Block, make_block
 from memorist.memory.embed import Embedder, HashedEmbedder
+from memorist.memory.overlay import Entry
 from memorist.memory.record import Change, Kind, MemoryRecord, Scope, payload_json
-from memorist.memory.scratch import Entry
 
 BUSY_SECONDS = 60.0
 """How long a call waits for another process that is writing."""
@@ -70,8 +70,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_tables,)
 """What makes an older file a current one, in order; each runs once and is recorded in the file."""
 
 _RECORD = (
-    "{0}.id, {0}.user, {0}.agent, {0}.session, {0}.text, {0}.created, {0}.updated, {0}.key, {0}.payload, "
-    "{0}.source"
+    "{0}.id, {0}.user, {0}.agent, {0}.session, {0}.text, {0}.created, {0}.updated, {0}.key, {0}.payload, {0}.source"
 )
 _LIVE = "from_commit <= ? AND (to_commit IS NULL OR to_commit > ?)"
 _OF_SCOPE = "user = ? AND agent = ? AND session = ?"
@@ -145,9 +144,7 @@ class BankFile:
             if tables and db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
                 raise BankError(f"{self.path}: an SQLite file, but not of a bank; give another path")
             if not tables and self.read_only:
-                raise BankError(
-                    f"{self.path}: there is no bank in this file; open it without read_only first"
-                )
+                raise BankError(f"{self.path}: there is no bank in this file; open it without read_only first")
             if not self.read_only:
                 self._use_log(db)
             if not tables or self._version(db) < len(MIGRATIONS):
@@ -177,9 +174,7 @@ class BankFile:
 
     def _migrate(self, embedder: Embedder | None) -> None:
         with self.writing() as db:
-            db.execute(
-                "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL)"
-            )
+            db.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL)")
             done = self._version(db)
             for number, step in enumerate(MIGRATIONS, 1):
                 if number > done:
@@ -248,10 +243,11 @@ class BankFile:
             WHERE user = ? AND {_LIVE} ORDER BY birth"""
         with self.reading() as db:
             rows = db.execute(query, (user, commit, commit)).fetchall()
-        flat = np.frombuffer(b"".join(row[10] for row in rows), "<f4").astype(np.float32, copy=False)
-        if flat.size != len(rows) * size:
+        joined = b"".join(row[10] for row in rows)
+        if len(joined) != 4 * len(rows) * size:
             raise BankError(f"{self.path}: vectors of the wrong length; {_ADVICE['SQLITE_CORRUPT']}")
-        return make_block([_record(row) for row in rows], flat.reshape(len(rows), size))
+        vectors = np.frombuffer(joined, "<f4").astype(np.float32, copy=False).reshape(len(rows), size)
+        return make_block([_record(row) for row in rows], vectors)
 
     def users(self, commit: int) -> list[str]:
         """Users that had live records at a commit, sorted."""

@@ -128,13 +128,20 @@ class CausalPolicy:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         cache = DynamicCache(config=self.model.config)
         out = self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
         )
         rows = torch.tensor(parent, device=device)
         if list(parent) != list(range(len(prompts))):
             cache.batch_select_indices(rows)
         logits, mask, at = out.logits[rows, -1].float(), mask[rows], positions[rows, -1]
-        limits = [min(r.observation.max_tokens, self.window - len(prompts[p])) for r, p in zip(requests, parent, strict=True)]
+        limits = [
+            min(r.observation.max_tokens, self.window - len(prompts[p])) for r, p in zip(requests, parent, strict=True)
+        ]
         draws = np.stack([np.random.Generator(np.random.Philox(key=r.seed)).random(max(limits)) for r in requests])
         written: list[list[int]] = [[] for _ in requests]
         scored: list[list[float]] = [[] for _ in requests]
@@ -157,11 +164,16 @@ class CausalPolicy:
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
             at = at + 1
             out = self.model(
-                input_ids=token[:, None], attention_mask=mask, position_ids=at[:, None], past_key_values=cache, use_cache=True
+                input_ids=token[:, None],
+                attention_mask=mask,
+                position_ids=at[:, None],
+                past_key_values=cache,
+                use_cache=True,
             )
             logits = out.logits[:, -1].float()
         return [
-            self._action(prompts[parent[i]], written[i], scored[i], requests[i].distribution) for i in range(len(requests))
+            self._action(prompts[parent[i]], written[i], scored[i], requests[i].distribution)
+            for i in range(len(requests))
         ]
 
     def _action(

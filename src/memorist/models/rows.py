@@ -63,7 +63,7 @@ class RowBatch:
         allowed = (seen == 0) | (seen == by)
         allowed &= np.tril(np.ones((length, length), bool))[None]
         # Padding sees itself, so that no row of the softmax is empty.
-        return (allowed & (seen >= 0)) | np.eye(length, dtype=bool)[None]  # type: ignore[no-any-return]
+        return (allowed & (seen >= 0)) | np.eye(length, dtype=bool)[None]
 
     def by_distribution(self) -> Iterator[tuple[Distribution, Ints]]:
         """Each distribution with the indices of the action tokens drawn from it."""

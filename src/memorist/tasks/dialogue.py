@@ -112,7 +112,9 @@ class DialogueTask:
             asked = self._settled(i, message, order, bank)[:questions] if message.statements else []
             if asked:
                 start = bank.fork(outcome.commits[i])
-                tasks.append(replace(self, id=f"{self.id}/{message.id}", messages=(message,), questions=tuple(asked), bank=start))
+                tasks.append(
+                    replace(self, id=f"{self.id}/{message.id}", messages=(message,), questions=tuple(asked), bank=start)
+                )
         return tasks
 
     def _settled(self, at: int, message: Message, order: Mapping[str, int], bank: MemoryBank) -> list[Question]:
@@ -126,4 +128,3 @@ class DialogueTask:
         near = vectors[1:] @ vectors[0]
         rank = sorted(range(len(settled)), key=lambda i: (last[settled[i]] != at, -float(near[i]), i))
         return [settled[i] for i in rank]
-

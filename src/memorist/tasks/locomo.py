@@ -257,9 +257,7 @@ class _Reader:
             if turn in turns:
                 raise self.error(f"{where}.dia_id", f"{turn} names two turns")
             turns[turn] = speaker
-            caption = (
-                self.text(row, "blip_caption", f"{where}.") if row.get("blip_caption") is not None else ""
-            )
+            caption = self.text(row, "blip_caption", f"{where}.") if row.get("blip_caption") is not None else ""
             messages.append(Message(speaker, self.text(row, "text", f"{where}."), turn, time, caption))
         return Session(key, tuple(messages), time)
 

@@ -85,9 +85,7 @@ class Grammar:
     openers: tuple[str, ...]
 
 
-def _frame(
-    verb: tuple[str, str, str, str], question: str, plural: str, likely: str = "", *detail: str
-) -> Frame:
+def _frame(verb: tuple[str, str, str, str], question: str, plural: str, likely: str = "", *detail: str) -> Frame:
     """A frame; its questions are made of a question phrase and the verb without its value (the fourth form)."""
     base, third, doing, bare = verb
     return Frame(
@@ -108,57 +106,138 @@ def _frame(
 _A_FRAMES = {
     "city": _frame(("live in {v}", "lives in {v}", "living in {v}", "live in"), "Which city", "Which cities"),
     "job": _frame(
-        ("work as a {v}", "works as a {v}", "working as a {v}", "work as"), "What job", "What jobs", "be busy on weekdays",
-        "{S} has a job with a firm called {d}.", "I have a job with a firm called {d}.",
+        ("work as a {v}", "works as a {v}", "working as a {v}", "work as"),
+        "What job",
+        "What jobs",
+        "be busy on weekdays",
+        "{S} has a job with a firm called {d}.",
+        "I have a job with a firm called {d}.",
         "What is the firm where {S} has a job called?",
     ),
     "car": _frame(
-        ("drive a {v}", "drives a {v}", "driving a {v}", "drive"), "What kind of vehicle", "What kinds of vehicle", "need a parking space",
-        "The vehicle that {S} drives is {d}.", "The vehicle that I drive is {d}.",
+        ("drive a {v}", "drives a {v}", "driving a {v}", "drive"),
+        "What kind of vehicle",
+        "What kinds of vehicle",
+        "need a parking space",
+        "The vehicle that {S} drives is {d}.",
+        "The vehicle that I drive is {d}.",
         "What colour is the vehicle that {S} drives?",
     ),
     "pet": _frame(
-        ("keep a pet {v}", "keeps a pet {v}", "keeping a pet {v}", "keep"), "What pet", "What pets", "need a vet",
-        "{S}'s pet is called {d}.", "My pet is called {d}.", "What is {S}'s pet called?",
+        ("keep a pet {v}", "keeps a pet {v}", "keeping a pet {v}", "keep"),
+        "What pet",
+        "What pets",
+        "need a vet",
+        "{S}'s pet is called {d}.",
+        "My pet is called {d}.",
+        "What is {S}'s pet called?",
     ),
     "instrument": _frame(
-        ("play the {v}", "plays the {v}", "playing the {v}", "play"), "Which instrument", "Which instruments", "read sheet music",
-        "{S} plays in a band called {d}.", "I play in a band called {d}.",
+        ("play the {v}", "plays the {v}", "playing the {v}", "play"),
+        "Which instrument",
+        "Which instruments",
+        "read sheet music",
+        "{S} plays in a band called {d}.",
+        "I play in a band called {d}.",
         "What is the band called that {S} plays in?",
     ),
-    "language": _frame(("study {v}", "studies {v}", "studying {v}", "study"), "Which language", "Which languages", "own a dictionary"),
-    "dish": _frame(("cook {v} on Sundays", "cooks {v} on Sundays", "cooking {v} on Sundays", "cook on Sundays"), "What dish", "What dishes"),
-    "sport": _frame(("train for {v}", "trains for {v}", "training for {v}", "train for"), "Which sport", "Which sports", "own trainers"),
+    "language": _frame(
+        ("study {v}", "studies {v}", "studying {v}", "study"), "Which language", "Which languages", "own a dictionary"
+    ),
+    "dish": _frame(
+        ("cook {v} on Sundays", "cooks {v} on Sundays", "cooking {v} on Sundays", "cook on Sundays"),
+        "What dish",
+        "What dishes",
+    ),
+    "sport": _frame(
+        ("train for {v}", "trains for {v}", "training for {v}", "train for"),
+        "Which sport",
+        "Which sports",
+        "own trainers",
+    ),
 }
 _B_FRAMES = {
-    "city": _frame(("make a home in {v}", "makes a home in {v}", "making a home in {v}", "make a home"), "In what place", "In what places"),
+    "city": _frame(
+        ("make a home in {v}", "makes a home in {v}", "making a home in {v}", "make a home"),
+        "In what place",
+        "In what places",
+    ),
     "job": _frame(
-        ("earn money as a {v}", "earns money as a {v}", "earning money as a {v}", "earn money"), "In what trade", "In what trades", "pay income tax",
-        "{S} earns money at a company by the name of {d}.", "I earn money at a company by the name of {d}.",
+        ("earn money as a {v}", "earns money as a {v}", "earning money as a {v}", "earn money"),
+        "In what trade",
+        "In what trades",
+        "pay income tax",
+        "{S} earns money at a company by the name of {d}.",
+        "I earn money at a company by the name of {d}.",
         "At which company does {S} earn money?",
     ),
     "car": _frame(
-        ("own a {v} for getting around", "owns a {v} for getting around", "owning a {v} for getting around", "own for getting around"), "What set of wheels", "What sets of wheels", "visit a garage",
-        "What {S} owns for getting around has {d} paint.", "What I own for getting around has {d} paint.",
+        (
+            "own a {v} for getting around",
+            "owns a {v} for getting around",
+            "owning a {v} for getting around",
+            "own for getting around",
+        ),
+        "What set of wheels",
+        "What sets of wheels",
+        "visit a garage",
+        "What {S} owns for getting around has {d} paint.",
+        "What I own for getting around has {d} paint.",
         "Which paint is on what {S} owns for getting around?",
     ),
     "pet": _frame(
-        ("look after a {v} at the house", "looks after a {v} at the house", "looking after a {v} at the house", "look after at the house"), "Which animal", "Which animals", "buy animal food",
-        "The animal {S} looks after goes by {d}.", "The animal I look after goes by {d}.",
+        (
+            "look after a {v} at the house",
+            "looks after a {v} at the house",
+            "looking after a {v} at the house",
+            "look after at the house",
+        ),
+        "Which animal",
+        "Which animals",
+        "buy animal food",
+        "The animal {S} looks after goes by {d}.",
+        "The animal I look after goes by {d}.",
         "What name does the animal {S} looks after go by?",
     ),
     "instrument": _frame(
-        ("make music on the {v}", "makes music on the {v}", "making music on the {v}", "make music"), "On what", "On what things", "know some melodies",
-        "{S} makes music with a group named {d}.", "I make music with a group named {d}.",
+        ("make music on the {v}", "makes music on the {v}", "making music on the {v}", "make music"),
+        "On what",
+        "On what things",
+        "know some melodies",
+        "{S} makes music with a group named {d}.",
+        "I make music with a group named {d}.",
         "With which group does {S} make music?",
     ),
-    "language": _frame(("take lessons in {v} grammar", "takes lessons in {v} grammar", "taking lessons in {v} grammar", "take lessons"), "In what grammar", "In what grammars", "have a teacher"),
-    "dish": _frame(("serve {v} to guests", "serves {v} to guests", "serving {v} to guests", "serve to guests"), "Which meal", "Which meals"),
-    "sport": _frame(("exercise by {v}", "exercises by {v}", "exercising by {v}", "exercise"), "By what activity", "By what activities", "sweat a lot"),
+    "language": _frame(
+        (
+            "take lessons in {v} grammar",
+            "takes lessons in {v} grammar",
+            "taking lessons in {v} grammar",
+            "take lessons",
+        ),
+        "In what grammar",
+        "In what grammars",
+        "have a teacher",
+    ),
+    "dish": _frame(
+        ("serve {v} to guests", "serves {v} to guests", "serving {v} to guests", "serve to guests"),
+        "Which meal",
+        "Which meals",
+    ),
+    "sport": _frame(
+        ("exercise by {v}", "exercises by {v}", "exercising by {v}", "exercise"),
+        "By what activity",
+        "By what activities",
+        "sweat a lot",
+    ),
 }
 
 _A_STATEMENTS = {
-    "state": (("{S} {s}.", "I {b}."), ("{S} {s} these days.", "I {b} these days."), ("Right now {S} {s}.", "Right now I {b}.")),
+    "state": (
+        ("{S} {s}.", "I {b}."),
+        ("{S} {s} these days.", "I {b} these days."),
+        ("Right now {S} {s}.", "Right now I {b}."),
+    ),
     "change": (
         ("{S} now {s} instead.", "I now {b} instead."),
         ("{S} has switched to {g}.", "I have switched to {g}."),
@@ -176,18 +255,28 @@ _A_STATEMENTS = {
         ("{S} is going to {b} soon.", "I am going to {b} soon."),
         ("{S} has decided to {b} later this year.", "I have decided to {b} later this year."),
     ),
-    "done": (("{S} finally {s}, as planned.", "I finally {b}, as planned."), ("As planned, {S} now {s}.", "As planned, I now {b}.")),
+    "done": (
+        ("{S} finally {s}, as planned.", "I finally {b}, as planned."),
+        ("As planned, {S} now {s}.", "As planned, I now {b}."),
+    ),
     "maybe": (
         ("{S} would love to {b} some day.", "I would love to {b} some day."),
         ("{S} might {b} if there were more time.", "I might {b} if there were more time."),
         ("{S} sometimes imagines {g}.", "I sometimes imagine {g}."),
         ("Perhaps {S} could {b} in another life.", "Perhaps I could {b} in another life."),
     ),
-    "again": (("{S} still {s}.", "I still {b}."), ("{S} said again: {S} {s}.", "As I said, I {b}."), ("{S} {s} as before.", "I {b} as before.")),
+    "again": (
+        ("{S} still {s}.", "I still {b}."),
+        ("{S} said again: {S} {s}.", "As I said, I {b}."),
+        ("{S} {s} as before.", "I {b} as before."),
+    ),
     "other": (("{S}'s {r} {s}.", "My {r} {s}."), ("{S}'s {r} {s} these days.", "My {r} {s} these days.")),
 }
 _B_STATEMENTS = {
-    "state": (("It is known that {S} {s}.", "You should know that I {b}."), ("{S} {s} at the moment.", "I {b} at the moment.")),
+    "state": (
+        ("It is known that {S} {s}.", "You should know that I {b}."),
+        ("{S} {s} at the moment.", "I {b} at the moment."),
+    ),
     "change": (
         ("There is news: {S} {s} now.", "There is news: I {b} now."),
         ("In a change from before, {S} {s}.", "In a change from before, I {b}."),
@@ -212,24 +301,36 @@ _B_STATEMENTS = {
     "other": (("The {r} of {S} {s}.", "A {r} of mine {s}."),),
 }
 _A_CHAT = (
-    ("{S} had a long day.", "I had such a long day."), ("{S} enjoyed the sunshine.", "The sunshine was lovely today."),
-    ("{S} slept badly.", "I slept so badly last night."), ("{S} was glad to talk to {T}.", "It is good to talk to you."),
-    ("{S} was stuck in traffic.", "I was stuck in traffic for an hour."), ("{S} laughed about a film.", "I laughed so much at that film."),
-    ("{S} felt a bit tired.", "I feel a bit tired today."), ("{S} asked how {T} was.", "So how are you?"),
+    ("{S} had a long day.", "I had such a long day."),
+    ("{S} enjoyed the sunshine.", "The sunshine was lovely today."),
+    ("{S} slept badly.", "I slept so badly last night."),
+    ("{S} was glad to talk to {T}.", "It is good to talk to you."),
+    ("{S} was stuck in traffic.", "I was stuck in traffic for an hour."),
+    ("{S} laughed about a film.", "I laughed so much at that film."),
+    ("{S} felt a bit tired.", "I feel a bit tired today."),
+    ("{S} asked how {T} was.", "So how are you?"),
 )
 _B_CHAT = (
-    ("{S} complained about the rain.", "This rain is awful, is it not?"), ("{S} wished {T} a good week.", "Have a good week!"),
-    ("{S} was in a cheerful mood.", "I am in such a cheerful mood."), ("{S} thanked {T} for listening.", "Thanks for listening."),
+    ("{S} complained about the rain.", "This rain is awful, is it not?"),
+    ("{S} wished {T} a good week.", "Have a good week!"),
+    ("{S} was in a cheerful mood.", "I am in such a cheerful mood."),
+    ("{S} thanked {T} for listening.", "Thanks for listening."),
     ("{S} burnt the toast.", "I burnt the toast this morning."),
 )
 
 GRAMMARS = {
     "a": Grammar(
-        _A_FRAMES, _A_STATEMENTS, "When did {S} start to {b}?", _A_CHAT,
+        _A_FRAMES,
+        _A_STATEMENTS,
+        "When did {S} start to {b}?",
+        _A_CHAT,
         ("", "", "Hey {T}! ", "Guess what, {T}? ", "By the way, ", "Nice to hear! "),
     ),
     "b": Grammar(
-        _B_FRAMES, _B_STATEMENTS, "On which day did {S} begin to {b}?", _B_CHAT,
+        _B_FRAMES,
+        _B_STATEMENTS,
+        "On which day did {S} begin to {b}?",
+        _B_CHAT,
         ("", "", "Listen, {T}. ", "Well, ", "So, {T}: "),
     ),
 }

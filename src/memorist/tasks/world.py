@@ -160,7 +160,8 @@ class _Writer:
         for number in range(1, self.sessions + 1):
             day += timedelta(days=self.rng.randint(4, 40))
             time = day.replace(hour=self.rng.randint(8, 21), minute=self.rng.randrange(60))
-            turns, facts = [], {a.name: [], b.name: []}  # type: ignore[var-annotated]
+            turns: list[dict[str, str]] = []
+            facts: dict[str, list[list[str]]] = {a.name: [], b.name: []}
             opener = self.rng.randrange(2)
             for k in range(1, self.turns + 1):
                 person = self.people[(opener + k) % 2]
@@ -191,13 +192,18 @@ class _Writer:
             third, first = self.rng.choice(self.grammar.chat)
             names = {"S": person.name, "T": person.other}
             return _Statement(kind, third.format(**names), first.format(**names), ({"event": "NONE"},))
-        return getattr(self, f"_say_{kind}")(person, attr, turn, time)  # type: ignore[no-any-return]
+        return getattr(self, f"_say_{kind}")(person, attr, turn, time)
 
     def _possible(self, person: _Person, kind: str) -> Iterator[str]:
         """Attributes of which `kind` can be said now."""
         for attr, fact in person.facts.items():
             known = fact.value is not None
-            if kind == "state" and not known and not fact.plan and sum(f.value is not None for f in person.facts.values()) < 6:
+            if (
+                kind == "state"
+                and not known
+                and not fact.plan
+                and sum(f.value is not None for f in person.facts.values()) < 6
+            ):
                 yield attr
             elif kind in ("change", "again") and known:
                 yield attr
@@ -288,7 +294,9 @@ class _Writer:
         fact.detail = self.words.value("colour" if attr == "car" else "name")
         fact.detail_at = turn
         forms = {"S": person.name, "d": fact.detail}
-        return _Statement("detail", frame.detail.format(**forms), frame.detail_first.format(**forms), ({"event": "ADD"},))
+        return _Statement(
+            "detail", frame.detail.format(**forms), frame.detail_first.format(**forms), ({"event": "ADD"},)
+        )
 
     def _questions(self) -> list[dict[str, Any]]:
         qa: list[dict[str, Any]] = []
@@ -332,7 +340,7 @@ class _Writer:
     def _unanswerable(self) -> Iterator[dict[str, Any]]:
         """Category 5: asked of a person or relative of whom it was never said, while it was of another."""
         for person in self.people:
-            for (relative, attr), (value, turn) in person.relatives.items():
+            for (_, attr), (value, turn) in person.relatives.items():
                 stranger = self.rng.choice([r for r in RELATIVES if (r, attr) not in person.relatives])
                 if self.rng.random() < 0.3:
                     ask = self.grammar.frames[attr].ask_other.format(S=person.name, r=stranger)

@@ -28,8 +28,8 @@ def save(folder: Path, state: dict[str, Any], tensors: dict[str, dict[str, torch
     for file in new.iterdir():
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
+    if folder.exists():  # else `.old` is the newest whole one until the next line but one
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
@@ -48,11 +48,13 @@ def load(folder: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, dict
                 state = json.loads((place / "state.json").read_text(encoding="utf-8"))
                 tensors = {file.stem: load_file(file) for file in sorted(place.glob("*.safetensors"))}
             except Exception as error:
-                raise CheckpointError(f"checkpoint {place} cannot be read: {error}; delete it to start again") from error
+                raise CheckpointError(
+                    f"checkpoint {place} cannot be read: {error}; delete it to start again"
+                ) from error
             if state["recipe"] != fingerprint:
                 raise CheckpointError(
-                    f"checkpoint {place} was made by another recipe ({state['recipe']}, not {fingerprint}); resume with "
-                    "the recipe.yaml in the run's folder, or train into another folder"
+                    f"checkpoint {place} was made by another recipe ({state['recipe']}, not {fingerprint}); "
+                    "resume with the recipe.yaml in the run's folder, or train into another folder"
                 )
             return state, tensors
     return None

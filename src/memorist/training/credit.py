@@ -24,7 +24,7 @@ def grpo(rewards: Rewards, epsilon: float = 1e-6) -> Rewards:
     in verl)."""
     if rewards.max() == rewards.min():
         return np.zeros_like(rewards)
-    return (rewards - rewards.mean()) / (rewards.std(ddof=1) + epsilon)  # type: ignore[no-any-return]
+    return (rewards - rewards.mean()) / (rewards.std(ddof=1) + epsilon)
 
 
 def grpo_no_std(rewards: Rewards, epsilon: float = 0.0) -> Rewards:

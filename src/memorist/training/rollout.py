@@ -92,10 +92,10 @@ class Rounds:
         self._asked: list[tuple[int, str, Request, asyncio.Future[Action]]] = []
 
     async def ask(self, run: int, role: str, request: Request) -> Action:
-        """Wait for the round's end; the answer of this role's model."""
-        seat = self.seats[role]
-        if seat.distribution.greedy and request.observation in seat.cache:
-            return seat.cache[request.observation]
+        """Wait for the round's end; the answer of this role's model.
+
+        Answers that are cached wait too, so that who shares a batch does not depend on what was asked before.
+        """
         future: asyncio.Future[Action] = asyncio.get_running_loop().create_future()
         self._asked.append((run, role, request, future))
         self._end_round_if_all_wait()
@@ -117,7 +117,9 @@ class Rounds:
     def _end_round_if_all_wait(self) -> None:
         if not self._asked or len(self._asked) < self._live:
             return
-        asked, self._asked = sorted(self._asked, key=lambda a: a[0]), []
+        # A run that was cancelled, because another failed, waits no more.
+        asked = sorted((a for a in self._asked if not a[3].done()), key=lambda a: a[0])
+        self._asked = []
         for role in sorted({role for _, role, _, _ in asked}):
             mine = [(request, future) for _, r, request, future in asked if r == role]
             try:
@@ -138,7 +140,7 @@ class Rounds:
         if len(seat.cache) + len(new) > MAX_CACHED:
             new = list({r.observation: r for r in requests}.values())
             seat.cache.clear()
-        for request, action in zip(new, seat.sampler.sample(new), strict=True):
+        for request, action in zip(new, seat.sampler.sample(new) if new else [], strict=True):
             seat.cache[request.observation] = action
         return [seat.cache[r.observation] for r in requests]
 
@@ -167,8 +169,9 @@ class Recorder:
             logged = self._replay[index]
             if (logged.role, logged.observation) != (role, observation):
                 raise ReplayMismatch(
-                    f"decision {index}: the log has {logged.role!r} seeing {logged.observation.prompt[-80:]!r}, this run "
-                    f"has {role!r} seeing {observation.prompt[-80:]!r}; replay with the same task, bank and agent settings"
+                    f"decision {index}: the log has {logged.role!r} seeing {logged.observation.prompt[-80:]!r}, "
+                    f"this run has {role!r} seeing {observation.prompt[-80:]!r}; replay with the same task, bank and "
+                    "agent settings"
                 )
             action = logged.action
         else:

@@ -150,7 +150,7 @@ class Trainer:
                     with torch.no_grad():
                         reference = start.score(batch) if stage.beta else None
                     loss, parts = policy_loss(logp, batch, clip, beta=stage.beta, reference=reference)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 for name, value in parts.items():
                     facts[f"{name}_{update + 1}"] = facts.get(f"{name}_{update + 1}", 0.0) + value
             facts["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), stage.grad_norm))
@@ -226,7 +226,7 @@ def describe(groups: Sequence[Group], role: str) -> dict[str, Any]:
             operations[kind] = operations.get(kind, 0) + 1
             codes[result.code.value] = codes.get(result.code.value, 0) + 1
     return {
-        "reward": float(np.mean([run.reward for run in runs])),
+        "reward": float(np.mean([run.reward for run in runs])) if runs else 0.0,
         "decisions": len(decisions),
         "length": float(np.mean([len(d.action.tokens) for d in decisions])) if decisions else 0.0,
         "operations": operations,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from memorist.agents.components.operations import read_json
+from memorist.agents.components.operations import MAX_REPLY, read_json
 from memorist.memory.record import MemoryRecord, clean_text
 
-_MARKER = re.compile(r"\*{0,2}\s*answer\s*\*{0,2}\s*:\s*\*{0,2}", re.IGNORECASE)
+# Every repetition is bounded or followed by what it cannot match: models write megabytes of blanks.
+_MARKER = re.compile(r"(?:\*{1,2}[ \t]{0,3})?answer[\s*]{0,8}:(?:[ \t]{0,3}\*{1,2})?", re.IGNORECASE)
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*(.+)$")
 
 
@@ -41,15 +43,21 @@ def read_compact(reply: str, candidates: Sequence[MemoryRecord]) -> Answer:
         return Answer("", candidates=tuple(candidates), well_formed=False, fallback=_last_line(reply))
     named = data.get("memories", [])
     named = named if isinstance(named, list) else []
-    numbers = [int(n) for n in map(str, named) if n.isascii() and n.isdigit() and len(n) < 7]
-    used = tuple(candidates[n] for n in dict.fromkeys(numbers) if n < len(candidates))
+    numbers = [_number(name) for name in named]
+    real = [n for n in numbers if n is not None and n < len(candidates)]
+    used = tuple(candidates[n] for n in dict.fromkeys(real))
     text = clean_text(str(data["answer"])).strip()
-    return Answer(text, used, tuple(candidates), invented=len(named) - len(used))
+    return Answer(text, used, tuple(candidates), invented=len(named) - len(real))
+
+
+def _number(name: Any) -> int | None:
+    text = str(name) if isinstance(name, str | int) else ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
 
 
 def read_full(reply: str, candidates: Sequence[MemoryRecord]) -> Answer:
     """Read memories copied as bullets, then the answer after the last `**Answer:**`."""
-    markers = list(_MARKER.finditer(reply))
+    markers = list(_MARKER.finditer(reply)) if len(reply) <= MAX_REPLY else []
     if not markers:
         return Answer("", candidates=tuple(candidates), well_formed=False, fallback=_last_line(reply))
     after = reply[markers[-1].end() :].strip()

@@ -7,6 +7,7 @@ operations comes out, and what cannot be read is one operation that every bank r
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from memorist.memory.record import MemoryRecord, Operation, clean_text
 
 MAX_REPLY = 200_000
 """Characters of a reply that are looked at; a longer one is malformed."""
+MAX_STARTS = 64
+"""Brackets in a reply at which a JSON value is looked for; prose has some too."""
+_START = re.compile(r"[\[{]")
 _EVENTS = {"NONE": "NOOP", "NO-OP": "NOOP", "DEL": "DELETE"}
 _decode = json.JSONDecoder(strict=False).raw_decode
 
@@ -28,16 +32,28 @@ class ReadOperations:
 
 
 def read_json(text: str) -> Any:
-    """The first JSON object or array in `text`; None if there is none that can be read."""
+    """The first JSON object or array of objects in `text`, else the first array; None if there is neither."""
     if len(text) > MAX_REPLY:
         return None
-    starts = [i for i in (text.find("["), text.find("{")) if i >= 0]
-    for start in sorted(starts):
+    array = None
+    at = 0
+    for _ in range(MAX_STARTS):
+        start = _START.search(text, at)
+        if start is None:
+            break
         try:
-            return _decode(text, start)[0]
-        except (ValueError, RecursionError):
+            value, at = _decode(text, start.start())
+        except json.JSONDecodeError as error:
+            # Do not look inside an object that breaks off: it is not what the model meant to say.
+            at = start.end() if text[start.start()] == "[" else max(start.end(), error.pos)
             continue
-    return None
+        except (ValueError, RecursionError):
+            at = start.end()
+            continue
+        if isinstance(value, dict) or any(isinstance(item, dict) for item in value):
+            return value
+        array = value if array is None else array  # prose cites memories as [0]
+    return array
 
 
 def read_operations(text: str, shown: Sequence[MemoryRecord]) -> ReadOperations:
@@ -47,8 +63,8 @@ def read_operations(text: str, shown: Sequence[MemoryRecord]) -> ReadOperations:
         text: what the model wrote.
         shown: the memories that it saw under the ids "0", "1", ...; a private map, so that it cannot name others.
 
-    Ids that were not shown stay as they are and are refused by the bank (`Code.UNKNOWN_ID`), unless they are a
-    real record's: then they are hidden behind a prefix, for the model was never shown them.
+    Ids that were not shown are hidden behind a prefix, so that the bank refuses them (`Code.UNKNOWN_ID`) even if
+    they are a real record's.
     """
     data = read_json(text)
     if isinstance(data, dict):
@@ -59,8 +75,8 @@ def read_operations(text: str, shown: Sequence[MemoryRecord]) -> ReadOperations:
 
 
 def _operation(item: dict[str, Any], shown: Sequence[MemoryRecord]) -> Operation:
-    event = str(item.get("event", "")).strip().upper()
-    text = item.get("text")
+    event, text = item.get("event"), item.get("text")
+    event = event.strip().upper() if isinstance(event, str) else ""
     return Operation(
         kind=_EVENTS.get(event, event),
         text=clean_text(text).strip() if isinstance(text, str) else "",

@@ -1,0 +1,251 @@
+"""The local policy: shared prefills, one random stream a decision, log-probabilities that can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from memorist.decision import Action, Distribution, Observation, Stop  # noqa: E402
+from memorist.errors import PolicyError  # noqa: E402
+from memorist.models import causal  # noqa: E402
+from memorist.models.causal import CausalPolicy, draw, warp  # noqa: E402
+from memorist.models.registry import open_policy  # noqa: E402
+from memorist.models.rows import Unit, pack  # noqa: E402
+from memorist.models.sampler import Policy, Request  # noqa: E402
+from memorist.training.objective import Clip, policy_loss  # noqa: E402
+
+WARM = Distribution()
+NARROW = Distribution(temperature=0.7, top_p=0.8, top_k=5)
+GREEDY = Distribution(temperature=0.0)
+PROMPTS = ["a", "Anna lives in Rome.", "Memories:\nNew:\nx\nOperations:\n", "é😀", "Anna lives in Oslo."]
+
+
+def requests(
+    prompts: Sequence[str], distribution: Distribution = WARM, *, tokens: int = 12, seed: int = 0
+) -> list[Request]:
+    return [Request(Observation(p, max_tokens=tokens), distribution, seed + i) for i, p in enumerate(prompts)]
+
+
+@contextmanager
+def forwards(policy: CausalPolicy) -> Iterator[list[tuple[int, int]]]:
+    """The shapes of all inputs that the model is given."""
+    shapes: list[tuple[int, int]] = []
+
+    def note(module: object, args: object, kwargs: dict[str, torch.Tensor]) -> None:
+        rows, length = kwargs["input_ids"].shape
+        shapes.append((int(rows), int(length)))
+
+    handle = policy.model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield shapes
+    finally:
+        handle.remove()
+
+
+def scored(policy: CausalPolicy, actions: Sequence[Action], *, share: bool = True) -> torch.Tensor:
+    """Log-probabilities of all tokens, action by action."""
+    found = []
+    with torch.no_grad():
+        for action in actions:
+            (batch,) = pack([Unit(action, 1.0, 1.0)], budget=10_000, share=share)
+            found.append(policy.score(batch))
+    return torch.cat(found)
+
+
+def stored(actions: Sequence[Action]) -> torch.Tensor:
+    return torch.tensor([p for action in actions for p in action.logprobs])
+
+
+class TestSample:
+    def test_siblings_share_one_prefill(self, tiny: CausalPolicy) -> None:
+        asked = requests(["Anna lives in Rome."] * 8 + ["Ben"] * 4, tokens=3)
+        with forwards(tiny) as shapes:
+            actions = tiny.sample(asked)
+        assert shapes[0] == (2, len("Anna lives in Rome."))
+        assert shapes[1] == (12, 1) and len(shapes) <= 3
+        assert len({a.tokens for a in actions[:8]}) > 1
+
+    def test_rows_that_have_ended_are_computed_no_more(self, tiny: CausalPolicy) -> None:
+        asked = [Request(Observation("x", max_tokens=n), WARM, n) for n in (1, 2, 5)]
+        with forwards(tiny) as shapes:
+            actions = tiny.sample(asked)
+        if all(a.stop is Stop.LENGTH for a in actions):
+            assert [rows for rows, _ in shapes] == [1, 2, 1, 1, 1]
+        assert [len(a.tokens) for a in actions] == [1, 2, 5]
+
+    def test_prefills_are_cut_to_a_budget(self, tiny: CausalPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = requests(["aa", "bbbb", "cc", "dddd", "e" * 30], tokens=2)
+        whole = tiny.sample(asked)
+        monkeypatch.setattr(causal, "PREFILL_TOKENS", 8)
+        with forwards(tiny) as shapes:
+            cut = tiny.sample(asked)
+        assert [s for s in shapes if s[1] > 1] == [(2, 2), (2, 4), (1, 30)]
+        assert [a.tokens for a in cut] == [a.tokens for a in whole]
+
+    @pytest.mark.parametrize("distribution", [WARM, NARROW, GREEDY])
+    def test_an_action_depends_on_its_own_request_alone(self, tiny: CausalPolicy, distribution: Distribution) -> None:
+        asked = requests(PROMPTS * 2, distribution)
+        together = tiny.sample(asked)
+        for request, action in zip(asked, together, strict=True):
+            (alone,) = tiny.sample([request])
+            assert alone.tokens == action.tokens and alone.stop == action.stop
+            assert alone.logprobs == pytest.approx(action.logprobs, abs=1e-4)
+        backwards = tiny.sample(asked[::-1])[::-1]
+        assert [a.tokens for a in backwards] == [a.tokens for a in together]
+
+    def test_other_seeds_draw_others_and_greedy_ones_the_same(self, tiny: CausalPolicy) -> None:
+        for distribution, kinds in ((WARM, 6), (GREEDY, 1)):
+            actions = tiny.sample([Request(Observation("x", max_tokens=6), distribution, s) for s in range(6)])
+            assert len({a.tokens for a in actions}) == kinds
+
+    def test_a_longer_limit_only_adds_tokens(self, tiny: CausalPolicy) -> None:
+        short, long = (tiny.sample([Request(Observation("x", max_tokens=n), WARM, 5)])[0] for n in (4, 9))
+        assert long.tokens[:4] == short.tokens and short.stop is Stop.LENGTH
+
+    def test_the_end_token_ends_and_is_kept_but_not_shown(self, make_tiny) -> None:  # type: ignore[no-untyped-def]
+        policy = make_tiny(1)
+        with torch.no_grad():
+            policy.model.lm_head.weight[policy.end] = policy.model.lm_head.weight.abs().sum(0) * 0
+            policy.model.lm_head.weight *= 0.01
+        actions = policy.sample(requests(["x"] * 400, tokens=20))
+        ended = [a for a in actions if a.stop is Stop.END]
+        assert ended and all(a.tokens[-1] == policy.end and policy.end not in a.tokens[:-1] for a in ended)
+        assert all("<end>" not in a.text for a in ended)
+        assert all(policy.end not in a.tokens and len(a.tokens) == 20 for a in actions if a.stop is Stop.LENGTH)
+
+    def test_a_prompt_without_room_is_not_sampled(self, make_tiny) -> None:  # type: ignore[no-untyped-def]
+        policy = make_tiny(0, window=16)
+        actions = policy.sample(requests(["x" * 16, "x" * 15, "x" * 500, "x" * 10, ""]))
+        assert [a.stop for a in actions] == [
+            Stop.PROMPT_TOO_LONG, Stop.LENGTH, Stop.PROMPT_TOO_LONG, Stop.LENGTH, Stop.PROMPT_TOO_LONG,
+        ]  # fmt: skip
+        assert [len(a.tokens) for a in actions] == [0, 1, 0, 6, 0]
+        assert actions[0].text == "" and actions[0].distribution == WARM
+
+    def test_nothing_asked_nothing_done(self, tiny: CausalPolicy) -> None:
+        assert tiny.sample([]) == []
+
+    def test_it_is_a_policy(self, tiny: CausalPolicy) -> None:
+        assert isinstance(tiny, Policy)
+
+
+class TestScore:
+    @pytest.mark.parametrize("distribution", [WARM, NARROW, Distribution(temperature=1.5), Distribution(top_p=0.5)])
+    def test_stored_log_probabilities_are_those_of_scoring(self, tiny: CausalPolicy, distribution: Distribution) -> None:
+        actions = tiny.sample(requests(PROMPTS * 3, distribution))
+        assert torch.allclose(stored(actions), scored(tiny, actions), atol=1e-4)
+        assert all(a.distribution == distribution for a in actions)
+
+    def test_greedy_actions_are_scored_at_temperature_one(self, tiny: CausalPolicy) -> None:
+        actions = tiny.sample(requests(PROMPTS, GREEDY))
+        assert torch.allclose(stored(actions), scored(tiny, actions), atol=1e-4)
+
+    def test_siblings_in_one_row_score_as_when_alone(self, tiny: CausalPolicy) -> None:
+        actions = tiny.sample(requests(["Anna lives in Rome."] * 3, WARM)) + tiny.sample(requests(["b"] * 2, NARROW))
+        batches = pack([Unit(a, 1.0, 1.0) for a in actions], budget=10_000)
+        with torch.no_grad():
+            together = torch.cat([tiny.score(batch) for batch in batches])
+        order = sorted(actions, key=lambda a: len(a.prompt) + 12 * (3 if len(a.prompt) > 1 else 2))
+        assert torch.allclose(together, scored(tiny, order), atol=1e-4)
+
+    def test_at_the_first_update_every_ratio_is_one(self, tiny: CausalPolicy) -> None:
+        actions = tiny.sample(requests(["Anna lives in Rome."] * 6, WARM) + requests(["b"] * 2, NARROW))
+        weight = 1 / sum(len(a.tokens) for a in actions)
+        for batch in pack([Unit(a, 1.0, weight) for a in actions], budget=10_000):
+            with torch.no_grad():
+                logp = tiny.score(batch)
+            assert float(((logp - torch.from_numpy(batch.old)).exp() - 1).abs().max()) < 1e-5
+            loss, facts = policy_loss(logp, batch, Clip())
+            assert facts["ratio_error"] < 1e-5 and facts["clip_fraction"] == 0.0
+            assert float(loss) == pytest.approx(-float(batch.weight.sum()), abs=1e-5)
+
+    def test_encoding_writes_what_sampling_would_keep(self, tiny: CausalPolicy) -> None:
+        action = tiny.encode(Observation("Where?"), "Rome é")
+        assert tiny.tokenizer.decode(action.tokens[:-1]) == "Rome é" and action.tokens[-1] == tiny.end
+        assert action.prompt == tiny.sample(requests(["Where?"]))[0].prompt
+        assert len(action.logprobs) == len(action.tokens)
+
+    def test_a_system_text_stands_before_the_prompt(self, tiny: CausalPolicy) -> None:
+        ids = tiny.prompt_ids(Observation("Where?", system="Be brief."))
+        assert tiny.tokenizer.decode(ids) == "Be brief.\n\nWhere?"
+
+    def test_special_tokens_in_texts_are_a_known_limit_of_nothing(self, tiny: CausalPolicy) -> None:
+        """A text that spells the end token does not end the prompt's encoding with fewer tokens than letters."""
+        assert len(tiny.prompt_ids(Observation("é"))) == 2
+
+
+class TestDraw:
+    LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0, 1.5]])
+
+    def frequencies(self, distribution: Distribution, count: int = 20_000) -> np.ndarray:
+        uniform = np.random.default_rng(0).random(count)
+        tokens, logprobs = draw(self.LOGITS.expand(count, -1), [distribution] * count, uniform)
+        expected = warp(self.LOGITS, distribution)[0]
+        assert torch.equal(logprobs, expected[tokens])
+        return np.bincount(tokens.numpy(), minlength=5) / count
+
+    @pytest.mark.parametrize(
+        "distribution",
+        [WARM, Distribution(temperature=0.5), Distribution(top_k=2), Distribution(top_p=0.7), NARROW],
+    )
+    def test_frequencies_follow_the_distribution(self, distribution: Distribution) -> None:
+        probabilities = warp(self.LOGITS, distribution).exp()[0].numpy()
+        assert probabilities.sum() == pytest.approx(1, abs=1e-6)
+        assert np.abs(self.frequencies(distribution) - probabilities).max() < 0.015
+
+    def test_truncation_keeps_what_it_names(self) -> None:
+        kept = lambda d: set(np.flatnonzero(warp(self.LOGITS, d).exp()[0].numpy()))  # noqa: E731
+        assert kept(WARM) == {0, 1, 2, 3, 4}
+        assert kept(Distribution(top_k=2)) == {0, 4}
+        assert kept(Distribution(top_k=99)) == {0, 1, 2, 3, 4}
+        assert kept(Distribution(top_p=0.45)) == {0, 4}  # the smallest set that holds 0.45; the best has 0.43
+        assert kept(Distribution(top_p=0.01)) == {0}
+        assert kept(Distribution(top_k=1, temperature=5.0)) == {0}
+
+    def test_tokens_of_probability_zero_are_never_drawn_even_at_the_ends_of_the_scale(self) -> None:
+        uniform = np.array([0.0, np.nextafter(1.0, 0.0), 0.5])
+        logits = torch.tensor([[-1.0, 3.0, 2.0, -2.0]]).expand(3, -1)
+        tokens, logprobs = draw(logits, [Distribution(top_k=2)] * 3, uniform)
+        assert set(tokens.tolist()) <= {1, 2} and torch.isfinite(logprobs).all()
+
+    def test_rows_may_differ_in_how_they_are_drawn(self) -> None:
+        tokens, _ = draw(self.LOGITS.expand(3, -1), [GREEDY, WARM, Distribution(top_k=1)], np.array([0.9, 0.999, 0.9]))
+        assert tokens.tolist() == [0, 4, 0]
+
+    def test_greedy_takes_the_most_likely(self) -> None:
+        assert self.frequencies(GREEDY, 10)[0] == 1.0
+
+
+class TestFolders:
+    def test_what_is_saved_loads_and_acts_the_same(self, tiny: CausalPolicy, tmp_path: Path) -> None:
+        tiny.save(tmp_path / "model")
+        names = {p.name for p in (tmp_path / "model").iterdir()}
+        assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+        again = open_policy(str(tmp_path / "model"))
+        assert again.name == "model" and (again.end, again.pad, again.window) == (tiny.end, tiny.pad, tiny.window)
+        asked = requests(PROMPTS)
+        assert again.sample(asked) == tiny.sample(asked)
+        weights = tiny.model.state_dict()
+        assert all(torch.equal(value, weights[name]) for name, value in again.model.state_dict().items())
+
+    def test_a_missing_model_is_one_clear_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(PolicyError, match="expected a folder with config.json"):
+            CausalPolicy.load(tmp_path / "empty")
+
+    def test_a_tokenizer_without_an_end_is_refused(self, make_tiny) -> None:  # type: ignore[no-untyped-def]
+        policy = make_tiny()
+        policy.tokenizer.eos_token = None
+        with pytest.raises(PolicyError, match="no end token"):
+            CausalPolicy(policy.model, policy.tokenizer, "endless")
+
+    def test_a_policy_is_in_eval_mode(self, tiny: CausalPolicy) -> None:
+        assert not tiny.model.training and tiny.parameters()
