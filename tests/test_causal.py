@@ -69,7 +69,7 @@ class TestSample:
         with forwards(tiny) as shapes:
             actions = tiny.sample(asked)
         assert shapes[0] == (2, len("Anna lives in Rome."))
-        assert shapes[1] == (12, 1) and len(shapes) <= 3
+        assert shapes[1:] == [(sum(len(a.tokens) > n for a in actions), 1) for n in (1, 2)]
         assert len({a.tokens for a in actions[:8]}) > 1
 
     def test_rows_that_have_ended_are_computed_no_more(self, tiny: CausalPolicy) -> None:
@@ -112,8 +112,7 @@ class TestSample:
     def test_the_end_token_ends_and_is_kept_but_not_shown(self, make_tiny) -> None:  # type: ignore[no-untyped-def]
         policy = make_tiny(1)
         with torch.no_grad():
-            policy.model.lm_head.weight[policy.end] = policy.model.lm_head.weight.abs().sum(0) * 0
-            policy.model.lm_head.weight *= 0.01
+            policy.model.lm_head.weight *= 0.01  # nearly uniform, so that the end comes now and then
         actions = policy.sample(requests(["x"] * 400, tokens=20))
         ended = [a for a in actions if a.stop is Stop.END]
         assert ended and all(a.tokens[-1] == policy.end and policy.end not in a.tokens[:-1] for a in ended)
@@ -176,10 +175,6 @@ class TestScore:
         ids = tiny.prompt_ids(Observation("Where?", system="Be brief."))
         assert tiny.tokenizer.decode(ids) == "Be brief.\n\nWhere?"
 
-    def test_special_tokens_in_texts_are_a_known_limit_of_nothing(self, tiny: CausalPolicy) -> None:
-        """A text that spells the end token does not end the prompt's encoding with fewer tokens than letters."""
-        assert len(tiny.prompt_ids(Observation("é"))) == 2
-
 
 class TestDraw:
     LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0, 1.5]])
@@ -205,7 +200,7 @@ class TestDraw:
         assert kept(WARM) == {0, 1, 2, 3, 4}
         assert kept(Distribution(top_k=2)) == {0, 4}
         assert kept(Distribution(top_k=99)) == {0, 1, 2, 3, 4}
-        assert kept(Distribution(top_p=0.45)) == {0, 4}  # the smallest set that holds 0.45; the best has 0.43
+        assert kept(Distribution(top_p=0.5)) == {0, 4}  # the smallest set that holds a half; the best has 0.46
         assert kept(Distribution(top_p=0.01)) == {0}
         assert kept(Distribution(top_k=1, temperature=5.0)) == {0}
 

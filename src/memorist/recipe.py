@@ -27,7 +27,7 @@ import yaml
 
 from memorist.errors import RecipeError, nearest
 
-STAGES = ("rl", "rejection", "imitation")
+STAGES = ("rl", "rejection", "sft")
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,13 @@ class DataSettings:
 class Stage:
     """One stage of training.
 
-    kind: "rl", "rejection" (imitate the starting policy's own successes) or "imitation" (of a data file).
+    kind: "rl", "rejection" (SFT on the starting policy's own successes) or "sft" (on what `teacher` does: a model, or
+    the heuristic "similarity" or "add-only").
     role: who learns; all others are frozen and greedy. cut: "whole", "turns" or "questions".
     steps: updates of the weights' outer loop. tasks, siblings: group count and size per step. dialogues: how many
-    are acted out per step to cut turns from. updates: passes over a step's rows. rule, reduction: see
-    `training.credit`. clip_low, clip_high, dual: ratio bounds. beta: weight of the KL to the stage's start.
+    are acted out to cut small tasks from; leads: the steps that one acting out serves. updates: passes over a
+    are acted out to cut small tasks from; leads: the steps that one acting out serves. updates: passes over a
+    step's rows. rule, reduction: see
     """
 
     kind: str = "rl"
@@ -78,8 +80,9 @@ class Stage:
     steps: int = 50
     tasks: int = 32
     siblings: int = 8
-    dialogues: int = 4
-    questions: int = 4
+    dialogues: int = 6
+    leads: int = 4
+    questions: int = 3
     lr: float = 5e-4
     warmup: int = 3
     temperature: float = 1.0
@@ -93,6 +96,7 @@ class Stage:
     grad_norm: float = 1.0
     budget: int = 8192
     success: float = 1.0
+    teacher: str = "similarity"
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Recipe:
     models: Mapping[str, str] = field(default_factory=lambda: {"manager": "bundled", "answerer": "bundled"})
     data: DataSettings = field(default_factory=DataSettings)
     stages: tuple[Stage, ...] = ()
-    checkpoint_every: int = 10
+    checkpoint_every: int = 20
 
     def fingerprint(self) -> str:
         """Twelve hex digits that change with every setting."""
@@ -169,7 +173,12 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
             raise RecipeError(
                 f"{place}.siblings is {stage.siblings}; {stage.rule!r} compares siblings, so set 2 or more"
             )
-        for name in ("steps", "tasks", "siblings", "dialogues", "questions", "updates", "budget"):
+        if recipe.checkpoint_every % stage.leads:
+            raise RecipeError(
+                f"{where}: checkpoint_every is {recipe.checkpoint_every}, not a multiple of {place}.leads "
+                f"({stage.leads}); a run could not go on with the same numbers"
+            )
+        for name in ("steps", "tasks", "siblings", "dialogues", "leads", "questions", "updates", "budget"):
             if getattr(stage, name) < 1:
                 raise RecipeError(f"{place}.{name} is {getattr(stage, name)}; expected 1 or more")
         for name in ("lr", "temperature", "grad_norm"):

@@ -7,11 +7,15 @@ from typing import Any
 
 from memorist.agents.components.extractors import Extractor, sentences, statements
 from memorist.agents.components.prompts import STYLES
+from memorist.agents.heuristics import AddOnlyManager, SimilarityManager
 from memorist.agents.memory_r1 import MemoryR1
 from memorist.errors import RecipeError, nearest
+from memorist.models.registry import open_policy
+from memorist.models.sampler import Sampler
 from memorist.recipe import AgentSettings
 
 AGENTS: dict[str, type[MemoryR1]] = {"memory-r1": MemoryR1}
+TEACHERS: dict[str, Callable[[], Sampler]] = {"similarity": SimilarityManager, "add-only": AddOnlyManager}
 EXTRACTORS: dict[str, Extractor] = {"statements": statements, "sentences": sentences}
 
 
@@ -39,3 +43,8 @@ def builder(settings: AgentSettings) -> Callable[..., MemoryR1]:
         )
 
     return build
+
+
+def open_teacher(name: str) -> Sampler:
+    """A heuristic by name, or a local model."""
+    return TEACHERS[name]() if name in TEACHERS else open_policy(name)

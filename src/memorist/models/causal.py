@@ -94,7 +94,6 @@ class CausalPolicy:
         tokens = (*self.tokenizer.encode(text, add_special_tokens=False), self.end)
         return Action(text, self.prompt_ids(observation), tokens, (0.0,) * len(tokens))
 
-    @torch.inference_mode()
     def sample(self, requests: Sequence[Request]) -> list[Action]:
         """One action per request. Equal prompts are prefilled once; batches are formed by length, the same way
         every time."""
@@ -110,7 +109,9 @@ class CausalPolicy:
         for batch in _batches(unique):
             members = [i for prompt in batch for i in byprompt[prompt]]
             parent = [row for row, prompt in enumerate(batch) for _ in byprompt[prompt]]
-            for i, action in zip(members, self._decode(batch, parent, [requests[i] for i in members]), strict=True):
+            with torch.inference_mode():
+                decoded = self._decode(batch, parent, [requests[i] for i in members])
+            for i, action in zip(members, decoded, strict=True):
                 actions[i] = action
         return [a for a in actions if a is not None]
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import yaml
 
+from memorist.agents.build import open_teacher
 from memorist.decision import Distribution
 from memorist.memory.record import Code
 from memorist.models.causal import CausalPolicy
@@ -51,6 +52,7 @@ class Trainer:
     folder: Path
     progress: Progress = lambda metrics: None
     policies: dict[str, CausalPolicy] = field(default_factory=dict)
+    _small: tuple[tuple[int, int], list[Any]] = ((-1, -1), [])
 
     def run(self, *, resume: bool = False) -> dict[str, CausalPolicy]:
         """Run all stages; the trained policies by role.
@@ -81,10 +83,11 @@ class Trainer:
         if "optimizer" in tensors:
             checkpoint.restore_optimizer(optimizer, tensors["optimizer"])
         frozen = {role: Seat(p) for role, p in self.policies.items() if role != stage.role}
+        teacher = open_teacher(stage.teacher) if stage.kind == "sft" else None
         began = time.monotonic()
         for step in range(first, stage.steps):
             clock = time.monotonic()
-            sampler = start_policy if stage.kind == "rejection" else policy
+            sampler = teacher or (start_policy if stage.kind == "rejection" else policy)
             seats = {**frozen, stage.role: Seat(sampler, Distribution(temperature=stage.temperature))}
             groups = self.groups(number, stage, step, seats)
             facts = self._update(stage, step, policy, start_policy, optimizer, groups)
@@ -100,20 +103,30 @@ class Trainer:
                 self._save((number + 1, 0) if last else (number, step + 1), optimizer, start)
 
     def groups(self, number: int, stage: Stage, step: int, seats: Mapping[str, Seat]) -> list[Group]:
-        """The step's groups: whole tasks, or small ones cut from runs of whole ones by the present policy."""
+        """The step's groups: whole tasks, or small ones cut from runs of whole ones."""
         seed = derive(self.recipe.seed, number, step)
-        rng = random.Random(seed)
-        whole = self._drawn(number, step, stage.tasks if stage.cut == "whole" else stage.dialogues)
         if stage.cut == "whole":
-            return play(self.build, whole, seats, siblings=stage.siblings, seed=seed)
-        leads = play(self.build, [_silent(t) for t in whole], seats, seed=derive(seed, 1))
+            return play(self.build, self._drawn(number, step, stage.tasks), seats, siblings=stage.siblings, seed=seed)
+        place = step % stage.leads
+        if place == 0 or self._small[0] != (number, step - place):
+            self._small = ((number, step - place), self._cut(number, stage, step - place, seats))
+        chosen = self._small[1][place * stage.tasks : (place + 1) * stage.tasks]
+        return play(self.build, chosen, seats, siblings=stage.siblings, seed=seed)
+
+    def _cut(self, number: int, stage: Stage, step: int, seats: Mapping[str, Seat]) -> list[Any]:
+        """Small tasks for `stage.leads` steps, from runs of whole ones by the present policy."""
+        seed = derive(self.recipe.seed, number, step, 1)
+        whole = self._drawn(number, step // stage.leads, stage.dialogues)
+        leads = play(self.build, [task.without_questions() for task in whole], seats, seed=seed)
         small = [
-            task
-            for lead, whole_task in zip(leads, whole, strict=True)
-            for task in whole_task.cut(stage.cut, lead[0].outcome, lead[0].bank, questions=stage.questions)
+            piece
+            for lead, task in zip(leads, whole, strict=True)
+            for piece in task.cut(stage.cut, lead[0].outcome, lead[0].bank, questions=stage.questions)
         ]
-        chosen = rng.sample(small, min(stage.tasks, len(small)))
-        return play(self.build, chosen, seats, siblings=stage.siblings, seed=derive(seed, 2))
+        random.Random(seed).shuffle(small)
+        if len(small) < stage.leads * stage.tasks:
+            small *= -(-stage.leads * stage.tasks // max(1, len(small)))
+        return small
 
     def _drawn(self, number: int, step: int, count: int) -> list[Any]:
         """Tasks of this step: passes over the data, each in a new order."""
@@ -129,22 +142,23 @@ class Trainer:
     ) -> dict[str, float]:
         for group in optimizer.param_groups:
             group["lr"] = stage.lr * min(1.0, (step + 1) / max(1, stage.warmup))
-        credited = credit(groups, stage.role, rule=stage.rule, reduction=stage.reduction)
-        units = credited.units
-        facts: dict[str, float] = {
-            "groups": credited.groups, "flat_groups": credited.flat_groups, "tokens": credited.tokens,
-        }  # fmt: skip
-        if stage.kind == "rejection":
-            units = successes(groups, stage, credited.tokens, derive(self.recipe.seed, step, 5))
-        elif not stage.beta:
-            units = [unit for unit in units if unit.advantage]
+        facts: dict[str, float] = {}
+        if stage.kind == "sft":
+            units = taught(groups, stage.role, policy)
+        else:
+            credited = credit(groups, stage.role, rule=stage.rule, reduction=stage.reduction)
+            facts = {"groups": credited.groups, "flat_groups": credited.flat_groups, "tokens": credited.tokens}
+            if stage.kind == "rejection":
+                units = successes(groups, stage, credited.tokens, derive(self.recipe.seed, step, 5))
+            else:
+                units = [unit for unit in credited.units if unit.advantage or stage.beta]
         if not units:
             return facts
         clip = Clip(stage.clip_low, stage.clip_high, stage.dual)
         for update in range(stage.updates):
             for batch in pack(units, budget=stage.budget):
                 logp = policy.score(batch)
-                if stage.kind == "rejection":
+                if stage.kind != "rl":
                     loss, parts = imitation_loss(logp, batch)
                 else:
                     with torch.no_grad():
@@ -191,11 +205,6 @@ def _weights(model: Any) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _silent(task: Any) -> Any:
-    """The task without its questions: acting it out only builds the bank."""
-    return task.without_questions()
-
-
 def successes(groups: Sequence[Group], stage: Stage, tokens: int, seed: int) -> list[Unit]:
     """The starting policy's own successes, drawn again until they have as many tokens as all that was sampled."""
     pool = [
@@ -212,6 +221,14 @@ def successes(groups: Sequence[Group], stage: Stage, tokens: int, seed: int) -> 
         units.append(Unit(action, 1.0, 1.0 / tokens))
         count += len(action.tokens)
     return units
+
+
+def taught(groups: Sequence[Group], role: str, policy: CausalPolicy) -> list[Unit]:
+    """What the teacher wrote, as the policy would have written it."""
+    decisions = [d for group in groups for run in group for d in run.trajectory.decisions if d.role == role]
+    actions = [policy.encode(d.observation, d.action.text) for d in decisions]
+    tokens = sum(len(action.tokens) for action in actions)
+    return [Unit(action, 1.0, 1.0 / tokens) for action in actions]
 
 
 def describe(groups: Sequence[Group], role: str) -> dict[str, Any]:

@@ -1,0 +1,138 @@
+"""The loss: clipping, the divergence, and their sums, against the published vectors and ten-line references."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from memorist.decision import Action  # noqa: E402
+from memorist.models.rows import RowBatch, Unit, pack  # noqa: E402
+from memorist.training.objective import Clip, imitation_loss, k3, policy_loss, surrogate  # noqa: E402
+
+
+def gain(ratio: float, advantage: float, clip: Clip | None = None) -> float:
+    return float(surrogate(torch.tensor(ratio), torch.tensor(advantage), clip or Clip()))
+
+
+# Vectors T5 of memory-r1.md and 3 of memfactory.md
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "expected"),
+    [
+        (1.3, 1, 1.2),
+        (1.3, -1, -1.3),
+        (0.7, 1, 0.7),
+        (0.7, -1, -0.8),
+        (1.1, 1, 1.1),
+        (1.5, 0.5, 0.6),
+        (0.5, 0.5, 0.25),
+        (1.5, -0.5, -0.75),
+        (0.5, -0.5, -0.4),
+    ],
+)
+def test_the_ratio_is_clipped_where_that_is_the_lesser_gain(ratio: float, advantage: float, expected: float) -> None:
+    assert gain(ratio, advantage) == pytest.approx(expected)
+
+
+def test_a_bad_action_costs_at_most_dual_times_its_advantage() -> None:
+    assert gain(50.0, -1.0) == -3.0 and gain(50.0, -1.0, Clip(dual=0)) == -50.0
+    assert gain(50.0, 1.0) == pytest.approx(1.2)
+
+
+def test_the_upper_bound_may_be_wider() -> None:
+    assert gain(1.5, 1.0, Clip(high=0.28)) == pytest.approx(1.28)
+    assert gain(0.5, -1.0, Clip(low=0.1)) == pytest.approx(-0.9)
+
+
+def test_k3() -> None:
+    def of(logp: float, reference: float) -> float:
+        return float(k3(torch.tensor(logp), torch.tensor(reference)))
+
+    assert of(-1.0, -1.2) == pytest.approx(0.018731, abs=1e-6)
+    assert of(-1.2, -1.0) == pytest.approx(0.021403, abs=1e-6)
+    assert of(-1.0, -1.0) == 0.0
+    assert of(-100.0, 0.0) == 10.0  # bounded
+
+
+def rows(masks: Sequence[Sequence[int]], advantages: Sequence[float], old: float = -1.0) -> RowBatch:
+    """A batch of actions of the given lengths, weighted by decision: a mean of means."""
+    units = [
+        Unit(Action("", (1,), (2,) * sum(mask), (old,) * sum(mask)), advantage, 1 / (len(masks) * sum(mask)))
+        for mask, advantage in zip(masks, advantages, strict=True)
+    ]
+    (batch,) = pack(units, budget=10_000, share=False)
+    return batch
+
+
+def test_the_loss_of_two_rows() -> None:
+    """Vector 2 of memfactory.md."""
+    batch = rows([[1, 1, 1], [1, 0, 0]], [1, -1])
+    logp = torch.from_numpy(batch.old).clone()
+    loss, facts = policy_loss(logp, batch, Clip())
+    assert float(loss) == pytest.approx(0.0, abs=1e-7) and "kl" not in facts
+    reference = logp.clone()
+    first = int(np.flatnonzero(batch.advantage > 0)[0])
+    reference[first] += 0.2
+    loss, facts = policy_loss(logp, batch, Clip(), beta=0.1, reference=reference)
+    assert float(loss) == pytest.approx(3.5671e-4, abs=1e-7)
+    assert facts["kl"] == pytest.approx(0.0214028 / 6, abs=1e-7)
+
+
+VALUES = st.lists(st.tuples(st.floats(-3, 3), st.floats(-3, 0), st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=8)
+
+
+@given(VALUES, st.floats(0.05, 0.5), st.floats(0.05, 0.5), st.sampled_from([0.0, 3.0]), st.sampled_from([0.0, 0.1]))
+def test_the_loss_is_the_weighted_sum_over_tokens(
+    values: list[tuple[float, float, float, float]], low: float, high: float, dual: float, beta: float
+) -> None:
+    units = [Unit(Action("", (1,), (2,), (old,)), a, 0.1 * (i + 1)) for i, (a, old, _, _) in enumerate(values)]
+    (batch,) = pack(units, budget=10_000, share=False)
+    now = torch.tensor([old + d for _, old, d, _ in values], dtype=torch.float64)
+    reference = torch.tensor([old + d for _, old, _, d in values], dtype=torch.float64)
+    loss, facts = policy_loss(now, batch, Clip(low, high, dual), beta=beta, reference=reference)
+    expected = clipped = 0.0
+    for i, (a, old, d, e) in enumerate(values):
+        ratio = math.exp(old + d - float(np.float32(old)))
+        best = min(ratio * a, min(max(ratio, 1 - low), 1 + high) * a)
+        if dual and a < 0:
+            best = max(best, dual * a)
+        expected += 0.1 * (i + 1) * (-best + beta * (math.exp(e - d) - (e - d) - 1))
+        clipped += 0.1 * (i + 1) * ((a > 0 and ratio > 1 + high) or (a < 0 and ratio < 1 - low))
+    assert float(loss) == pytest.approx(expected, abs=1e-4)
+    assert facts["clip_fraction"] == pytest.approx(clipped, abs=1e-4)
+
+
+def test_a_clipped_token_has_no_gradient_and_others_that_of_the_policy_gradient() -> None:
+    batch = rows([[1, 1]], [1.0])
+    logp = (torch.from_numpy(batch.old) + torch.tensor([0.5, 0.0])).requires_grad_()
+    loss, _ = policy_loss(logp, batch, Clip())
+    loss.backward()
+    assert logp.grad is not None and logp.grad.tolist() == [0.0, -0.5]
+
+
+def test_the_divergence_pulls_towards_the_reference() -> None:
+    batch = rows([[1]], [0.0])
+    logp = torch.tensor([-1.0], requires_grad=True)
+    loss, _ = policy_loss(logp, batch, Clip(), beta=1.0, reference=torch.tensor([-0.5]))
+    loss.backward()
+    assert logp.grad is not None and float(logp.grad[0]) < 0  # descending raises logp
+
+
+def test_batches_of_a_step_add_up() -> None:
+    units = [Unit(Action("", (1,) * n, (2,) * n, (-1.0,) * n), float(n - 3), 0.05) for n in (1, 2, 3, 4, 5)]
+    whole = [float(policy_loss(torch.full((len(b.targets),), -1.1), b, Clip())[0]) for b in pack(units, budget=10_000)]
+    parts = [float(policy_loss(torch.full((len(b.targets),), -1.1), b, Clip())[0]) for b in pack(units, budget=1)]
+    assert len(whole) == 1 and len(parts) == 5 and sum(parts) == pytest.approx(whole[0])
+
+
+def test_imitation_ignores_advantages_and_old_log_probabilities() -> None:
+    batch = rows([[1, 1], [1, 0]], [1.0, -5.0], old=-7.0)
+    loss, facts = imitation_loss(torch.tensor([-1.0, -2.0, -3.0]), batch)
+    weights = batch.weight.tolist()
+    assert float(loss) == pytest.approx(sum(w * n for w, n in zip(weights, (1, 2, 3), strict=True))) == facts["nll"]
