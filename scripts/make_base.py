@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from memorist.agents.components.prompts import Compact
 from memorist.agents.heuristics import SimilarityManager, answer_json
@@ -136,6 +136,8 @@ def tokenizer(size: int) -> PreTrainedTokenizerFast:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("src/memorist/models/bundled"))
+    parser.add_argument("--init", help="go on from this folder instead of random weights")
+    parser.add_argument("--skip", type=int, default=0, help="dialogues that an earlier run has seen")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--width", type=int, default=128)
@@ -143,17 +145,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=3, help="dialogues a step")
     args = parser.parse_args()
     torch.manual_seed(0)
-    tok = tokenizer(1024)
+    tok = AutoTokenizer.from_pretrained(args.init) if args.init else tokenizer(1024)
     config = LlamaConfig(
         vocab_size=1024, hidden_size=args.width, intermediate_size=3 * args.width, num_hidden_layers=args.layers,
         num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=4096, tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, pad_token_id=tok.pad_token_id,
         eos_token_id=tok.eos_token_id, bos_token_id=None, initializer_range=0.05, attn_implementation="eager",
     )  # fmt: skip
-    policy = CausalPolicy(LlamaForCausalLM(config), tok, "bundled")
+    policy = CausalPolicy.load(args.init) if args.init else CausalPolicy(LlamaForCausalLM(config), tok, "bundled")
     print(f"{sum(p.numel() for p in policy.parameters()):,} parameters", flush=True)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    began, index = time.time(), 0
+    began, index = time.time(), args.skip
     for step in range(args.steps):
         done = step / args.steps
         for group in optimizer.param_groups:
@@ -166,7 +168,9 @@ def main() -> None:
         # Few of the long answer prompts, most of the short ones: both roles get about as many tokens.
         chosen = rng.sample(managed, min(48, len(managed))) + rng.sample(answers, min(24, len(answers)))
         actions = [policy.encode(o, reply) for o, reply in chosen]
-        if step < args.steps // 4:  # First the language itself: every token of prompt and reply is predicted.
+        if (
+            step < args.steps // 4 or step % 5 == 0
+        ):  # First the language itself: every token of prompt and reply is predicted.
             actions = [
                 replace(
                     a,

@@ -88,7 +88,16 @@ I hope that helps."""
 
     @pytest.mark.parametrize(
         "marker",
-        ["**Answer:**", "**Answer**:", "Answer:", "answer :", "**ANSWER**: ", "** Answer:** ", "*Answer:*", "Answer:\n\n"],
+        [
+            "**Answer:**",
+            "**Answer**:",
+            "Answer:",
+            "answer :",
+            "**ANSWER**: ",
+            "** Answer:** ",
+            "*Answer:*",
+            "Answer:\n\n",
+        ],
     )
     def test_markers_are_read_leniently(self, marker: str) -> None:
         answer = read_full(f"- Anna lives in Rome\n{marker} Rome", SHOWN)

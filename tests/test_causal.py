@@ -137,7 +137,9 @@ class TestSample:
 
 class TestScore:
     @pytest.mark.parametrize("distribution", [WARM, NARROW, Distribution(temperature=1.5), Distribution(top_p=0.5)])
-    def test_stored_log_probabilities_are_those_of_scoring(self, tiny: CausalPolicy, distribution: Distribution) -> None:
+    def test_stored_log_probabilities_are_those_of_scoring(
+        self, tiny: CausalPolicy, distribution: Distribution
+    ) -> None:
         actions = tiny.sample(requests(PROMPTS * 3, distribution))
         assert torch.allclose(stored(actions), scored(tiny, actions), atol=1e-4)
         assert all(a.distribution == distribution for a in actions)
@@ -233,7 +235,7 @@ class TestFolders:
     def test_a_missing_model_is_one_clear_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         (tmp_path / "empty").mkdir()
-        with pytest.raises(PolicyError, match="expected a folder with config.json"):
+        with pytest.raises(PolicyError, match=r"expected a folder with config\.json"):
             CausalPolicy.load(tmp_path / "empty")
 
     def test_a_tokenizer_without_an_end_is_refused(self, make_tiny) -> None:  # type: ignore[no-untyped-def]

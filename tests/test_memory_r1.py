@@ -15,7 +15,13 @@ from memorist.agents.build import builder
 from memorist.agents.components.extractors import by_model, sentences
 from memorist.agents.components.operations import read_json
 from memorist.agents.components.prompts import STYLES
-from memorist.agents.heuristics import AddOnlyManager, SimilarityManager, answer_json, operation_json, read_compact_prompt
+from memorist.agents.heuristics import (
+    AddOnlyManager,
+    SimilarityManager,
+    answer_json,
+    operation_json,
+    read_compact_prompt,
+)
 from memorist.agents.memory_r1 import MemoryR1
 from memorist.conversation import Message
 from memorist.decision import Observation
@@ -142,10 +148,18 @@ def test_the_answer_agent_sees_so_many_candidates_a_speaker_the_nearest_first() 
     owners = [r.scope.user for r in candidates]
     assert owners.count("Anna") == 4 and owners.count("Ben") == 4
     assert candidates[0].text == "Anna owns thing 3."
-    scores = {h.record.id: h.score for s in ("Anna", "Ben") for h in run.bank.search("What is thing 3 of Anna?", Scope(s), k=9)}
+    scores = {
+        h.record.id: h.score
+        for s in ("Anna", "Ben")
+        for h in run.bank.search("What is thing 3 of Anna?", Scope(s), k=9)
+    }
     assert [scores[r.id] for r in candidates] == sorted((scores[r.id] for r in candidates), reverse=True)
     sections = seen[0].prompt.split("\n\n")
-    assert [s.split("\n")[0] for s in sections] == ["Memories of Anna:", "Memories of Ben:", "Question: What is thing 3 of Anna?"]
+    assert [s.split("\n")[0] for s in sections] == [
+        "Memories of Anna:",
+        "Memories of Ben:",
+        "Question: What is thing 3 of Anna?",
+    ]
     assert all(line.startswith("- 8 May 2023: Anna owns") for line in sections[0].split("\n")[1:])
 
 

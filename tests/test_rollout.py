@@ -276,7 +276,9 @@ class TestFailure:
 
 async def _played(tasks: Sequence[Notes], roles: dict[str, Seat]) -> list[Run]:
     rounds = Rounds(roles)
-    return await rounds.run_all([lambda t=t, i=i: rollout(Writer, t, rounds, run=i, seed=i) for i, t in enumerate(tasks)])
+    return await rounds.run_all(
+        [lambda t=t, i=i: rollout(Writer, t, rounds, run=i, seed=i) for i, t in enumerate(tasks)]
+    )
 
 
 def test_a_recorder_hands_out_exactly_the_roles_that_are_seated() -> None:

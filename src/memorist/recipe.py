@@ -70,8 +70,8 @@ class Stage:
     role: who learns; all others are frozen and greedy. cut: "whole", "turns" or "questions".
     steps: updates of the weights' outer loop. tasks, siblings: group count and size per step. dialogues: how many
     are acted out to cut small tasks from; leads: the steps that one acting out serves. updates: passes over a
-    are acted out to cut small tasks from; leads: the steps that one acting out serves. updates: passes over a
-    step's rows. rule, reduction: see
+    step's rows. rule, reduction: see `training.credit`. clip_low, clip_high, dual: ratio bounds. beta: weight of the
+    KL to the stage's start. success: reward from which "rejection" imitates a run.
     """
 
     kind: str = "rl"
@@ -169,18 +169,18 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
             raise RecipeError(
                 f"{place}.role is {stage.role!r}, which is not among models; {nearest(stage.role, recipe.models)}"
             )
-        if stage.kind != "imitation" and stage.siblings < 2:
+        for name in ("steps", "tasks", "siblings", "dialogues", "leads", "questions", "updates", "budget"):
+            if getattr(stage, name) < 1:
+                raise RecipeError(f"{place}.{name} is {getattr(stage, name)}; expected 1 or more")
+        if stage.kind != "sft" and stage.siblings < 2:
             raise RecipeError(
                 f"{place}.siblings is {stage.siblings}; {stage.rule!r} compares siblings, so set 2 or more"
             )
-        if recipe.checkpoint_every % stage.leads:
+        if stage.cut != "whole" and recipe.checkpoint_every % stage.leads:
             raise RecipeError(
                 f"{where}: checkpoint_every is {recipe.checkpoint_every}, not a multiple of {place}.leads "
                 f"({stage.leads}); a run could not go on with the same numbers"
             )
-        for name in ("steps", "tasks", "siblings", "dialogues", "leads", "questions", "updates", "budget"):
-            if getattr(stage, name) < 1:
-                raise RecipeError(f"{place}.{name} is {getattr(stage, name)}; expected 1 or more")
         for name in ("lr", "temperature", "grad_norm"):
             if getattr(stage, name) <= 0:
                 raise RecipeError(f"{place}.{name} is {getattr(stage, name):g}; expected more than 0")
@@ -208,10 +208,12 @@ def _read(kind: Any, data: Any, where: str) -> Any:
         return {str(key): _read(str, value, f"{where}.{key}") for key, value in data.items()}
     if kind is float and isinstance(data, int | float | str) and not isinstance(data, bool):
         try:  # YAML reads 5e-4 as a string.
-            if math.isfinite(float(data)):
-                return float(data)
+            number = float(data)
         except (ValueError, OverflowError):
-            pass
+            number = math.nan
+        if math.isfinite(number):
+            return number
+        raise RecipeError(f"{where} is {data!r}; expected a number")
     if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
         raise RecipeError(f"{where} is {data!r}; expected {kind.__name__}")
     return data

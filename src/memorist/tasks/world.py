@@ -23,9 +23,11 @@ from memorist.tasks.phrasing import (
     DETAILED,
     ENDINGS,
     GRAMMARS,
+    ONSETS,
     PEOPLE,
     RELATIVES,
     SYLLABLES,
+    VOWELS,
     WORDS,
     Frame,
     Grammar,
@@ -58,7 +60,9 @@ class Vocabulary:
         return [w for i, w in enumerate(words) if i % len(SPLITS) == self._index]
 
     def people(self) -> tuple[str, str]:
-        """Two names."""
+        """Two names; in the base split mostly invented ones."""
+        if self._index == 0 and self._rng.random() < 0.8:
+            return self._invent("name"), self._invent("name")
         first, second = self._rng.sample(self._share(PEOPLE), 2)
         return first, second
 
@@ -74,6 +78,11 @@ class Vocabulary:
         return self._invent("name")
 
     def _invent(self, attribute: str) -> str:
+        if self._index == 0:  # Any word, not just of certain syllables: a base that copies what it has never seen.
+            parts = self._rng.choice((1, 2, 2, 3))
+            word = "".join(self._rng.choice(ONSETS) + self._rng.choice(VOWELS) for _ in range(parts))
+            word = (word if self._rng.random() < 0.8 else word[1:]) + self._rng.choice(ENDINGS)
+            return word.capitalize() if attribute in ("city", "name", "language") else word
         first = self._rng.choice(self._share(SYLLABLES))
         word = first + "".join(self._rng.choices(SYLLABLES, k=self._rng.choice((1, 1, 2))))
         word += self._rng.choice(ENDINGS)

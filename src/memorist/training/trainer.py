@@ -173,7 +173,8 @@ class Trainer:
         return facts
 
     def _save(self, at: tuple[int, int], optimizer: Any, start: Any) -> None:
-        tensors = {f"policy-{role}": _weights(p.model) for role, p in self.policies.items()}
+        # Only what learns; frozen roles may be played by samplers that have no weights.
+        tensors = {f"policy-{s.role}": _weights(self.policies[s.role].model) for s in self.recipe.stages}
         tensors |= {"optimizer": checkpoint.optimizer_tensors(optimizer), "start": _weights(start)}
         state = {"recipe": self.recipe.fingerprint(), "stage": at[0], "step": at[1]}
         checkpoint.save(self.folder / "checkpoint", state, tensors)
@@ -183,8 +184,8 @@ class Trainer:
         if found is None:
             return (0, 0), {}
         state, tensors = found
-        for role, policy in self.policies.items():
-            policy.model.load_state_dict(tensors[f"policy-{role}"], strict=False)
+        for role in {stage.role for stage in self.recipe.stages}:
+            self.policies[role].model.load_state_dict(tensors[f"policy-{role}"], strict=False)
         return (state["stage"], state["step"]), (tensors if state["step"] else {})
 
     def _rewind_metrics(self, at: tuple[int, int]) -> None:

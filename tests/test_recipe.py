@@ -1,0 +1,180 @@
+"""Recipes are read strictly: what is wrong is named with its place and what would be right."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memorist.errors import RecipeError
+from memorist.recipe import AgentSettings, DataSettings, Recipe, Stage, available, load_recipe, read_recipe, to_plain
+
+FULL = Recipe(
+    name="x",
+    seed=3,
+    agent=AgentSettings(style="full", k=2),
+    models={"manager": "bundled", "answerer": "/models/a"},
+    data=DataSettings(split="test", questions=152),
+    stages=(Stage(lr=1e-3, siblings=4), Stage(kind="rejection", role="answerer", cut="questions")),
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "place", "nearest"),
+    [
+        ({"sead": 1}, "recipe", "'seed'"),
+        ({"agent": {"stile": "full"}}, "agent", "'style'"),
+        ({"data": {"dialogue": 4}}, "data", "'dialogues'"),
+        ({"stages": [{}, {"sibling": 4}]}, "stages[1]", "'siblings'"),
+        ({"stages": [{"kind": "lr"}]}, "stages[0]", "'rl'"),
+        ({"stages": [{"kind": "reject"}]}, "stages[0]", "'rejection'"),
+        ({"stages": [{"role": "manger"}]}, "stages[0]", "'manager'"),
+        ({"qwertz": 1}, "recipe", "valid: agent, "),
+        ({5: 1}, "recipe", "valid: agent, "),
+    ],
+)
+def test_an_unknown_word_is_answered_with_the_nearest(data: Any, place: str, nearest: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(data)
+    assert place in str(caught.value) and nearest in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        (None, "recipe"),
+        ([], "recipe"),
+        ("x", "recipe"),
+        ({"seed": "1"}, "seed"),
+        ({"seed": 1.0}, "seed"),
+        ({"seed": True}, "seed"),
+        ({"seed": None}, "seed"),
+        ({"name": 5}, "name"),
+        ({"agent": "memory-r1"}, "agent"),
+        ({"agent": {"k": "five"}}, "k"),
+        ({"models": ["bundled"]}, "models"),
+        ({"models": {"manager": None}}, "models.manager"),
+        ({"models": {"manager": ["bundled"]}}, "models.manager"),
+        ({"stages": {"kind": "rl"}}, "stages"),
+        ({"stages": ["rl"]}, "stages[0]"),
+        ({"stages": [{"lr": "fast"}]}, "lr"),
+        ({"stages": [{"lr": True}]}, "lr"),
+        ({"stages": [{"lr": [1]}]}, "lr"),
+        ({"stages": [{"lr": "nan"}]}, "lr"),
+        ({"stages": [{"lr": float("inf")}]}, "lr"),
+        ({"stages": [{"lr": 10**400}]}, "lr"),
+        ({"stages": [{"steps": 2.5}]}, "steps"),
+    ],
+)
+def test_a_wrong_type_is_named_with_its_place(data: Any, place: str) -> None:
+    with pytest.raises(RecipeError, match="expected") as caught:
+        read_recipe(data, "run.yaml")
+    assert place in str(caught.value) or "run.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"seed": -1}, "seed is -1"),
+        ({"checkpoint_every": 0}, "checkpoint_every is 0"),
+        ({"data": {"dialogues": 0}}, "data.dialogues is 0"),
+        ({"stages": [{"siblings": 1}]}, "siblings is 1; 'grpo' compares siblings"),
+        ({"stages": [{"kind": "rejection", "siblings": 1}]}, "siblings is 1"),
+        ({"stages": [{"lr": 0}]}, "lr is 0"),
+        ({"stages": [{"lr": -1e-3}]}, "lr is -0.001"),
+        ({"stages": [{"temperature": 0}]}, "temperature is 0"),
+        ({"stages": [{"leads": 3}]}, "checkpoint_every is 20, not a multiple of recipe: stages[0].leads (3)"),
+        *(
+            ({"stages": [{name: 0}]}, f"{name} is 0")
+            for name in ("steps", "tasks", "dialogues", "leads", "updates", "budget")
+        ),
+    ],
+)
+def test_an_impossible_value_is_refused_before_anything_runs(data: Any, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(data)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("written", "lr"), [("5e-4", 5e-4), ("1", 1.0), ("0.01", 0.01), ("'2e-3'", 2e-3)])
+def test_numbers_are_read_as_people_write_them(written: str, lr: float) -> None:
+    found = read_recipe(yaml.safe_load(f"stages: [{{lr: {written}}}]")).stages[0].lr
+    assert found == lr and isinstance(found, float)
+
+
+def test_what_a_setting_does_not_concern_it_does_not_refuse() -> None:
+    assert read_recipe({"stages": [{"kind": "sft", "siblings": 1}]}).stages[0].siblings == 1
+    assert read_recipe({"stages": [{"cut": "whole", "leads": 3}]}).stages[0].leads == 3
+
+
+def test_what_is_written_reads_back() -> None:
+    assert read_recipe(to_plain(FULL)) == FULL
+    assert read_recipe(yaml.safe_load(yaml.safe_dump(to_plain(FULL)))) == FULL
+    assert read_recipe({}) == Recipe()
+
+
+def test_the_fingerprint_is_stable_and_changes_with_every_setting() -> None:
+    assert FULL.fingerprint() == read_recipe(to_plain(FULL)).fingerprint()
+    assert len(FULL.fingerprint()) == 12
+
+    def variants(thing: Any) -> list[Any]:
+        found = []
+        for entry in dataclasses.fields(thing):
+            value = getattr(thing, entry.name)
+            if dataclasses.is_dataclass(value):
+                found += [dataclasses.replace(thing, **{entry.name: v}) for v in variants(value)]
+            elif entry.name == "stages":
+                found += [dataclasses.replace(thing, stages=(v, *value[1:])) for v in variants(value[0])]
+            elif entry.name == "models":
+                found.append(dataclasses.replace(thing, models={**value, "manager": "other"}))
+            else:
+                found.append(dataclasses.replace(thing, **{entry.name: value + ("x" if isinstance(value, str) else 1)}))
+        return found
+
+    prints = [recipe.fingerprint() for recipe in [FULL, *variants(FULL)]]
+    assert len(prints) > 30 and len(set(prints)) == len(prints)
+
+
+@settings(max_examples=50)
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=5),
+        lambda s: (
+            st.lists(s)
+            | st.dictionaries(st.text(max_size=5) | st.sampled_from(["stages", "agent", "models", "seed"]), s)
+        ),
+    )
+)
+def test_anything_is_a_recipe_or_one_kind_of_error(data: Any) -> None:
+    try:
+        assert isinstance(read_recipe(data), Recipe)
+    except RecipeError as error:
+        assert str(error)
+
+
+class TestFiles:
+    def test_a_file_is_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "run.yaml"
+        path.write_text("name: x\nstages:\n  - {kind: rl, lr: 5e-4}\n")
+        assert load_recipe(path).stages[0].lr == 5e-4
+
+    @pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00", b"a: b: c", b"", b"? [a]\n: b"])
+    def test_a_broken_file_is_named(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "run.yaml"
+        path.write_bytes(content)
+        with pytest.raises(RecipeError, match=r"run\.yaml"):
+            load_recipe(path)
+
+    def test_neither_file_nor_shipped(self, tmp_path: Path) -> None:
+        for name in ("no-such-recipe", tmp_path):
+            with pytest.raises(RecipeError, match="neither a file nor shipped"):
+                load_recipe(name)
+
+    def test_every_shipped_recipe_reads(self) -> None:
+        for name in available():
+            assert load_recipe(name).stages

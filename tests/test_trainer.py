@@ -1,0 +1,397 @@
+"""The training loop learns, survives being killed with the same numbers, and says what it did."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from memorist.agents.memory_r1 import MemoryR1  # noqa: E402
+from memorist.conversation import Message  # noqa: E402
+from memorist.decision import Observation, Reward  # noqa: E402
+from memorist.errors import CheckpointError  # noqa: E402
+from memorist.memory.bank import MemoryBank  # noqa: E402
+from memorist.memory.record import Operation, Scope  # noqa: E402
+from memorist.memory.scratch import ScratchBank  # noqa: E402
+from memorist.models.causal import CausalPolicy  # noqa: E402
+from memorist.models.rows import Unit, pack  # noqa: E402
+from memorist.models.sampler import Actor  # noqa: E402
+from memorist.models.scripted import ScriptedSampler  # noqa: E402
+from memorist.recipe import Recipe, Stage  # noqa: E402
+from memorist.tasks.dialogue import DialogueTask  # noqa: E402
+from memorist.tasks.locomo import Question  # noqa: E402
+from memorist.training import checkpoint  # noqa: E402
+from memorist.training.objective import imitation_loss  # noqa: E402
+from memorist.training.rollout import Seat, play  # noqa: E402
+from memorist.training.trainer import Trainer, read_metrics  # noqa: E402
+
+# A choice between two arms: one token, of which "right" is rewarded.
+ARMS = ("right", "wrong")
+
+
+@dataclass(frozen=True)
+class Lever:
+    """A task for `Puller`; `notes` frozen decisions are asked first."""
+
+    id: str
+    notes: int = 0
+    bank: MemoryBank = field(default_factory=ScratchBank, compare=False)
+
+    def score(self, outcome: str) -> tuple[Reward, ...]:
+        return (Reward("won", float(outcome == ARMS[0])),)
+
+    def without_questions(self) -> Lever:
+        return self
+
+    def cut(self, how: str, outcome: str, bank: MemoryBank, *, questions: int) -> list[Lever]:
+        """Small tasks that depend on what the acting run did."""
+        return [replace(self, id=f"{self.id}{how[0]}{outcome[0]}{n}") for n in range(questions)]
+
+
+class Puller:
+    """Asks its frozen advisor, then pulls an arm."""
+
+    def __init__(self, *, bank: MemoryBank, arm: Actor, advisor: Actor) -> None:
+        self.arm, self.advisor = arm, advisor
+
+    async def run(self, task: Lever) -> str:
+        for number in range(task.notes):
+            await self.advisor.act(Observation(f"{task.id} {number}?", max_tokens=3))
+        return (await self.arm.act(Observation(f"{task.id}:", max_tokens=1))).text
+
+
+LEVERS = [Lever(f"lever {i}", notes=i % 3) for i in range(5)]
+RL = Stage(role="arm", cut="whole", steps=4, tasks=2, siblings=4, lr=3e-3, warmup=2)
+RECIPE = Recipe(
+    name="levers",
+    seed=1,
+    models={"arm": "tiny", "advisor": "tiny"},
+    stages=(
+        RL,
+        replace(RL, cut="turns", leads=2, dialogues=2, steps=3, updates=2, beta=0.01, reduction="trajectory"),
+        replace(RL, kind="rejection", steps=1),
+    ),
+    checkpoint_every=2,
+)
+
+
+def taught(policy: CausalPolicy, prompts: list[str], replies: tuple[str, ...], steps: int = 25) -> CausalPolicy:
+    """The policy after imitating all replies alike: a base with something to choose between."""
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-2, weight_decay=0.0)
+    actions = [policy.encode(Observation(prompt), reply) for prompt in prompts for reply in replies]
+    for _ in range(steps):
+        for batch in pack([Unit(action, 0.0, 1 / len(actions)) for action in actions], budget=10_000):
+            imitation_loss(policy.score(batch), batch)[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return policy
+
+
+@pytest.fixture(scope="module")
+def base(make_tiny: Callable[..., CausalPolicy]) -> CausalPolicy:
+    """Pulls each arm about equally often."""
+    return taught(make_tiny(3, words=ARMS), [f"{lever.id}:" for lever in LEVERS], ARMS)
+
+
+def fresh(base: CausalPolicy) -> CausalPolicy:
+    import copy
+
+    return CausalPolicy(copy.deepcopy(base.model), base.tokenizer, base.name)
+
+
+def trainer(base: CausalPolicy, folder: Path, recipe: Recipe = RECIPE, **options: Any) -> Trainer:
+    policies = {"arm": fresh(base), "advisor": fresh(base)}
+    return Trainer(recipe, Puller, LEVERS, folder, policies=policies, **options)
+
+
+def weights(policy: CausalPolicy) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in policy.model.state_dict().items()}
+
+
+def same(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """All but the times, which no two runs share."""
+    return [
+        {k: v for k, v in m.items() if k not in ("seconds", "left")} for m in read_metrics(folder / "metrics.jsonl")
+    ]
+
+
+class Killed(BaseException):
+    """As sudden as a signal."""
+
+
+def killed_after(count: int) -> Callable[[Mapping[str, Any]], None]:
+    """A progress callback that dies after so many steps, once the step is in the metrics."""
+    seen: list[Mapping[str, Any]] = []
+
+    def progress(step: Mapping[str, Any]) -> None:
+        seen.append(step)
+        if len(seen) == count:
+            raise Killed
+
+    return progress
+
+
+class TestLearning:
+    @pytest.mark.parametrize("rule", ["grpo", "leave-one-out"])
+    def test_the_rewarded_arm_is_learnt(self, base: CausalPolicy, tmp_path: Path, rule: str) -> None:
+        stage = replace(RL, steps=20, tasks=4, siblings=8, rule=rule)
+        run = trainer(base, tmp_path, replace(RECIPE, stages=(stage,)))
+        before = weights(run.policies["advisor"])
+        trained = run.run()
+        rewards = [m["reward"] for m in metrics(tmp_path)]
+        assert 0.2 < sum(rewards[:2]) / 2 < 0.8 and sum(rewards[-3:]) / 3 > 0.9
+        assert same(weights(trained["advisor"]), before)  # partners are frozen
+        again = CausalPolicy.load(tmp_path / "policies" / "arm")
+        assert same(weights(again), weights(trained["arm"]))
+        assert sorted(p.name for p in (tmp_path / "policies").iterdir()) == ["arm"]
+
+    def test_imitating_one_s_own_successes_learns_too(self, base: CausalPolicy, tmp_path: Path) -> None:
+        stage = replace(RL, kind="rejection", steps=12, tasks=4, siblings=8)
+        trained = trainer(base, tmp_path, replace(RECIPE, stages=(stage,))).run()
+        found = metrics(tmp_path)
+        assert all(0.2 < m["reward"] < 0.8 for m in found)  # it is the start that acts
+        assert found[-1]["nll_1"] < found[0]["nll_1"]
+        seats = {"arm": Seat(trained["arm"]), "advisor": Seat(base)}
+        assert [group[0].reward for group in play(Puller, LEVERS, seats)] == [1.0] * 5
+
+    def test_a_teacher_is_imitated(self, base: CausalPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from memorist.agents import build
+
+        monkeypatch.setitem(build.TEACHERS, "always wrong", lambda: ScriptedSampler(lambda _: ARMS[1]))
+        stage = replace(RL, kind="sft", teacher="always wrong", steps=12, siblings=1, tasks=5)
+        trained = trainer(base, tmp_path, replace(RECIPE, stages=(stage,))).run()
+        seats = {"arm": Seat(trained["arm"]), "advisor": Seat(base)}
+        assert [group[0].outcome for group in play(Puller, LEVERS, seats)] == [ARMS[1]] * 5
+
+    def test_updating_in_place_of_deleting_is_learnt(
+        self, make_tiny: Callable[..., CausalPolicy], tmp_path: Path
+    ) -> None:
+        """Vector 9 of memory-r1.md: NOOP and DELETE score 0 and UPDATE scores 1, with the real agent and task."""
+        operations = (
+            '[{"event":"NONE"}]',
+            '[{"event":"DELETE","id":"0"}]',
+            '[{"event":"UPDATE","id":"0","text":"Andrew has two dogs, Buddy and Scout"}]',
+        )
+        bank = ScratchBank()
+        at = datetime(2023, 5, 8)
+        bank.apply([Operation("ADD", "Andrew has a dog called Buddy")], Scope("Andrew"), at=at)
+        message = Message("Andrew", "…", "D1:1", at, statements=("Andrew adopted Scout",))
+        asked = (Question("How many dogs has Andrew?", "two", 4, ("D1:1",)),)
+        task = DialogueTask("kennel", ("Andrew",), (message,), asked, bank)
+
+        def count(observation: Observation) -> str:
+            dogs = sum(name in observation.prompt for name in ("Buddy", "Scout"))
+            return f'{{"memories":[],"answer":"{("none", "one", "two")[dogs]}"}}'
+
+        def build(**given: Any) -> MemoryR1:
+            return MemoryR1(**given, style="compact")
+
+        watch = ScriptedSampler([operations[0]])
+        play(build, [task], {"manager": Seat(watch), "answerer": Seat(ScriptedSampler(count))})
+        manager = taught(make_tiny(5, words=operations), [watch.seen[0].prompt], operations)
+        stage = Stage(role="manager", cut="whole", steps=20, tasks=2, siblings=8, lr=3e-3)
+        recipe = Recipe(models={"manager": "tiny", "answerer": "scripted"}, stages=(stage,))
+        policies = {"manager": manager, "answerer": ScriptedSampler(count)}
+        Trainer(recipe, build, [task], tmp_path, policies=policies).run()
+        found = metrics(tmp_path)
+        assert found[0]["reward"] < 0.7 and sum(m["reward"] for m in found[-3:]) / 3 > 0.9
+        kinds = {kind for m in found for kind in m["operations"]}
+        assert {"NOOP", "DELETE", "UPDATE"} <= kinds
+        assert max(found[-1]["operations"], key=found[-1]["operations"].get) == "UPDATE"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base: CausalPolicy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """Weights and metrics of the recipe's run."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    trained = trainer(base, folder).run()
+    return weights(trained["arm"]), metrics(folder)
+
+
+class TestResume:
+    @pytest.mark.parametrize("steps", list(range(1, 9)))
+    def test_a_killed_run_goes_on_to_the_same_numbers(
+        self, base: CausalPolicy, tmp_path: Path, undisturbed: tuple[Any, Any], steps: int
+    ) -> None:
+        with pytest.raises(Killed):
+            trainer(base, tmp_path, progress=killed_after(steps)).run()
+        assert len(metrics(tmp_path)) == steps
+        trained = trainer(base, tmp_path).run(resume=True)
+        assert same(weights(trained["arm"]), undisturbed[0])
+        assert metrics(tmp_path) == undisturbed[1]
+
+    def test_it_may_be_killed_again_and_again(
+        self, base: CausalPolicy, tmp_path: Path, undisturbed: tuple[Any, Any]
+    ) -> None:
+        for _ in range(3):
+            with pytest.raises(Killed):
+                trainer(base, tmp_path, progress=killed_after(3)).run(resume=True)
+        trained = trainer(base, tmp_path).run(resume=True)
+        assert same(weights(trained["arm"]), undisturbed[0]) and metrics(tmp_path) == undisturbed[1]
+
+    def test_a_finished_run_has_nothing_left_to_do(
+        self, base: CausalPolicy, tmp_path: Path, undisturbed: tuple[Any, Any]
+    ) -> None:
+        trainer(base, tmp_path).run()
+        trained = trainer(base, tmp_path, progress=killed_after(1)).run(resume=True)
+        assert same(weights(trained["arm"]), undisturbed[0]) and metrics(tmp_path) == undisturbed[1]
+
+    def test_a_torn_line_of_metrics_is_dropped(
+        self, base: CausalPolicy, tmp_path: Path, undisturbed: tuple[Any, Any]
+    ) -> None:
+        with pytest.raises(Killed):
+            trainer(base, tmp_path, progress=killed_after(3)).run()
+        with open(tmp_path / "metrics.jsonl", "a") as log:
+            log.write('{"stage": 0, "st')
+        trainer(base, tmp_path).run(resume=True)
+        assert metrics(tmp_path) == undisturbed[1]
+
+    @pytest.mark.parametrize("moment", ["while writing", "between the renames", "after the renames"])
+    def test_a_kill_while_saving_is_survived(
+        self, base: CausalPolicy, tmp_path: Path, undisturbed: tuple[Any, Any], moment: str
+    ) -> None:
+        with pytest.raises(Killed):
+            trainer(base, tmp_path, progress=killed_after(5)).run()
+        folder, new, old = (tmp_path / f"checkpoint{end}" for end in ("", ".new", ".old"))
+        if moment == "while writing":
+            shutil.copytree(folder, new)
+            (new / "state.json").unlink()
+            (new / "policy-arm.safetensors").write_bytes(b"torn")
+        elif moment == "between the renames":
+            shutil.copytree(folder, new)
+            folder.rename(old)
+        else:
+            shutil.copytree(folder, old)
+        trained = trainer(base, tmp_path).run(resume=True)
+        assert same(weights(trained["arm"]), undisturbed[0]) and metrics(tmp_path) == undisturbed[1]
+        assert not new.exists() and not old.exists()
+
+    def test_a_checkpoint_of_another_recipe_is_refused(self, base: CausalPolicy, tmp_path: Path) -> None:
+        with pytest.raises(Killed):
+            trainer(base, tmp_path, progress=killed_after(3)).run()
+        other = replace(RECIPE, seed=2)
+        with pytest.raises(CheckpointError, match="another recipe"):
+            trainer(base, tmp_path, other).run(resume=True)
+
+    def test_a_checkpoint_that_cannot_be_read_says_what_to_do(self, base: CausalPolicy, tmp_path: Path) -> None:
+        with pytest.raises(Killed):
+            trainer(base, tmp_path, progress=killed_after(3)).run()
+        (tmp_path / "checkpoint" / "optimizer.safetensors").write_bytes(b"torn")
+        with pytest.raises(CheckpointError, match="delete it"):
+            trainer(base, tmp_path).run(resume=True)
+
+    def test_resuming_nothing_starts(self, base: CausalPolicy, tmp_path: Path, undisturbed: tuple[Any, Any]) -> None:
+        trainer(base, tmp_path).run(resume=True)
+        assert metrics(tmp_path) == undisturbed[1]
+
+
+class TestCheckpoint:
+    def test_a_full_disk_leaves_the_previous_one_intact(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = tmp_path / "checkpoint"
+        checkpoint.save(folder, {"recipe": "a", "step": 1}, {"t": {"x": torch.ones(3)}})
+
+        def full(*args: Any, **kwargs: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(checkpoint, "save_file", full)
+        with pytest.raises(OSError, match="No space"):
+            checkpoint.save(folder, {"recipe": "a", "step": 2}, {"t": {"x": torch.zeros(3)}})
+        found = checkpoint.load(folder, "a")
+        assert found is not None and found[0]["step"] == 1 and found[1]["t"]["x"].tolist() == [1, 1, 1]
+
+    def test_a_kill_at_any_rename_leaves_a_whole_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also where the kill before left only `.old`: that one is kept until the new one is in place."""
+        folder = tmp_path / "checkpoint"
+        checkpoint.save(folder, {"recipe": "a", "step": 1}, {"t": {"x": torch.ones(1)}})
+        folder.rename(tmp_path / "checkpoint.old")
+        rename = Path.rename
+
+        def kill(self: Path, target: Any) -> Path:
+            raise Killed
+
+        monkeypatch.setattr(Path, "rename", kill)
+        with pytest.raises(Killed):
+            checkpoint.save(folder, {"recipe": "a", "step": 2}, {"t": {"x": torch.ones(1)}})
+        monkeypatch.setattr(Path, "rename", rename)
+        found = checkpoint.load(folder, "a")
+        assert found is not None and found[0]["step"] == 1
+
+    def test_none_is_none(self, tmp_path: Path) -> None:
+        assert checkpoint.load(tmp_path / "checkpoint", "a") is None
+
+    def test_nothing_is_pickled(self, base: CausalPolicy, tmp_path: Path) -> None:
+        trainer(base, tmp_path).run()
+        kinds = {p.suffix for p in tmp_path.rglob("*") if p.is_file()}
+        assert kinds <= {".json", ".jsonl", ".yaml", ".safetensors", ".jinja", ".txt"}
+
+
+class TestSteps:
+    def test_a_step_is_a_function_of_recipe_stage_and_number(self, base: CausalPolicy, tmp_path: Path) -> None:
+        run = trainer(base, tmp_path)
+        from memorist.decision import Distribution
+
+        seats = lambda: {"arm": Seat(base, Distribution()), "advisor": Seat(base)}  # noqa: E731
+        first, again, later = (run.groups(0, RL, step, seats()) for step in (2, 2, 3))
+        facts = lambda groups: [[r.trajectory for r in g] for g in groups]  # noqa: E731
+        assert facts(first) == facts(again) != facts(later)
+
+    def test_every_task_is_drawn_once_a_pass(self, base: CausalPolicy, tmp_path: Path) -> None:
+        run = trainer(base, tmp_path)
+        drawn = [task.id for step in range(5) for task in run._drawn(0, step, 2)]
+        assert sorted(drawn[:5]) == sorted(drawn[5:]) == [lever.id for lever in LEVERS]
+        assert drawn[:5] != drawn[5:]
+
+    def test_metrics_tell_what_people_watch(self, base: CausalPolicy, tmp_path: Path) -> None:
+        seen: list[Mapping[str, Any]] = []
+        trainer(base, tmp_path, progress=seen.append).run()
+        assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == seen
+        assert [(m["stage"], m["step"], m["steps"]) for m in seen] == [(0, i, 4) for i in (1, 2, 3, 4)] + [
+            (1, i, 3) for i in (1, 2, 3)
+        ] + [(2, 1, 1)]
+        for m in seen:
+            assert {"reward", "length", "groups", "flat_groups", "tokens", "seconds", "left", "decisions"} <= m.keys()
+            assert m["groups"] == 2 and m["decisions"] == 8 and m["left"] >= 0
+            if m["kind"] == "rl" and m["flat_groups"] < 2:
+                assert m["ratio_error_1"] < 1e-5 and m["clip_fraction_1"] == 0.0 and m["grad_norm"] > 0
+        assert any("kl_2" in m for m in seen[4:7]) and "nll_1" in seen[7] and not any("kl_1" in m for m in seen[:4])
+
+    def test_the_run_s_folder_describes_itself(self, base: CausalPolicy, tmp_path: Path) -> None:
+        from memorist.recipe import load_recipe
+
+        trainer(base, tmp_path).run()
+        assert load_recipe(tmp_path / "recipe.yaml") == RECIPE
+
+    def test_a_step_with_nothing_to_learn_from_changes_nothing_and_goes_on(
+        self, base: CausalPolicy, tmp_path: Path
+    ) -> None:
+        class Never(Puller):
+            async def run(self, task: Lever) -> str:
+                await super().run(task)
+                return "nothing"
+
+        stage = replace(RL, steps=2)
+        run = trainer(base, tmp_path, replace(RECIPE, stages=(stage,)))
+        run.build = Never
+        assert same(weights(run.run()["arm"]), weights(base))
+        assert [(m["reward"], m["flat_groups"]) for m in metrics(tmp_path)] == [(0.0, 2), (0.0, 2)]
+
+    def test_a_step_without_a_task_goes_on_too(self, base: CausalPolicy, tmp_path: Path) -> None:
+        talk = DialogueTask("quiet", ("Andrew",), (), ())
+        policies = {"manager": fresh(base), "answerer": fresh(base)}
+        stage = Stage(steps=2, dialogues=1)
+        recipe = Recipe(models={"manager": "tiny", "answerer": "tiny"}, stages=(stage,))
+        Trainer(recipe, lambda **given: MemoryR1(**given), [talk], tmp_path, policies=policies).run()
+        assert [(m["reward"], m["groups"]) for m in metrics(tmp_path)] == [(0.0, 0), (0.0, 0)]
