@@ -54,9 +54,7 @@ def test_ties_and_turns_without_a_shared_word_come_by_age() -> None:
 
 def test_dialogues_without_words_or_turns_are_searched_without_an_error() -> None:
     assert bm25_turns(dialogue()).search(["violin"], 5) == [[]]
-    silent = Dialogue(
-        Conversation("c", ("A", "I"), (Session("session_1", (Message("a", "the", "D1:1"),)),)), ()
-    )
+    silent = Dialogue(Conversation("c", ("A", "I"), (Session("session_1", (Message("a", "the", "D1:1"),)),)), ())
     assert [m.id for m in bm25_turns(silent).search(["the"], 5)[0]] == ["D1:1"]
     assert top_turns(silent, 5) == []
 

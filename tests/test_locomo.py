@@ -310,9 +310,7 @@ def test_the_real_split_leaves_the_question_counts_of_the_paper() -> None:
 @real
 def test_the_real_evidence_resolves_but_for_the_known_defects() -> None:
     assert REAL is not None
-    unresolved = {
-        (d.id, i): q.unresolved for d in load(REAL) for i, q in enumerate(d.questions) if q.unresolved
-    }
+    unresolved = {(d.id, i): q.unresolved for d in load(REAL) for i, q in enumerate(d.questions) if q.unresolved}
     known = {("conv-42", 58): ("D10:19",), ("conv-42", 88): ("D",), ("conv-47", 38): ("D4:36",)}
     assert unresolved.items() <= known.items()
     assert ("conv-42", 88) in unresolved

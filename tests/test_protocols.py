@@ -17,9 +17,7 @@ from memorist.evaluation.protocols import (
 )
 
 PREDICTIONS = [
-    Prediction(
-        "conv-26", "What does Ines do?", 1, "pottery, swimming", "swimming", ("D2:1",), ("D2:1",), 1.0
-    ),
+    Prediction("conv-26", "What does Ines do?", 1, "pottery, swimming", "swimming", ("D2:1",), ("D2:1",), 1.0),
     Prediction(
         "conv-26",
         "When did Pixel arrive?",

@@ -43,9 +43,7 @@ MEM0 = [
 
 # Answers of every shape: words of the world, punctuation of all sorts, and whatever else unicode has.
 answers = st.one_of(
-    st.lists(st.sampled_from(["the", "a", "Dog", "dogs", "7", "May,", "isn't", "u.s.", ";", "?", "and"])).map(
-        " ".join
-    ),
+    st.lists(st.sampled_from(["the", "a", "Dog", "dogs", "7", "May,", "isn't", "u.s.", ";", "?", "and"])).map(" ".join),
     st.text(max_size=40),
 )
 categories = st.sampled_from([1, 2, 3, 4, 5])
@@ -106,9 +104,7 @@ def test_an_unknown_mode_is_an_error_that_names_the_known_ones() -> None:
         ("June 2022", "", 5, 0),
     ],
 )
-def test_locomo_f1_follows_the_rule_of_each_category(
-    pred: str, gold: object, category: int, value: float
-) -> None:
+def test_locomo_f1_follows_the_rule_of_each_category(pred: str, gold: object, category: int, value: float) -> None:
     assert locomo_f1(pred, gold, category) == pytest.approx(value, abs=1e-6)
 
 
@@ -184,12 +180,7 @@ def test_the_f1s_and_exact_match_are_symmetric(pred: str, gold: str) -> None:
 def test_an_answer_equal_to_the_gold_is_perfect_everywhere(words: list[str]) -> None:
     text = " ".join(words)
     assert mem0_f1(text, text) == bleu1(text, text) == locomo_f1(text, text, 4) == 1
-    assert (
-        exact_match(text, text)
-        == exact_match(text, text, "mem0")
-        == exact_match(text, text, "locomo_set")
-        == 1
-    )
+    assert exact_match(text, text) == exact_match(text, text, "mem0") == exact_match(text, text, "locomo_set") == 1
 
 
 @pytest.mark.parametrize(

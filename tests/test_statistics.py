@@ -29,15 +29,10 @@ runs = st.dictionaries(
 )
 
 
-def world(
-    seeds: int, dialogues: int, questions: int, rng: np.random.Generator, spread: float = 0.3
-) -> Values:
+def world(seeds: int, dialogues: int, questions: int, rng: np.random.Generator, spread: float = 0.3) -> Values:
     """Values whose dialogues differ: the same dialogues under every seed."""
     means = rng.normal(0.5, spread, dialogues)
-    return {
-        s: {f"d{i}": list(m + rng.normal(0, 0.1, questions)) for i, m in enumerate(means)}
-        for s in range(seeds)
-    }
+    return {s: {f"d{i}": list(m + rng.normal(0, 0.1, questions)) for i, m in enumerate(means)} for s in range(seeds)}
 
 
 def test_the_value_is_the_question_weighted_mean() -> None:

@@ -100,8 +100,8 @@ class TestGrammars:
         names = re.compile(r"\b(" + "|".join(PEOPLE) + r")\b")
         shapes = []
         for grammar in ("a", "b"):
-            made = dialogues("test", 40, grammar=grammar)
-            known = sorted(values(generate("test", 40, grammar=grammar)), key=len, reverse=True)
+            made = dialogues("test", 25, grammar=grammar)
+            known = sorted(values(generate("test", 25, grammar=grammar)), key=len, reverse=True)
             value = re.compile(r"\b(" + "|".join(map(re.escape, known)) + r")\b")
             told = {f for d in made for m in d.conversation.messages() for f in m.statements}
             told |= {q.text for d in made for q in d.questions}

@@ -41,19 +41,10 @@ def main() -> None:
 def _console() -> Any:
     from rich.console import Console
 
-    _quiet()
+    from memorist.models.registry import quiet_libraries
+
+    quiet_libraries()
     return Console()
-
-
-def _quiet() -> None:
-    """Silence progress bars that libraries draw for loading a small file."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    try:
-        from transformers.utils import logging
-    except ImportError:
-        return
-    logging.disable_progress_bar()
 
 
 @app.command(epilog="Example: memorist demo --out demo")

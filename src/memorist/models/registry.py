@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,3 +31,14 @@ def open_policy(name: str) -> CausalPolicy:
     if name == "bundled":
         return CausalPolicy.load(bundled_folder(), "bundled")
     return CausalPolicy.load(name)
+
+
+def quiet_libraries() -> None:
+    """Silence the progress bars that libraries draw for loading a small file."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        from transformers.utils import logging
+    except ImportError:
+        return
+    logging.disable_progress_bar()

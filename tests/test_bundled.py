@@ -1,0 +1,28 @@
+"""The bundled base: small, whole, and able to say what it is asked to say."""
+
+from __future__ import annotations
+
+from memorist.agents.build import builder
+from memorist.agents.components.operations import read_operations
+from memorist.decision import Distribution
+from memorist.evaluation.exam import sit
+from memorist.models.registry import bundled_folder, open_policy
+from memorist.recipe import AgentSettings
+from memorist.tasks.world import dialogues
+from memorist.training.rollout import Seat
+
+
+def test_it_is_at_most_8_megabytes_and_a_standard_folder() -> None:
+    files = {file.name: file.stat().st_size for file in bundled_folder().iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= files.keys()
+    assert sum(files.values()) <= 8_000_000
+
+
+def test_it_runs_the_whole_agent_and_its_operations_can_be_read() -> None:
+    policy = open_policy("bundled")
+    seats = {"manager": Seat(policy, Distribution(temperature=1.0)), "answerer": Seat(policy)}
+    exam = sit("base", builder(AgentSettings()), dialogues("test", 2), seats)
+    managed = [d for run in exam.runs for d in run.trajectory.decisions if d.role == "manager"]
+    readable = [read_operations(d.action.text, ()).well_formed for d in managed]
+    assert sum(readable) / len(readable) > 0.9
+    assert len(exam.asked()) == sum(q.category < 5 for d in exam.dialogues for q in d.questions)
