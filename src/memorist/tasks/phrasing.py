@@ -55,8 +55,8 @@ SYLLABLES = tuple(
     "ne ni no pa pe pi po ra re ri ro ru sa se si so su ta te ti to tu va ve vi vo wa we ya yo za ze zo".split()
 )
 ONSETS = tuple(
-    "b br bl c ch cl cr d dr f fl fr g gl gr h j k kl kr l m n p ph pl pr qu r s sc sh sk sl sm sn sp st str sw t th tr "
-    "v w wh x y z zh".split()
+    "b br bl c ch cl cr d dr f fl fr g gl gr h j k kl kr l m n p ph pl pr qu r s sc sh sk sl sm sn sp st str sw t th "
+    "tr v w wh x y z zh".split()
 )
 VOWELS = tuple("a e i o u a e i o u ai ea ee ie oo ou y au ei ia io ue".split())
 ENDINGS = tuple("n r l s t m nd rk st nt sk rn ld mp th ck".split()) + ("",) * 6
