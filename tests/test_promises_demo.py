@@ -24,7 +24,7 @@ def test_the_demo_trains_both_roles_and_writes_a_report_and_a_summary(tmp_path: 
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<svg" in report
     assert "gold operations" in report
-    assert "http-equiv" not in report
+    assert "default-src 'none'" in report
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert {"gain", "manager_gain", "systems", "seconds"} <= summary.keys()
     assert (tmp_path / "policies" / "manager" / "model.safetensors").exists()
