@@ -39,15 +39,15 @@ class Embedder(Protocol):
 
 
 class HashedEmbedder:
-    """Signed feature hashing of words and their character trigrams.
+    """Signed feature hashing of word stems and their character trigrams.
 
-    Deterministic across machines and processes. Texts that share words, or words that share stems, are near;
-    meaning beyond that is not seen. Function words count a quarter.
+    Deterministic across machines and processes. Texts that share words, or forms of a word ("drives", "driving"), are
+    near; meaning beyond that is not seen. Function words count a quarter.
     """
 
     def __init__(self, size: int = 256) -> None:
         self.size = size
-        self.name = f"hashed-{size}"
+        self.name = f"hashed-stems-{size}"  # stored with the vectors: a new name for every change of them
         self._one = lru_cache(maxsize=65_536)(self._embed_one)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -69,13 +69,31 @@ class HashedEmbedder:
         return vector
 
 
+def stem(word: str) -> str:
+    """A lower-case word without its commonest English ending: "lives", "living" and "live" are all "liv".
+
+    Lighter than Porter's algorithm, which the base install does not have; it need not give words, only equal ones.
+    """
+    if len(word) <= 3:
+        return word
+    for ending, instead in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith("ss"):
+            word = word[: -len(ending)] + instead
+            break
+    return word[:-1] if word.endswith("e") and len(word) > 3 else word
+
+
+_ENDINGS = (("ies", "y"), ("ing", ""), ("ed", ""), ("es", ""), ("s", ""))
+
+
 @lru_cache(maxsize=65_536)
 def _features(word: str, size: int) -> tuple[tuple[int, float], ...]:
     """(bucket, signed weight) of a word and its trigrams."""
     weight = 0.25 if word in _FUNCTION_WORDS else 1.0
-    padded = f"^{word}$"
+    root = stem(word)
+    padded = f"^{root}$"
     grams = [padded[i : i + 3] for i in range(len(padded) - 2)]
-    parts = [(f"w:{word}", weight)] + [(f"g:{gram}", weight * 0.7 / len(grams) ** 0.5) for gram in grams]
+    parts = [(f"w:{root}", weight)] + [(f"g:{gram}", weight * 0.7 / len(grams) ** 0.5) for gram in grams]
     out = []
     for name, value in parts:
         code = zlib.crc32(name.encode("utf-8", "surrogatepass"))
