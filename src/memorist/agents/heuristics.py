@@ -16,11 +16,11 @@ _NUMBERED = re.compile(r"^(.*) #(\d+)$")
 
 
 def operation_json(event: str, text: str = "", number: int | None = None) -> str:
-    """One operation in the compact reply form."""
+    """One operation in the compact reply form; ADD and UPDATE without `text` take the new fact as it was said."""
     item: dict[str, str] = {"event": event}
     if number is not None:
         item["id"] = str(number)
-    if event in ("ADD", "UPDATE"):
+    if text and event in ("ADD", "UPDATE"):
         item["text"] = text
     return json.dumps([item], ensure_ascii=False, separators=(",", ":"))
 
@@ -73,7 +73,7 @@ class SimilarityManager:
             rng = random.Random(seed)
             if rng.random() < self.error:
                 kind = rng.choice(["ADD", "NONE", "UPDATE", "DELETE"] if memories else ["ADD", "NONE"])
-        return operation_json(kind, fact, nearest if kind in ("UPDATE", "DELETE") else None)
+        return operation_json(kind, number=nearest if kind in ("UPDATE", "DELETE") else None)
 
 
 class AddOnlyManager:
@@ -83,7 +83,7 @@ class AddOnlyManager:
 
     def sample(self, requests: Sequence[Request]) -> list[Action]:
         """ADD every fact."""
-        return [Action(operation_json("ADD", read_compact_prompt(r.observation.prompt)[1])) for r in requests]
+        return [Action(operation_json("ADD")) for _ in requests]
 
 
 class NoMemoryManager:

@@ -56,12 +56,14 @@ def read_json(text: str) -> Any:
     return array
 
 
-def read_operations(text: str, shown: Sequence[MemoryRecord]) -> ReadOperations:
+def read_operations(text: str, shown: Sequence[MemoryRecord], fact: str = "") -> ReadOperations:
     """Operations of a reply of the form `{"memory": [{"event", "id", "text"}]}` or the bare list.
 
     Args:
         text: what the model wrote.
         shown: the memories that it saw under the ids "0", "1", ...; a private map, so that it cannot name others.
+        fact: the text of operations that carry none: where one fact is managed at a time, "ADD" means to add it as
+            it was said, and a small model need not write it again. A text that is given, be it empty, stands.
 
     Ids that were not shown are hidden behind a prefix, so that the bank refuses them (`Code.UNKNOWN_ID`) even if
     they are a real record's.
@@ -71,11 +73,11 @@ def read_operations(text: str, shown: Sequence[MemoryRecord]) -> ReadOperations:
         data = data.get("memory", [data] if "event" in data else None)
     if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
         return ReadOperations((), well_formed=False)
-    return ReadOperations(tuple(_operation(item, shown) for item in data), well_formed=True)
+    return ReadOperations(tuple(_operation(item, shown, fact) for item in data), well_formed=True)
 
 
-def _operation(item: dict[str, Any], shown: Sequence[MemoryRecord]) -> Operation:
-    event, text = item.get("event"), item.get("text")
+def _operation(item: dict[str, Any], shown: Sequence[MemoryRecord], fact: str) -> Operation:
+    event, text = item.get("event"), item.get("text", fact)
     event = event.strip().upper() if isinstance(event, str) else ""
     return Operation(
         kind=_EVENTS.get(event, event),

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from memorist.agents.components.answers import Answer, read_compact, read_full
+from memorist.agents.components.operations import ReadOperations, read_operations
 from memorist.decision import Observation
 from memorist.memory.record import MemoryRecord
 
@@ -26,6 +27,10 @@ class Prompts(Protocol):
         """Ask the Manager for operations."""
         ...
 
+    def read_operations(self, reply: str, related: Sequence[MemoryRecord], facts: Sequence[str]) -> ReadOperations:
+        """Read its reply."""
+        ...
+
     def answer(self, question: str, candidates: Sequence[MemoryRecord]) -> Observation:
         """Ask the Answer Agent."""
         ...
@@ -36,7 +41,8 @@ class Prompts(Protocol):
 
 
 class Compact:
-    """Data only. One fact a call: the paper's formal text samples one (operation, memory) per fact."""
+    """Data only. One fact a call: the paper's formal text samples one (operation, memory) per fact. So an operation
+    without a text means the fact as it was said, and a tiny model cannot garble what it stores."""
 
     facts_per_call: int | None = 1
 
@@ -44,6 +50,10 @@ class Compact:
         """Memories with numbers, then the facts."""
         lines = [f"{_line(record.text)} #{i}" for i, record in enumerate(related)]
         return Observation("\n".join(["Memories:", *lines, "New:", *map(_line, facts), "Operations:\n"]), max_tokens=64)
+
+    def read_operations(self, reply: str, related: Sequence[MemoryRecord], facts: Sequence[str]) -> ReadOperations:
+        """Read `[{"event": "UPDATE", "id": "0"}]`; a "text" may stand beside it."""
+        return read_operations(reply, related, *facts[:1])
 
     def answer(self, question: str, candidates: Sequence[MemoryRecord]) -> Observation:
         """Dated memories with numbers, then the question."""
@@ -90,6 +100,10 @@ class Full:
         view = [{"id": str(i), "text": record.text} for i, record in enumerate(related)]
         prompt = f"Current memory:\n{_json(view)}\n\nNew facts:\n{_json(list(facts))}"
         return Observation(prompt, system=_MANAGE, max_tokens=2048)
+
+    def read_operations(self, reply: str, related: Sequence[MemoryRecord], facts: Sequence[str]) -> ReadOperations:
+        """Read the JSON; every ADD and UPDATE carries its text."""
+        return read_operations(reply, related)
 
     def answer(self, question: str, candidates: Sequence[MemoryRecord]) -> Observation:
         """Memories by speaker, then the question."""
