@@ -136,6 +136,23 @@ class TestRounds:
         play(Slow, [Notes("a", 2), Notes("b", 1), Notes("c", 0)], roles)
         assert writer.sizes == [2, 1]
 
+    def test_what_a_run_asks_side_by_side_shares_a_round_and_no_seed(self) -> None:
+        class AtOnce(Writer):
+            async def run(self, task: Notes) -> list[str]:
+                asked = [self.writer.act(Observation("same")) for _ in range(task.notes)]
+                return [action.text for action in await asyncio.gather(*asked)]
+
+        roles, writer, _ = seats()
+        groups = play(AtOnce, [Notes("a", 3), Notes("b", 1)], roles, siblings=2)
+        assert writer.sizes == [8]
+        assert len({r.seed for r in writer.batches[0]}) == 8
+        for group in groups:
+            for run in group:
+                assert run.outcome == texts(run)  # written down in the order in which it was asked
+                again = asyncio.run(rollout(AtOnce, run.task, Rounds(roles), replay=run.trajectory.decisions))
+                assert texts(again) == texts(run)
+        assert writer.sizes == [8]
+
     def test_no_tasks_no_groups(self) -> None:
         assert play(Writer, [], seats()[0]) == []
 

@@ -11,6 +11,7 @@ Algorithms 3 and 4 of arXiv 2508.19828. Where the paper is silent or contradicts
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,6 @@ from typing import Protocol
 
 from memorist.agents.components.answers import Answer
 from memorist.agents.components.extractors import Extractor, statements
-from memorist.agents.components.operations import read_operations
 from memorist.agents.components.prompts import STYLES
 from memorist.conversation import Message
 from memorist.memory.bank import MemoryBank
@@ -52,7 +52,7 @@ class DialogueExercise(Protocol):
 
     @property
     def questions(self) -> Sequence[Asked]:
-        """Questions, asked in order, each on its own."""
+        """Questions, asked side by side, each on its own."""
         ...
 
 
@@ -109,7 +109,7 @@ class MemoryR1:
     async def _manage(self, facts: Sequence[str], message: Message, scope: Scope) -> tuple[Result, ...]:
         related = self.related(facts, scope)
         reply = await self.manager.act(self.prompts.manage(related, facts))
-        read = read_operations(reply.text, related)
+        read = self.prompts.read_operations(reply.text, related, facts)
         if not read.well_formed:
             return (Result(Operation(reply.text[:200]), Code.MALFORMED),)
         source = (message.id,) if message.id else ()
@@ -139,5 +139,5 @@ class MemoryR1:
             commits.append(self.bank.commit)
             results += [result async for result in self.observe([message])]
         scopes = [Scope(name) for name in task.speakers]
-        answers = [await self.answer(question.text, scopes) for question in task.questions]
+        answers = await asyncio.gather(*(self.answer(question.text, scopes) for question in task.questions))
         return Outcome(tuple(results), tuple(answers), tuple(commits))

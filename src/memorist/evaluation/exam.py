@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -142,10 +143,8 @@ class TurnReader:
 
     async def run(self, task: DialogueTask) -> Outcome:
         """Answer each question from the turns retrieved for it."""
-        answers = []
-        for question in task.questions:
-            records = [_as_record(m) for m in self.retrieve(question.text)]
-            answers.append(await self.answerer.answer_from(question.text, records))
+        found = [(q.text, [_as_record(m) for m in self.retrieve(q.text)]) for q in task.questions]
+        answers = await asyncio.gather(*(self.answerer.answer_from(text, records) for text, records in found))
         return Outcome((), tuple(answers))
 
 

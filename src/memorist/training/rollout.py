@@ -90,6 +90,7 @@ class Rounds:
         self.seats = seats
         self._live = 0
         self._asked: list[tuple[int, str, Request, asyncio.Future[Action]]] = []
+        self._ending = False
 
     async def ask(self, run: int, role: str, request: Request) -> Action:
         """Wait for the round's end; the answer of this role's model.
@@ -98,7 +99,7 @@ class Rounds:
         """
         future: asyncio.Future[Action] = asyncio.get_running_loop().create_future()
         self._asked.append((run, role, request, future))
-        self._end_round_if_all_wait()
+        self._end_when_all_wait()
         return await future
 
     async def run_all(self, runs: Sequence[Callable[[], Any]]) -> list[Any]:
@@ -110,12 +111,22 @@ class Rounds:
                 return await start()
             finally:
                 self._live -= 1
-                self._end_round_if_all_wait()
+                self._end_when_all_wait()
 
         return list(await asyncio.gather(*(one(run) for run in runs)))
 
-    def _end_round_if_all_wait(self) -> None:
-        if not self._asked or len(self._asked) < self._live:
+    def _all_wait(self) -> bool:
+        return bool(self._asked) and len({run for run, _, _, _ in self._asked}) >= self._live
+
+    def _end_when_all_wait(self) -> None:
+        # Not at once: a run may ask several things side by side, and all that can ask now shall share the round.
+        if self._all_wait() and not self._ending:
+            self._ending = True
+            asyncio.get_running_loop().call_soon(self._end_round)
+
+    def _end_round(self) -> None:
+        self._ending = False
+        if not self._all_wait():
             return
         # A run that was cancelled, because another failed, waits no more.
         asked = sorted((a for a in self._asked if not a[3].done()), key=lambda a: a[0])
@@ -124,13 +135,12 @@ class Rounds:
             mine = [(request, future) for _, r, request, future in asked if r == role]
             try:
                 actions = self._answer(self.seats[role], [request for request, _ in mine])
-            except BaseException as error:
+                answered = list(zip(mine, actions, strict=True))
+            except BaseException as error:  # it is the runs' to raise
                 for _, future in mine:
                     future.set_exception(error)
-                if not isinstance(error, Exception):
-                    raise
                 continue
-            for (_, future), action in zip(mine, actions, strict=True):
+            for (_, future), action in answered:
                 future.set_result(action)
 
     def _answer(self, seat: Seat, requests: Sequence[Request]) -> list[Action]:
@@ -153,9 +163,14 @@ class Recorder:
     """
 
     def __init__(self, rounds: Rounds, run: int, seed: int, replay: Sequence[Decision] = ()) -> None:
-        self.decisions: list[Decision] = []
+        self._slots: list[Decision | None] = []
         self._rounds, self._run, self._seed, self._replay = rounds, run, seed, replay
         self.roles: dict[str, Actor] = {role: _Role(self, role) for role in rounds.seats}
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """What was decided so far, in the order in which it was asked."""
+        return [decision for decision in self._slots if decision is not None]
 
     async def act(self, role: str, observation: Observation) -> Action:
         """Replay or ask, and write down.
@@ -163,7 +178,8 @@ class Recorder:
         Raises:
             ReplayMismatch: the replayed run asks for something else than the logged one.
         """
-        index = len(self.decisions)
+        index = len(self._slots)
+        self._slots.append(None)
         seat = self._rounds.seats[role]
         if index < len(self._replay):
             logged = self._replay[index]
@@ -177,7 +193,7 @@ class Recorder:
         else:
             request = Request(observation, seat.distribution, derive(self._seed, index), role)
             action = await self._rounds.ask(self._run, role, request)
-        self.decisions.append(Decision(role, seat.sampler.name, observation, action))
+        self._slots[index] = Decision(role, seat.sampler.name, observation, action)
         return action
 
 
@@ -192,7 +208,8 @@ class _Role:
 
 def derive(seed: int, *path: int) -> int:
     """An independent 63-bit seed for a place under `seed`."""
-    return int(np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)[0] >> 1)
+    # As a spawn key, not as entropy: entropy [1] and [1, 0] give the same stream.
+    return int(np.random.SeedSequence(seed, spawn_key=path).generate_state(1, np.uint64)[0] >> 1)
 
 
 async def rollout(
