@@ -33,7 +33,7 @@ from memorist.tasks.phrasing import (
     Grammar,
 )
 
-WORLD_VERSION = "1"
+WORLD_VERSION = "2"
 SPLITS = ("base", "train", "validation", "test")
 DIFFICULTIES = {"easy": (4, 8), "medium": (8, 10), "hard": (16, 12)}
 """Name to (sessions, turns a session)."""
@@ -78,15 +78,32 @@ class Vocabulary:
         return self._invent("name")
 
     def _invent(self, attribute: str) -> str:
-        if self._index == 0:  # Any word, not just of certain syllables: a base that copies what it has never seen.
-            parts = self._rng.choice((1, 2, 2, 3))
-            word = "".join(self._rng.choice(ONSETS) + self._rng.choice(VOWELS) for _ in range(parts))
-            word = (word if self._rng.random() < 0.8 else word[1:]) + self._rng.choice(ENDINGS)
-            return word.capitalize() if attribute in ("city", "name", "language") else word
+        for _ in range(1000):
+            word = self._any_word() if self._index == 0 else self._syllables()
+            if word not in _LISTED and (self._index or _split_of(word) in (None, 0)):
+                return word.capitalize() if attribute in ("city", "name", "language") else word
+        raise AssertionError("a thousand words in a row belong to other splits")
+
+    def _any_word(self) -> str:
+        """Any word, not just of certain syllables: a base that copies what it has never seen."""
+        parts = self._rng.choice((1, 2, 2, 3))
+        word = "".join(self._rng.choice(ONSETS) + self._rng.choice(VOWELS) for _ in range(parts))
+        return (word if self._rng.random() < 0.8 else word[1:]) + self._rng.choice(ENDINGS)
+
+    def _syllables(self) -> str:
+        """Two or three syllables, the first of this split's."""
         first = self._rng.choice(self._share(SYLLABLES))
-        word = first + "".join(self._rng.choices(SYLLABLES, k=self._rng.choice((1, 1, 2))))
-        word += self._rng.choice(ENDINGS)
-        return word.capitalize() if attribute in ("city", "name", "language") else word
+        return first + "".join(self._rng.choices(SYLLABLES, k=self._rng.choice((1, 1, 2)))) + self._rng.choice(ENDINGS)
+
+
+# Listed words belong to the split that lists them.
+_LISTED = frozenset(word.lower() for word in (*PEOPLE, *(w for words in WORDS.values() for w in words)))
+_SYLLABIC = re.compile(f"(?:{'|'.join(SYLLABLES)}){{2,3}}(?:{'|'.join(ENDINGS)})")
+
+
+def _split_of(word: str) -> int | None:
+    """Whose an invented word is, by its first syllable; None if none of the splits but the base could invent it."""
+    return SYLLABLES.index(word[:2]) % len(SPLITS) if _SYLLABIC.fullmatch(word) else None
 
 
 @dataclass
