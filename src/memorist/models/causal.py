@@ -77,26 +77,49 @@ class CausalPolicy:
         """The observation as token ids, by the tokenizer's chat template where it has one."""
         ids = self._prompts.get(observation)
         if ids is None:
-            if self.tokenizer.chat_template:
-                messages = [{"role": "system", "content": observation.system}] if observation.system else []
-                messages.append({"role": "user", "content": observation.prompt})
-                text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            else:
-                text = "\n\n".join(part for part in (observation.system, observation.prompt) if part)
-            ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
             if len(self._prompts) > 100_000:
                 self._prompts.clear()
-            self._prompts[observation] = ids
+            ids = self._prompts[observation] = tuple(self._encode_observation(observation))
+        return ids
+
+    def _encode_observation(self, observation: Observation) -> list[int]:
+        parts = [part for part in (observation.system, observation.prompt) if part]
+        if not self.tokenizer.chat_template:
+            return self._ids("\n\n".join(parts))
+        # Only the template may write special tokens: what memories and people say is spliced in as plain text.
+        roles = ["system"] * bool(observation.system) + ["user"] * bool(observation.prompt)
+        marks = [f"\ue000{i}\ue000" for i in range(len(parts))]
+        messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ids: list[int] = []
+        for mark, part in zip(marks, parts, strict=True):
+            before, found, text = text.partition(mark)
+            if not found:
+                raise PolicyError(
+                    f"the chat template of {self.name!r} leaves out a message; use a template that keeps it"
+                )
+            ids += self._ids(before, special=True) + self._ids(part)
+        return ids + self._ids(text, special=True)
+
+    def _ids(self, text: str, special: bool = False) -> list[int]:
+        """Token ids; without `special`, text that spells a special token stays text."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not special)
         return ids
 
     def encode(self, observation: Observation, text: str) -> Action:
         """An action that writes `text` and ends, for imitation; its log-probabilities are unknown (zeros)."""
-        tokens = (*self.tokenizer.encode(text, add_special_tokens=False), self.end)
+        tokens = (*self._ids(text), self.end)
         return Action(text, self.prompt_ids(observation), tokens, (0.0,) * len(tokens))
 
     def sample(self, requests: Sequence[Request]) -> list[Action]:
         """One action per request. Equal prompts are prefilled once; batches are formed by length, the same way
         every time."""
+        for request in requests:
+            if request.observation.options or request.distribution.legal is not None:
+                raise PolicyError(
+                    f"{self.name!r} writes text under a temperature, top-k and top-p; it was asked to choose among "
+                    "options or under legal-token sets, which a causal language model does not do yet"
+                )
         prompts = [self.prompt_ids(r.observation) for r in requests]
         actions: list[Action | None] = [None] * len(requests)
         byprompt: dict[tuple[int, ...], list[int]] = {}
