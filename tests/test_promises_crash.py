@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -87,3 +88,36 @@ def check(path: Path, acknowledged: dict[int, int], newest: int) -> None:
                 changed = number % 3 == 0 and number + 2 in numbers
                 assert parts[round_, number] == [changed] * SIZE, f"commit {number} of round {round_} is torn"
         assert len(bank.changes(Scope("anna"))) == sum(SIZE * (2 if number % 3 == 2 else 1) for _, number in parts)
+
+
+TRAIN = [
+    sys.executable, "-m", "memorist", "train", "memory-r1-demo", "--set", "checkpoint_every=2", "--set", "data.dialogues=8",
+    *(f"--set=stages.{i}.{setting}" for i in (0, 1) for setting in ("steps=6", "tasks=3", "siblings=4", "leads=2", "dialogues=1")),
+]  # fmt: skip
+
+
+def numbers(folder: Path) -> list[dict[str, object]]:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "left")} for line in lines]
+
+
+@pytest.mark.promise
+def test_training_that_is_killed_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*TRAIN, "--out", str(whole)], check=True, capture_output=True)
+    rng, kills = random.Random(3), 0
+    for _ in range(30):
+        with subprocess.Popen([*TRAIN, "--out", str(broken), "--resume"], stdout=subprocess.DEVNULL) as run:
+            try:
+                # Mostly later than the start, which takes seconds, and sooner than the end.
+                status = run.wait(rng.uniform(4, 12) + kills)
+                assert status == 0
+                break
+            except subprocess.TimeoutExpired:
+                run.send_signal(signal.SIGKILL)
+                kills += 1
+    assert kills >= 2
+    assert numbers(broken) == numbers(whole) and len(numbers(whole)) == 12
+    for role in ("manager", "answerer"):
+        weights = [folder / "policies" / role / "model.safetensors" for folder in (whole, broken)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,7 +18,7 @@ pytest.importorskip("transformers")
 from memorist.agents.memory_r1 import MemoryR1  # noqa: E402
 from memorist.conversation import Message  # noqa: E402
 from memorist.decision import Observation, Reward  # noqa: E402
-from memorist.errors import CheckpointError  # noqa: E402
+from memorist.errors import CheckpointError, RecipeError  # noqa: E402
 from memorist.memory.bank import MemoryBank  # noqa: E402
 from memorist.memory.record import Operation, Scope  # noqa: E402
 from memorist.memory.scratch import ScratchBank  # noqa: E402
@@ -45,6 +45,7 @@ class Lever:
     id: str
     notes: int = 0
     bank: MemoryBank = field(default_factory=ScratchBank, compare=False)
+    cuts: ClassVar[tuple[str, ...]] = ("turns",)
 
     def score(self, outcome: str) -> tuple[Reward, ...]:
         return (Reward("won", float(outcome == ARMS[0])),)
@@ -395,3 +396,25 @@ class TestSteps:
         recipe = Recipe(models={"manager": "tiny", "answerer": "tiny"}, stages=(stage,))
         Trainer(recipe, lambda **given: MemoryR1(**given), [talk], tmp_path, policies=policies).run()
         assert [(m["reward"], m["groups"]) for m in metrics(tmp_path)] == [(0.0, 0), (0.0, 0)]
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"rule": "gpro"}, r"stages\[0\].rule is 'gpro'.*grpo"),
+            ({"reduction": "tokens"}, r"stages\[0\].reduction is 'tokens'.*token"),
+            ({"cut": "question"}, r"stages\[0\].cut is 'question'.*turns"),
+        ],
+    )
+    def test_a_stage_that_cannot_work_is_refused_before_anything_is_played(
+        self, base: CausalPolicy, tmp_path: Path, wrong: dict[str, str], message: str
+    ) -> None:
+        recipe = replace(RECIPE, stages=(replace(RL, **wrong),))
+        with pytest.raises(RecipeError, match=message):
+            trainer(base, tmp_path / "run", recipe).run()
+        assert not (tmp_path / "run").exists()
+
+    def test_a_run_without_data_is_refused(self, base: CausalPolicy, tmp_path: Path) -> None:
+        with pytest.raises(RecipeError, match="no dialogues to train on"):
+            Trainer(RECIPE, Puller, [], tmp_path, policies={"arm": fresh(base), "advisor": fresh(base)}).run()

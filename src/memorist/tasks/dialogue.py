@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from memorist.conversation import Message
 from memorist.decision import Reward
@@ -20,7 +20,6 @@ from memorist.memory.scratch import ScratchBank
 from memorist.scoring import exact_match
 from memorist.tasks.locomo import Dialogue, Question
 
-CUTS = ("whole", "turns", "questions")
 TRAINED_CATEGORIES = (1, 2, 3, 4)
 """Category 5 (unanswerable) carries no exact-match reward, as in the paper."""
 
@@ -66,6 +65,9 @@ class DialogueTask:
     questions: tuple[Question, ...]
     bank: MemoryBank = field(default_factory=ScratchBank, compare=False)
 
+    cuts: ClassVar[tuple[str, ...]] = ("turns", "questions")
+    """Ways to make smaller tasks of it, beside "whole"."""
+
     @classmethod
     def of(cls, dialogue: Dialogue, *, categories: Sequence[int] = TRAINED_CATEGORIES) -> DialogueTask:
         """The whole dialogue, from an empty bank."""
@@ -105,7 +107,7 @@ class DialogueTask:
                 for i, question in enumerate(self.questions)
             ]
         if how != "turns":
-            raise RecipeError(f"cut is {how!r}; expected one of {', '.join(CUTS)}")
+            raise RecipeError(f"cut is {how!r}; expected one of whole, {', '.join(self.cuts)}")
         tasks = []
         order = {message.id: i for i, message in enumerate(self.messages)}
         for i, message in enumerate(self.messages):

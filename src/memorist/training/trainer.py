@@ -21,13 +21,14 @@ import yaml
 
 from memorist.agents.build import open_teacher
 from memorist.decision import Distribution
+from memorist.errors import RecipeError, nearest
 from memorist.memory.record import Code
 from memorist.models.causal import CausalPolicy
 from memorist.models.registry import open_policy
 from memorist.models.rows import Unit, pack
 from memorist.recipe import Recipe, Stage, to_plain
 from memorist.training import checkpoint
-from memorist.training.credit import credit
+from memorist.training.credit import REDUCTIONS, RULES, credit
 from memorist.training.objective import Clip, imitation_loss, policy_loss
 from memorist.training.rollout import BuildAgent, Group, Seat, derive, play
 
@@ -59,7 +60,9 @@ class Trainer:
 
         Raises:
             CheckpointError: `resume` and the checkpoint is torn or of another recipe.
+            RecipeError: there are no tasks, or a stage names a rule, reduction or cut that does not exist.
         """
+        self._check()
         self.policies = self.policies or {role: open_policy(name) for role, name in self.recipe.models.items()}
         torch.manual_seed(self.recipe.seed)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -72,6 +75,20 @@ class Trainer:
         for role in {stage.role for stage in self.recipe.stages}:
             self.policies[role].save(self.folder / "policies" / role)
         return self.policies
+
+    def _check(self) -> None:
+        """Refuse what cannot work before anything is loaded or played."""
+        if not self.tasks:
+            raise RecipeError("the recipe's data has no dialogues to train on; expected at least one")
+        cuts = ("whole", *getattr(self.tasks[0], "cuts", ()))
+        for i, stage in enumerate(self.recipe.stages):
+            for name, given, known in (
+                ("rule", stage.rule, RULES),
+                ("reduction", stage.reduction, REDUCTIONS),
+                ("cut", stage.cut, cuts),
+            ):
+                if given not in known:
+                    raise RecipeError(f"stages[{i}].{name} is {given!r}; {nearest(given, known)}")
 
     def _stage(self, number: int, stage: Stage, first: int, tensors: Mapping[str, Any]) -> None:
         policy = self.policies[stage.role]
