@@ -84,7 +84,7 @@ class TestSample:
     def test_prefills_are_cut_to_a_budget(self, tiny: CausalPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = requests(["aa", "bbbb", "cc", "dddd", "e" * 30], tokens=2)
         whole = tiny.sample(asked)
-        monkeypatch.setattr(causal, "PREFILL_TOKENS", 8)
+        monkeypatch.setattr(causal, "PREFILL_TOKENS", {"cpu": 8})
         with forwards(tiny) as shapes:
             cut = tiny.sample(asked)
         assert [s for s in shapes if s[1] > 1] == [(2, 2), (2, 4), (1, 30)]

@@ -90,9 +90,10 @@ def check(path: Path, acknowledged: dict[int, int], newest: int) -> None:
         assert len(bank.changes(Scope("anna"))) == sum(SIZE * (2 if number % 3 == 2 else 1) for _, number in parts)
 
 
+SMALL = ("steps=6", "tasks=3", "siblings=4", "leads=2", "dialogues=1")
 TRAIN = [
-    sys.executable, "-m", "memorist", "train", "memory-r1-demo", "--set", "checkpoint_every=2", "--set", "data.dialogues=8",
-    *(f"--set=stages.{i}.{setting}" for i in (0, 1) for setting in ("steps=6", "tasks=3", "siblings=4", "leads=2", "dialogues=1")),
+    sys.executable, "-m", "memorist", "train", "memory-r1-demo", "--set=checkpoint_every=2", "--set=data.dialogues=8",
+    *(f"--set=stages.{stage}.{setting}" for stage in (0, 1) for setting in SMALL),
 ]  # fmt: skip
 
 

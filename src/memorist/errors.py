@@ -65,3 +65,14 @@ def nearest(given: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return "valid: " + ", ".join(options)
+
+
+def need_known(what: str, given: str, known: Iterable[str]) -> None:
+    """Check that a recipe names something that exists.
+
+    Raises:
+        RecipeError: `given` is not among `known`; the message names `what` it is and the nearest.
+    """
+    options = list(known)
+    if given not in options:
+        raise RecipeError(f"{what} is {given!r}; {nearest(given, options)}")

@@ -2,7 +2,7 @@
 
 name: memory-r1
 seed: 0
-agent: {name: memory-r1, style: compact, candidates: 6}
+agent: {name: memory-r1, style: compact, candidates: 4}
 models: {manager: bundled, answerer: bundled}
 data: {split: train, dialogues: 400}
 stages:
@@ -41,7 +41,7 @@ class AgentSettings:
     name: str = "memory-r1"
     style: str = "compact"
     k: int = 5
-    candidates: int = 6
+    candidates: int = 4
     extract: str = "statements"
 
 

@@ -9,7 +9,7 @@ from memorist.agents.components.extractors import Extractor, sentences, statemen
 from memorist.agents.components.prompts import STYLES
 from memorist.agents.heuristics import AddOnlyManager, SimilarityManager
 from memorist.agents.memory_r1 import MemoryR1
-from memorist.errors import RecipeError, nearest
+from memorist.errors import need_known
 from memorist.models.registry import open_policy
 from memorist.models.sampler import Sampler
 from memorist.recipe import AgentSettings
@@ -25,13 +25,9 @@ def builder(settings: AgentSettings) -> Callable[..., MemoryR1]:
     Raises:
         RecipeError: the settings name something that does not exist.
     """
-    for name, given, known in (
-        ("agent.name", settings.name, AGENTS),
-        ("agent.style", settings.style, STYLES),
-        ("agent.extract", settings.extract, EXTRACTORS),
-    ):
-        if given not in known:
-            raise RecipeError(f"{name} is {given!r}; {nearest(given, known)}")
+    need_known("agent.name", settings.name, AGENTS)
+    need_known("agent.style", settings.style, STYLES)
+    need_known("agent.extract", settings.extract, EXTRACTORS)
 
     def build(**given: Any) -> MemoryR1:
         return AGENTS[settings.name](

@@ -33,10 +33,9 @@ def answer_json(numbers: Sequence[int], answer: str) -> str:
 
 def read_compact_prompt(prompt: str) -> tuple[list[str], str]:
     """(memories in order of their numbers, the new fact or the question) of a compact prompt."""
-    lines = prompt.rstrip("\n").split("\n")
-    marker = max(i for i, line in enumerate(lines) if line in ("New:", "Question:"))
-    memories = [m.group(1) for line in lines[1:marker] if (m := _NUMBERED.match(line))]
-    return memories, "\n".join(lines[marker + 1 : -1])
+    asked, _, rest = prompt.rpartition("\nMemories:\n")  # the last: memories end with their numbers, facts may not
+    memories = [m.group(1) for line in rest.split("\n")[:-2] if (m := _NUMBERED.match(line))]
+    return memories, asked.partition("\n")[2]
 
 
 class SimilarityManager:

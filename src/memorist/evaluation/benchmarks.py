@@ -16,12 +16,9 @@ from memorist.errors import DataError
 from memorist.evaluation.baselines import evidence_recall_at
 from memorist.evaluation.exam import Exam, baselines, sit
 from memorist.evaluation.protocols import PROTOCOLS, Scores
-from memorist.evaluation.runs import greedy_seats
-from memorist.recipe import AgentSettings
+from memorist.evaluation.runs import greedy_seats, recipe_of
 from memorist.tasks.locomo import Dialogue, data_hash, load, locomo_path, split
 from memorist.tasks.world import WORLD_VERSION, dialogues
-
-MODELS = {"manager": "bundled", "answerer": "bundled"}
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,9 @@ def locomo(run: Path | None, file: Path | None) -> Benchmarked:
 def _bench(
     name: str, data: str, test: Sequence[Dialogue], run: Path | None, all_data: Sequence[Dialogue] | None = None
 ) -> Benchmarked:
-    build = builder(AgentSettings())
-    seats = greedy_seats(MODELS, run)
+    recipe = recipe_of(run)
+    build = builder(recipe.agent)
+    seats = greedy_seats(recipe.models, run)
     categories = (1, 2, 3, 4, 5)
     exams = [
         *baselines(build, test, seats["answerer"], categories=categories),

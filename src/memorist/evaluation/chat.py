@@ -13,17 +13,17 @@ from rich.console import Console
 
 from memorist.agents.build import builder
 from memorist.conversation import Message
-from memorist.evaluation.runs import greedy_seats
+from memorist.evaluation.runs import greedy_seats, recipe_of
 from memorist.memory.record import Scope
 from memorist.memory.sqlite import SQLiteBank
-from memorist.recipe import AgentSettings
 from memorist.training.rollout import Recorder, Rounds
 
 
 def chat(run: Path | None, file: Path, name: str, console: Console) -> None:
     """Read lines until /quit or end of input. Statements are remembered; lines that end with "?" are answered."""
-    seats = greedy_seats({"manager": "bundled", "answerer": "bundled"}, run)
-    build = builder(replace(AgentSettings(), extract="sentences"))
+    recipe = recipe_of(run)
+    seats = greedy_seats(recipe.models, run)
+    build = builder(replace(recipe.agent, extract="sentences"))
     scope = Scope(name)
     with SQLiteBank(file) as bank:
         console.print(f"Memories are kept in {file}. Tell me about yourself; end questions with '?'. /memory, /quit.")

@@ -11,7 +11,7 @@ from typing import Any
 from memorist.agents.build import builder
 from memorist.errors import PolicyError
 from memorist.models.registry import open_policy
-from memorist.recipe import DataSettings, Recipe
+from memorist.recipe import DataSettings, Recipe, load_recipe
 from memorist.tasks.dialogue import TRAINED_CATEGORIES, DialogueTask
 from memorist.tasks.locomo import Dialogue, load
 from memorist.tasks.world import dialogues
@@ -56,10 +56,21 @@ def train(
     return trainer
 
 
+def recipe_of(run: Path | None) -> Recipe:
+    """The recipe of a run's folder, so that an agent is judged and served as it was trained; without one, the default.
+
+    Raises:
+        PolicyError: there is no such run.
+    """
+    if run is None:
+        return Recipe()
+    if not (run / "recipe.yaml").exists():
+        raise PolicyError(f"{run} holds no run (no recipe.yaml); give a folder that `memorist train` wrote")
+    return load_recipe(run / "recipe.yaml")
+
+
 def greedy_seats(models: Mapping[str, str], run: Path | None = None) -> dict[str, Seat]:
     """Greedy seats for the roles; those that a run has trained come from it."""
-    if run is not None and not run.exists():
-        raise PolicyError(f"run folder {run} does not exist; give a folder that `memorist train` wrote")
     seats = {}
     for role, name in models.items():
         trained = run / "policies" / role if run is not None else None

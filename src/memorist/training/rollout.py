@@ -136,7 +136,7 @@ class Rounds:
             try:
                 actions = self._answer(self.seats[role], [request for request, _ in mine])
                 answered = list(zip(mine, actions, strict=True))
-            except BaseException as error:  # it is the runs' to raise
+            except BaseException as error:  # noqa: BLE001  (the runs raise it)
                 for _, future in mine:
                     future.set_exception(error)
                 continue

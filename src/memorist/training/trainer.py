@@ -21,7 +21,7 @@ import yaml
 
 from memorist.agents.build import open_teacher
 from memorist.decision import Distribution
-from memorist.errors import RecipeError, nearest
+from memorist.errors import RecipeError, need_known
 from memorist.memory.record import Code
 from memorist.models.causal import CausalPolicy
 from memorist.models.registry import open_policy
@@ -82,13 +82,9 @@ class Trainer:
             raise RecipeError("the recipe's data has no dialogues to train on; expected at least one")
         cuts = ("whole", *getattr(self.tasks[0], "cuts", ()))
         for i, stage in enumerate(self.recipe.stages):
-            for name, given, known in (
-                ("rule", stage.rule, RULES),
-                ("reduction", stage.reduction, REDUCTIONS),
-                ("cut", stage.cut, cuts),
-            ):
-                if given not in known:
-                    raise RecipeError(f"stages[{i}].{name} is {given!r}; {nearest(given, known)}")
+            need_known(f"stages[{i}].rule", stage.rule, RULES)
+            need_known(f"stages[{i}].reduction", stage.reduction, REDUCTIONS)
+            need_known(f"stages[{i}].cut", stage.cut, cuts)
 
     def _stage(self, number: int, stage: Stage, first: int, tensors: Mapping[str, Any]) -> None:
         policy = self.policies[stage.role]

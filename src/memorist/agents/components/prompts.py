@@ -1,8 +1,9 @@
 """What Memory-R1's two roles are asked, in two styles.
 
 `full` is for instruct models: rules, one example per operation, JSON or a marked answer. `compact` is for small
-models trained on it: the data and nothing else. Memories are shown under private numbers 0, 1, …; in `compact`
-the number stands *after* its memory, where a causal model has read what the number means.
+models trained on it: the data and nothing else. Memories are shown under private numbers 0, 1, …. In `compact` what is
+new or asked comes first and a number stands *after* its memory: so a causal model reads each memory in the light of the
+question, and knows at its number what the number means.
 """
 
 from __future__ import annotations
@@ -47,18 +48,18 @@ class Compact:
     facts_per_call: int | None = 1
 
     def manage(self, related: Sequence[MemoryRecord], facts: Sequence[str]) -> Observation:
-        """Memories with numbers, then the facts."""
+        """The facts, then memories with numbers."""
         lines = [f"{_line(record.text)} #{i}" for i, record in enumerate(related)]
-        return Observation("\n".join(["Memories:", *lines, "New:", *map(_line, facts), "Operations:\n"]), max_tokens=64)
+        return Observation("\n".join(["New:", *map(_line, facts), "Memories:", *lines, "Operations:\n"]), max_tokens=64)
 
     def read_operations(self, reply: str, related: Sequence[MemoryRecord], facts: Sequence[str]) -> ReadOperations:
         """Read `[{"event": "UPDATE", "id": "0"}]`; a "text" may stand beside it."""
         return read_operations(reply, related, *facts[:1])
 
     def answer(self, question: str, candidates: Sequence[MemoryRecord]) -> Observation:
-        """Dated memories with numbers, then the question."""
+        """The question, then dated memories with numbers."""
         lines = [f"{day(record)}: {_line(record.text)} #{i}" for i, record in enumerate(candidates)]
-        return Observation("\n".join(["Memories:", *lines, "Question:", _line(question), "Answer:\n"]), max_tokens=48)
+        return Observation("\n".join(["Question:", _line(question), "Memories:", *lines, "Answer:\n"]), max_tokens=48)
 
     def read_answer(self, reply: str, candidates: Sequence[MemoryRecord]) -> Answer:
         """Read `{"memories": [...], "answer": "..."}`."""
