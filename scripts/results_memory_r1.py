@@ -1,7 +1,8 @@
 """Measure the rows of Memory-R1: three seeds, held-out dialogues, resumable. Writes results/memory-r1.json.
 
 Each (experiment, seed) is trained once into runs/results/… and judged once into a JSON file beside it; what is there
-already is not done again. Run: python scripts/results_memory_r1.py [--seeds 3] [--steps 120]
+already is not done again, so several processes may share the work by --only. Hyperparameters were chosen on the
+validation split; only this script looks at the test split. Run: python scripts/results_memory_r1.py
 """
 
 from __future__ import annotations
@@ -9,40 +10,49 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-from collections.abc import Mapping
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from memorist.agents.build import builder
+from memorist.evaluation.benchmarks import locomo
+from memorist.evaluation.demo import demo
 from memorist.evaluation.exam import gold_bank, sit, tune_heuristic
 from memorist.evaluation.runs import greedy_seats, train
 from memorist.evaluation.statistics import Interval, hierarchical_bootstrap, paired_difference, ratio_headroom
+from memorist.models.registry import quiet_libraries
 from memorist.recipe import Recipe, load_recipe
 from memorist.tasks.world import dialogues
 from memorist.training.rollout import Seat
 
 Right = dict[str, list[float]]
+Found = dict[str, Any]
 ROOT = Path("runs/results")
 TEST = 40
+FEW = 152
 
 
-def judged(place: Path, measure: Any) -> dict[str, Right]:
+def kept(place: Path, measure: Callable[[], Found]) -> Found:
     """What `measure` gives, kept in a file."""
     if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
         found = measure()
+        place.parent.mkdir(parents=True, exist_ok=True)
         place.with_suffix(".new").write_text(json.dumps(found))
         place.with_suffix(".new").rename(place)
     return json.loads(place.read_text())
 
 
-def frozen(recipe: Recipe) -> dict[str, Right]:
+def frozen(recipe: Recipe) -> Found:
     """Base, gold and tuned heuristic, on both grammars."""
     build, seats = builder(recipe.agent), greedy_seats(recipe.models)
-    found: dict[str, Right] = {}
     tuned = tune_heuristic(build, dialogues("train", 20, seed=77), seats["answerer"])
-    print(f"tuned heuristic: {tuned.name}")
+    found: Found = {"tuned": tuned.name}
     for grammar in ("a", "b"):
         test = dialogues("test", TEST, grammar=grammar)
         found[f"base.{grammar}"] = sit("base", build, test, seats).right()
@@ -51,104 +61,152 @@ def frozen(recipe: Recipe) -> dict[str, Right]:
     return found
 
 
-def trained(recipe: Recipe, folder: Path) -> dict[str, Right]:
-    """Train (or go on), then judge: with the trained roles, and with the trained Manager alone."""
+def trained(recipe: Recipe, folder: Path) -> Found:
+    """Train (or go on), then judge the recipe's models with the trained role in its place, on both grammars."""
     train(recipe, folder, resume=True, progress=_line(folder.name))
-    build, base, seats = builder(recipe.agent), greedy_seats(recipe.models), greedy_seats(recipe.models, folder)
-    found: dict[str, Right] = {}
-    for grammar in ("a", "b"):
-        test = dialogues("test", TEST, grammar=grammar)
-        found[f"manager.{grammar}"] = sit("m", build, test, {**base, "manager": seats["manager"]}).right()
-        found[f"both.{grammar}"] = sit("both", build, test, seats).right()
-    return found
+    build, seats = builder(recipe.agent), greedy_seats(recipe.models, folder)
+    return {g: sit("trained", build, dialogues("test", TEST, grammar=g), seats).right() for g in ("a", "b")}
 
 
-def _line(name: str) -> Any:
-    def show(metrics: Mapping[str, Any]) -> None:
-        if metrics["step"] % 20 == 0:
-            print(
-                f"{name} {metrics['role']} step {metrics['step']}/{metrics['steps']} reward {metrics['reward']:.3f}",
-                flush=True,
-            )
+def _line(name: str) -> Callable[[Mapping[str, Any]], None]:
+    def show(m: Mapping[str, Any]) -> None:
+        if m["step"] % 20 == 0:
+            print(f"{name} {m['role']} step {m['step']}/{m['steps']} reward {m['reward']:.3f}", flush=True)
 
     return show
 
 
-def experiments(steps: int) -> dict[str, Recipe]:
-    """What is trained, by name."""
+def experiments(seed: int) -> dict[str, Recipe]:
+    """What is trained, by name. The Answer Agent learns on the banks of this seed's trained Manager."""
     long = load_recipe("memory-r1")
-    manager, answerer = (replace(s, steps=steps) for s in long.stages)
-    few = replace(long.data, questions=152)
+    manager, answerer = long.stages
+    long = replace(long, seed=seed, data=replace(long.data, seed=seed), stages=(manager,))
+    managed = replace(long, models={**long.models, "manager": str(ROOT / f"manager-{seed}" / "policies" / "manager")})
     return {
-        "grpo": replace(long, stages=(manager, answerer)),
+        "manager": long,
         "sft": replace(long, stages=(replace(manager, kind="rejection"),)),
-        "few": replace(long, stages=(manager,), data=few),
-        "answerer-sft": replace(long, stages=(manager, replace(answerer, kind="rejection"))),
+        "few": replace(long, data=replace(long.data, questions=FEW)),
+        "answerer": replace(managed, stages=(answerer,)),
+        "answerer-sft": replace(managed, stages=(replace(answerer, kind="rejection"),)),
     }
+
+
+def demonstrated() -> Found:
+    """The demo, as `make demo` runs it."""
+    shown = demo(ROOT / "demo", Console())
+    return {"gain": shown.manager_gain.to_json(), "both": shown.gain.to_json(), "seconds": shown.seconds}
+
+
+def unit_tests() -> Found:
+    """Seconds that the unit tests take, the start of Python included."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "pytest"], check=True)
+    return {"seconds": time.monotonic() - began}
+
+
+def real_dialogues() -> Found:
+    """Token F1 on LoCoMo's test conversations, per conversation."""
+    found = locomo(None, None)
+    scores = found.scores["memory-r1"]["mem0-v1"]
+    values: Right = {}
+    for scored in scores.questions:
+        values.setdefault(scored.prediction.dialogue, []).append(100 * scored.values["f1"])
+    return {"data": found.data, "f1": values}
+
+
+SINGLE = {"demo": demonstrated, "tests": unit_tests, "locomo": real_dialogues}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=120, help="per stage")
-    parser.add_argument("--only", nargs="*", help="experiments; default all")
+    parser.add_argument("--only", nargs="*", help=f"of {', '.join([*experiments(0), *SINGLE])}; default all")
+    parser.add_argument("--write", action="store_true", help="only write the rows of what has been measured")
     args = parser.parse_args()
-    still = judged(ROOT / "frozen.json", lambda: frozen(load_recipe("memory-r1")))
-    runs: dict[str, dict[int, dict[str, Right]]] = {}
-    for name, recipe in experiments(args.steps).items():
-        if args.only and name not in args.only:
-            continue
+    quiet_libraries()
+    names = [] if args.write else args.only or [*experiments(0), *SINGLE]
+    if names:
+        kept(ROOT / "frozen.json", lambda: frozen(load_recipe("memory-r1")))
+    for name in (n for n in experiments(0) if n in names):
         for seed in range(args.seeds):
-            folder = ROOT / f"{name}-{args.steps}-{seed}"
-            seeded = replace(recipe, seed=seed, data=replace(recipe.data, seed=seed))
-            runs.setdefault(name, {})[seed] = judged(
-                folder.with_suffix(".json"), lambda r=seeded, f=folder: trained(r, f)
-            )
-    write(still, runs, args.seeds)
+            folder, recipe = ROOT / f"{name}-{seed}", experiments(seed)[name]
+            kept(folder.with_suffix(".json"), lambda r=recipe, f=folder: trained(r, f))
+    for name in (n for n in SINGLE if n in names):
+        kept(ROOT / f"{name}.json", SINGLE[name])
+    write(args.seeds)
 
 
-def write(still: Mapping[str, Right], runs: Mapping[str, Mapping[int, Mapping[str, Right]]], seeds: int) -> None:
-    """All rows, with null and a reason where something was not trained."""
+def read(name: str) -> Found:
+    """What has been measured under a name; a KeyError says what is missing."""
+    place = ROOT / f"{name}.json"
+    if not place.exists():
+        raise KeyError(name)
+    return json.loads(place.read_text())
 
-    def of(name: str, key: str) -> dict[int, Right]:
-        return {seed: found[key] for seed, found in runs[name].items()}
 
-    def same(key: str) -> dict[int, Right]:
-        return {0: still[key]}
+def write(seeds: int) -> None:
+    """All rows, with null and a reason where something was not measured."""
 
-    measures: dict[str, tuple[str, Any]] = {
-        "memory-r1.base.em": ("points", lambda: hierarchical_bootstrap(same("base.a"))),
-        "memory-r1.gold.em": ("points", lambda: hierarchical_bootstrap(same("gold.a"))),
-        "memory-r1.tuned-heuristic.em": ("points", lambda: hierarchical_bootstrap(same("tuned.a"))),
-        "memory-r1.manager-grpo.em": ("points", lambda: hierarchical_bootstrap(of("grpo", "manager.a"))),
-        "memory-r1.both-grpo.em": ("points", lambda: hierarchical_bootstrap(of("grpo", "both.a"))),
-        "memory-r1.manager-grpo.headroom": ("share", lambda: ratio_headroom(same("base.a"), of("grpo", "manager.a"), same("gold.a"))),
-        "memory-r1.manager-grpo.over-tuned-heuristic": ("points", lambda: paired_difference(of("grpo", "manager.a"), same("tuned.a"))),
-        "memory-r1.manager-grpo.over-sft": ("points", lambda: paired_difference(of("grpo", "manager.a"), of("sft", "manager.a"))),
-        "memory-r1.manager-grpo.unseen-phrasing.headroom": ("share", lambda: ratio_headroom(same("base.b"), of("grpo", "manager.b"), same("gold.b"))),
-        "memory-r1.manager-grpo.152-questions.headroom": ("share", lambda: ratio_headroom(same("base.a"), of("few", "manager.a"), same("gold.a"))),
-        "memory-r1.answerer-grpo.headroom": ("share", lambda: ratio_headroom(of("grpo", "manager.a"), of("grpo", "both.a"), _perfect(of("grpo", "both.a")))),
-        "memory-r1.answerer-grpo.over-sft": ("points", lambda: paired_difference(of("grpo", "both.a"), of("answerer-sft", "both.a"))),
+    def of(name: str, grammar: str = "a") -> dict[int, Right]:
+        return {seed: read(f"{name}-{seed}")[grammar] for seed in range(seeds)}
+
+    def still(name: str, grammar: str = "a") -> dict[int, Right]:
+        return {0: read("frozen")[f"{name}.{grammar}"]}
+
+    def headroom(name: str, grammar: str = "a") -> Interval:
+        return ratio_headroom(still("base", grammar), of(name, grammar), still("gold", grammar))
+
+    points: dict[str, Callable[[], Interval]] = {
+        "memory-r1.base.em": lambda: hierarchical_bootstrap(still("base")),
+        "memory-r1.gold.em": lambda: hierarchical_bootstrap(still("gold")),
+        "memory-r1.tuned-heuristic.em": lambda: hierarchical_bootstrap(still("tuned")),
+        "memory-r1.manager-grpo.em": lambda: hierarchical_bootstrap(of("manager")),
+        "memory-r1.manager-sft.em": lambda: hierarchical_bootstrap(of("sft")),
+        "memory-r1.answerer-grpo.em": lambda: hierarchical_bootstrap(of("answerer")),
+        "memory-r1.answerer-sft.em": lambda: hierarchical_bootstrap(of("answerer-sft")),
+        "memory-r1.unseen-phrasing.base.em": lambda: hierarchical_bootstrap(still("base", "b")),
+        "memory-r1.unseen-phrasing.gold.em": lambda: hierarchical_bootstrap(still("gold", "b")),
+        "memory-r1.unseen-phrasing.manager-grpo.em": lambda: hierarchical_bootstrap(of("manager", "b")),
+        "memory-r1.manager-grpo.over-tuned-heuristic": lambda: paired_difference(of("manager"), still("tuned")),
+        "memory-r1.manager-grpo.over-sft": lambda: paired_difference(of("manager"), of("sft")),
+        "memory-r1.answerer-grpo.over-sft": lambda: paired_difference(of("answerer"), of("answerer-sft")),
+        "locomo.memory-r1-bundled.f1": lambda: hierarchical_bootstrap({0: read("locomo")["f1"]}),
+    }
+    shares: dict[str, Callable[[], Interval]] = {
+        "memory-r1.manager-grpo.headroom": lambda: headroom("manager"),
+        "memory-r1.manager-grpo.unseen-phrasing.headroom": lambda: headroom("manager", "b"),
+        "memory-r1.manager-grpo.152-questions.headroom": lambda: headroom("few"),
+        # The Answer Agent's ceiling: every question right.
+        "memory-r1.answerer-grpo.headroom": lambda: ratio_headroom(of("manager"), of("answerer"), perfect(of("manager"))),
     }  # fmt: skip
-    rows = []
-    for name, (unit, measure) in measures.items():
-        row: dict[str, Any] = {
-            "row": name, "value": None, "unit": unit, "seeds": seeds, "peer": None, "peer_value": None,
-            "how": "make results-memory-r1", "device": "2 CPU cores", "date": datetime.date.today().isoformat(),
-        }  # fmt: skip
-        try:
-            interval: Interval = measure()
-            row |= interval.to_json()
-        except KeyError as missing:
-            row["why"] = f"experiment {missing} has not been run yet"
-        rows.append(row)
-        print(name, row["value"], row.get("low"), row.get("high"))
+    rows = [row(name, "points", lambda m=m: m().to_json() | {"seeds": seeds}) for name, m in points.items()]
+    rows += [row(name, "share", lambda m=m: m().to_json() | {"seeds": seeds}) for name, m in shares.items()]
+    rows += [
+        row("demo.manager.gain", "points", lambda: read("demo")["gain"] | {"seeds": 1}),
+        row("demo.seconds", "s", lambda: {"value": read("demo")["seconds"], "seeds": 1}),
+        row("tests.seconds", "s", lambda: {"value": read("tests")["seconds"], "seeds": 1}),
+    ]
+    for name in ("base.em", "gold.em", "tuned-heuristic.em", "unseen-phrasing.base.em", "unseen-phrasing.gold.em"):
+        next(r for r in rows if r["row"] == f"memory-r1.{name}")["seeds"] = 1  # nothing was trained
+    next(r for r in rows if r["row"].startswith("locomo"))["seeds"] = 1
     Path("results").mkdir(exist_ok=True)
     Path("results/memory-r1.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def _perfect(right: Mapping[int, Right]) -> dict[int, Right]:
-    """Every question right: the Answer Agent's ceiling."""
+def row(name: str, unit: str, measure: Callable[[], Found]) -> Found:
+    """One row of the results file."""
+    found: Found = {"row": name, "value": None, "unit": unit, "peer": None, "peer_value": None}
+    found |= {"how": "make results-memory-r1", "device": "2 CPU cores", "date": datetime.date.today().isoformat()}
+    try:
+        found |= measure()
+    except KeyError as missing:
+        found["why"] = f"{missing} has not been run yet"
+    print(name, found["value"], found.get("low"), found.get("high"))
+    return found
+
+
+def perfect(right: Mapping[int, Right]) -> dict[int, Right]:
+    """Every question right."""
     return {seed: {d: [100.0] * len(v) for d, v in found.items()} for seed, found in right.items()}
 
 

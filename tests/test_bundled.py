@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
 from memorist.agents.build import builder
 from memorist.agents.components.operations import read_operations
 from memorist.decision import Distribution
+from memorist.evaluation.benchmarks import synthetic
 from memorist.evaluation.exam import sit
 from memorist.models.registry import bundled_folder, open_policy
-from memorist.recipe import AgentSettings
+from memorist.recipe import AgentSettings, load_recipe, to_plain
 from memorist.tasks.world import dialogues
 from memorist.training.rollout import Seat
 
@@ -26,3 +32,12 @@ def test_it_runs_the_whole_agent_and_its_operations_can_be_read() -> None:
     readable = [read_operations(d.action.text, ()).well_formed for d in managed]
     assert sum(readable) / len(readable) > 0.9
     assert len(exam.asked()) == sum(q.category < 5 for d in exam.dialogues for q in d.questions)
+
+
+def test_an_agent_is_judged_as_its_run_was_set(tmp_path: Path) -> None:
+    """The recipe in the run's folder says how prompts are made; another number of candidates would be another exam."""
+    recipe = replace(load_recipe("memory-r1-demo"), agent=AgentSettings(candidates=2))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(to_plain(recipe)))
+    found = synthetic(tmp_path, 1, "a")
+    agent = next(exam for exam in found.exams if exam.name == "memory-r1")
+    assert max(len(answer.candidates) for _, _, answer in agent.asked()) == 4  # two for each speaker

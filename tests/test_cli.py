@@ -74,3 +74,10 @@ def test_doctor_prints_json() -> None:
 def test_recipes_lists_the_shipped_ones() -> None:
     found = CliRunner().invoke(app, ["recipes"])
     assert "memory-r1-demo: " in found.output
+
+
+@pytest.mark.parametrize("command", [["eval", "synthetic"], ["chat"]])
+def test_a_folder_without_a_run_is_refused(command: list[str], tmp_path: Path) -> None:
+    found = CliRunner().invoke(app, [*command, "--run", str(tmp_path)])
+    assert isinstance(found.exception, MemoristError)
+    assert "holds no run (no recipe.yaml); give a folder that `memorist train` wrote" in str(found.exception)

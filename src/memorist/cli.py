@@ -38,13 +38,13 @@ def main() -> None:
         sys.exit(130)
 
 
-def _console() -> Any:
+def _console(stderr: bool = False) -> Any:
     from rich.console import Console
 
     from memorist.models.registry import quiet_libraries
 
     quiet_libraries()
-    return Console()
+    return Console(stderr=stderr)
 
 
 @app.command(epilog="Example: memorist demo --out demo")
@@ -67,7 +67,7 @@ def train(
     ] = None,
 ) -> None:
     """Train what a recipe says; metrics.jsonl, checkpoint and trained policies go to the run folder."""
-    from memorist.evaluation.demo import Bar
+    from memorist.evaluation.progress import Bar
     from memorist.evaluation.runs import train as run
     from memorist.recipe import load_recipe, read_recipe, to_plain
 
@@ -113,18 +113,14 @@ def evaluate(
     """Run the agent on a benchmark, beside the baselines, under both scoring protocols."""
     from memorist.evaluation import benchmarks
 
+    err = _console(stderr=True)  # progress, apart from what programs read
     known: dict[str, Callable[[], benchmarks.Benchmarked]] = {
-        "synthetic": lambda: benchmarks.synthetic(run, dialogues, grammar),
-        "locomo": lambda: benchmarks.locomo(run, file),
+        "synthetic": lambda: benchmarks.synthetic(run, dialogues, grammar, err),
+        "locomo": lambda: benchmarks.locomo(run, file, err),
     }
     if benchmark not in known:
         raise RecipeError(f"benchmark {benchmark!r} does not exist; {nearest(benchmark, known)}")
-    console = _console()
-    if as_json:
-        found = known[benchmark]()
-    else:
-        with console.status(f"running {benchmark}"):
-            found = known[benchmark]()
+    console, found = _console(), known[benchmark]()
     if out is not None:
         benchmarks.write_rows(found, out)
     if as_json:

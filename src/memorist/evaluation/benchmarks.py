@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ from memorist.agents.build import builder
 from memorist.errors import DataError
 from memorist.evaluation.baselines import evidence_recall_at
 from memorist.evaluation.exam import Exam, baselines, sit
+from memorist.evaluation.progress import told
 from memorist.evaluation.protocols import PROTOCOLS, Scores
 from memorist.evaluation.runs import greedy_seats, recipe_of
 from memorist.tasks.locomo import Dialogue, data_hash, load, locomo_path, split
 from memorist.tasks.world import WORLD_VERSION, dialogues
+
+QUIET = Console(quiet=True)
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,13 @@ class Benchmarked:
         return {"benchmark": self.name, "data": self.data, "systems": systems, "bm25_recall": self.recall}
 
 
-def synthetic(run: Path | None, count: int, grammar: str) -> Benchmarked:
+def synthetic(run: Path | None, count: int, grammar: str, console: Console = QUIET) -> Benchmarked:
     """The synthetic world's test split."""
     data = dialogues("test", count, grammar=grammar)
-    return _bench("synthetic", f"world-{WORLD_VERSION}-test-{grammar}-{count}", data, run)
+    return _bench("synthetic", f"world-{WORLD_VERSION}-test-{grammar}-{count}", data, run, console)
 
 
-def locomo(run: Path | None, file: Path | None) -> Benchmarked:
+def locomo(run: Path | None, file: Path | None, console: Console = QUIET) -> Benchmarked:
     """LoCoMo's test conversations.
 
     Raises:
@@ -61,20 +64,23 @@ def locomo(run: Path | None, file: Path | None) -> Benchmarked:
         raise DataError(str(path), "-", "-", "does not exist; give the path of a LoCoMo JSON file")
     data = load(path)
     test = split(data).test or data
-    return _bench("locomo", data_hash(path), test, run, all_data=data)
+    return _bench("locomo", data_hash(path), test, run, console, all_data=data)
 
 
 def _bench(
-    name: str, data: str, test: Sequence[Dialogue], run: Path | None, all_data: Sequence[Dialogue] | None = None
-) -> Benchmarked:
+    name: str, data: str, test: Sequence[Dialogue], run: Path | None, console: Console, *,
+    all_data: Sequence[Dialogue] | None = None,
+) -> Benchmarked:  # fmt: skip
     recipe = recipe_of(run)
     build = builder(recipe.agent)
     seats = greedy_seats(recipe.models, run)
     categories = (1, 2, 3, 4, 5)
-    exams = [
-        *baselines(build, test, seats["answerer"], categories=categories),
-        sit("memory-r1", build, test, seats, categories=categories),
-    ]
+
+    def all_of_them() -> Iterator[Exam]:
+        yield from baselines(build, test, seats["answerer"], categories=categories)
+        yield sit("memory-r1", build, test, seats, categories=categories)
+
+    exams = list(told(all_of_them(), console))
     scores = {e.name: {n: protocol.score(e.predictions()) for n, protocol in PROTOCOLS.items()} for e in exams}
     return Benchmarked(name, data, tuple(exams), scores, evidence_recall_at(all_data or test))
 

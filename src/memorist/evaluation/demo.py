@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from memorist.agents.build import builder
-from memorist.evaluation.exam import Exam, baselines, sit, tune_heuristic
+from memorist.evaluation.exam import BuildMemoryR1, Exam, baselines, sit, tune_heuristic
+from memorist.evaluation.progress import Bar, told
 from memorist.evaluation.report import table, write_report
 from memorist.evaluation.runs import greedy_seats, train
 from memorist.evaluation.statistics import Interval, paired_difference
 from memorist.recipe import Recipe, load_recipe
+from memorist.tasks.locomo import Dialogue
 from memorist.tasks.world import dialogues
+from memorist.training.rollout import Seat
 from memorist.training.trainer import read_metrics
 
 TEST_DIALOGUES = 24
@@ -52,18 +55,10 @@ def demo(
     console.print(
         f"Held-out: {test_dialogues} dialogues, {questions} questions, people and values that training never sees."
     )
-    with console.status("scoring the base and the baselines"):
-        base_seats = greedy_seats(recipe.models)
-        before = sit("base", build, held_out, base_seats)
-        tuned = tune_heuristic(build, dialogues("train", 6, seed=77), base_seats["answerer"])
-        others = baselines(build, held_out, base_seats["answerer"], tuned=tuned)
+    base = greedy_seats(recipe.models)
+    before, *others = told(_before(build, held_out, base), console)
     trainer = train(recipe, folder, progress=Bar(console))
-    with console.status("scoring the trained agent"):
-        seats = greedy_seats(recipe.models, folder)
-        manager = sit(
-            "trained Manager, base Answer Agent", build, held_out, {**base_seats, "manager": seats["manager"]}
-        )
-        after = sit("trained", build, held_out, seats)
+    manager, after = told(_after(build, held_out, base, greedy_seats(recipe.models, folder)), console)
     metrics = list(read_metrics(trainer.folder / "metrics.jsonl"))
     exams = [before, *others, manager, after]
     shown = Shown(exams, _gain(after, before), _gain(manager, before), time.monotonic() - began)
@@ -82,6 +77,19 @@ def demo(
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
     return shown
+
+
+def _before(build: BuildMemoryR1, held_out: Sequence[Dialogue], seats: Mapping[str, Seat]) -> Iterator[Exam]:
+    yield sit("base", build, held_out, seats)
+    tuned = tune_heuristic(build, dialogues("train", 6, seed=77), seats["answerer"])
+    yield from baselines(build, held_out, seats["answerer"], tuned=tuned)
+
+
+def _after(
+    build: BuildMemoryR1, held_out: Sequence[Dialogue], base: Mapping[str, Seat], trained: Mapping[str, Seat]
+) -> Iterator[Exam]:
+    yield sit("trained Manager, base Answer Agent", build, held_out, {**base, "manager": trained["manager"]})
+    yield sit("trained", build, held_out, trained)
 
 
 def _plain(row: Any) -> dict[str, Any]:
@@ -105,37 +113,3 @@ def _print(console: Console, shown: Shown, report: Path, notes: list[str]) -> No
     console.print("What to try next:")
     for note in notes:
         console.print(f"  {note}", highlight=False)
-
-
-class Bar:
-    """Live progress of training: step, reward, time left. On a plain stream, a line every ten steps."""
-
-    def __init__(self, console: Console) -> None:
-        self._console, self._live = console, console.is_terminal
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-            TextColumn("reward {task.fields[reward]:.2f}"), TimeElapsedColumn(), TextColumn("{task.fields[left]}"),
-        )  # fmt: skip
-        self._progress = Progress(*columns, console=console)
-        self._bars: dict[int, Any] = {}
-
-    def __call__(self, metrics: Any) -> None:
-        """Show one step."""
-        name = f"stage {metrics['stage'] + 1}: {metrics['kind']} {metrics['role']}"
-        left = f"{metrics['left']:.0f} s left"
-        if not self._live:
-            if metrics["step"] % 10 == 0 or metrics["step"] == 1:
-                self._console.print(
-                    f"{name} step {metrics['step']}/{metrics['steps']} reward {metrics['reward']:.3f} {left}"
-                )
-            return
-        if not self._bars:
-            self._progress.start()
-        stage = metrics["stage"]
-        if stage not in self._bars:
-            self._bars[stage] = self._progress.add_task(name, total=metrics["steps"], reward=0.0, left="")
-        self._progress.update(self._bars[stage], completed=metrics["step"], reward=metrics["reward"], left=left)
-        if metrics["step"] == metrics["steps"]:
-            self._progress.stop()
-            self._bars = {}
-            self._progress = Progress(*self._progress.columns, console=self._console)
