@@ -155,7 +155,7 @@ def examples(index: int, setting: Setting, *, split: str = "base", grammar: str 
             rng.shuffle(hits)
         if hits:
             reply = _read(hits, question, values, rng, setting)
-            pairs.append((Compact().answer(question.text, [h.record for h in hits]), reply))
+            pairs.append((Compact().answer(question.text, hits), reply))
     return pairs
 
 
@@ -165,14 +165,15 @@ def _turn(
 ) -> None:  # fmt: skip
     scope = Scope(message.speaker)
     for fact in message.statements:
-        related = [h.record for h in bank.search(fact, scope, k=rng.randint((setting.most + 1) // 2, setting.most))]
+        hits = list(bank.search(fact, scope, k=rng.randint((setting.most + 1) // 2, setting.most)))
         if rng.random() < setting.shuffled:
-            rng.shuffle(related)
+            rng.shuffle(hits)
+        related = [hit.record for hit in hits]
         reply = manager._decide([r.text for r in related], fact, rng.getrandbits(32))
         item = json.loads(reply)[0]
         written = fact if rng.random() < setting.echo else ""
         again = operation_json(item["event"], written, int(item["id"]) if "id" in item else None)
-        pairs.append((Compact().manage(related, [fact]), again))
+        pairs.append((Compact().manage(hits, [fact]), again))
         target = related[int(item["id"])].id if "id" in item else None
         kind = "NOOP" if item["event"] == "NONE" else item["event"]
         assert message.time is not None

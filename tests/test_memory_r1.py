@@ -26,6 +26,7 @@ from memorist.agents.memory_r1 import MemoryR1
 from memorist.conversation import Message
 from memorist.decision import Observation
 from memorist.errors import RecipeError
+from memorist.memory.bank import Hit
 from memorist.memory.record import Code, MemoryRecord, Operation, Scope
 from memorist.memory.scratch import ScratchBank
 from memorist.models.scripted import ScriptedSampler
@@ -116,7 +117,7 @@ def test_an_update_renews_the_date_that_the_answer_agent_sees() -> None:
     replies = [operation_json("ADD", "Anna lives in Rome."), operation_json("UPDATE", "Anna lives in Bern.", 0)]
     talk = [say("Anna", 1, "Anna lives in Rome."), say("Anna", 2, "Anna moved to Bern.", time=JUNE)]
     _, _, seen = act(talk, ask("Where?"), manager=replies, answerer=answer_json([0], "Bern"), style="compact")
-    assert seen[0].prompt == "Question:\nWhere?\nMemories:\n1 June 2023: Anna lives in Bern. #0\nAnswer:\n"
+    assert seen[0].prompt == "Question:\nWhere?\nMemories:\n1 June 2023: Anna lives in Bern. ~0 #0\nAnswer:\n"
 
 
 def test_compact_managers_are_asked_once_a_fact() -> None:
@@ -131,10 +132,10 @@ def test_related_memories_are_the_k_nearest_of_each_fact_once_and_nearest_first(
     texts = ["Anna plays the cello", "Anna plays chess", "Anna keeps a pet dog", "Anna keeps bees", "unrelated words"]
     bank.apply([Operation("ADD", t) for t in texts], Scope("Anna"), at=MAY)
     agent = MemoryR1(bank=bank, manager=None, answerer=None, k=2)  # type: ignore[arg-type]
-    found = [r.text for r in agent.related(["Anna plays the cello", "Anna keeps a pet dog"], Scope("Anna"))]
+    found = [h.record.text for h in agent.related(["Anna plays the cello", "Anna keeps a pet dog"], Scope("Anna"))]
     assert set(found) == set(texts[:4]) and len(found) == 4
     assert set(found[:2]) == {"Anna plays the cello", "Anna keeps a pet dog"}
-    again = [r.text for r in agent.related(["Anna plays the cello", "Anna plays the cello"], Scope("Anna"))]
+    again = [h.record.text for h in agent.related(["Anna plays the cello", "Anna plays the cello"], Scope("Anna"))]
     assert again == ["Anna plays the cello", "Anna plays chess"]
 
 
@@ -225,7 +226,8 @@ def test_a_hostile_fact_stays_data(style: str, fact: str) -> None:
 def test_compact_prompts_read_back_whatever_the_texts(texts: list[str], fact: str) -> None:
     fact = f"fact {fact}"
     records = [MemoryRecord(f"m{i}", Scope("a"), f"text {t}", MAY, MAY) for i, t in enumerate(texts)]
-    memories, read = read_compact_prompt(STYLES["compact"].manage(records, [fact]).prompt)
+    hits = [Hit(record, 0.5) for record in records]
+    memories, read = read_compact_prompt(STYLES["compact"].manage(hits, [fact]).prompt)
     assert memories == [" ".join(r.text.split()) for r in records]
     assert read == " ".join(fact.split())
 

@@ -12,7 +12,7 @@ from memorist.decision import Action
 from memorist.memory.embed import Embedder, HashedEmbedder
 from memorist.models.sampler import Request
 
-_NUMBERED = re.compile(r"^(.*) #(\d+)$")
+_NUMBERED = re.compile(r"^(.*) ~\d #\d+$")
 
 
 def operation_json(event: str, text: str = "", number: int | None = None) -> str:

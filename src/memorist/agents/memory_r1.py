@@ -21,8 +21,8 @@ from memorist.agents.components.answers import Answer
 from memorist.agents.components.extractors import Extractor, statements
 from memorist.agents.components.prompts import STYLES
 from memorist.conversation import Message
-from memorist.memory.bank import MemoryBank
-from memorist.memory.record import Code, MemoryRecord, Operation, Result, Scope
+from memorist.memory.bank import Hit, MemoryBank
+from memorist.memory.record import Code, Operation, Result, Scope
 from memorist.models.sampler import Actor
 
 UNDATED = datetime(1970, 1, 1)
@@ -107,30 +107,34 @@ class MemoryR1:
                 yield await self._manage(facts[start : start + step], message, scope or Scope(message.speaker))
 
     async def _manage(self, facts: Sequence[str], message: Message, scope: Scope) -> tuple[Result, ...]:
-        related = self.related(facts, scope)
-        reply = await self.manager.act(self.prompts.manage(related, facts))
+        hits = self.related(facts, scope)
+        related = [hit.record for hit in hits]
+        reply = await self.manager.act(self.prompts.manage(hits, facts))
         read = self.prompts.read_operations(reply.text, related, facts)
         if not read.well_formed:
             return (Result(Operation(reply.text[:200]), Code.MALFORMED),)
         source = (message.id,) if message.id else ()
         return tuple(self.bank.apply(read.operations, scope, at=message.time or UNDATED, source=source))
 
-    def related(self, facts: Sequence[str], scope: Scope) -> list[MemoryRecord]:
+    def related(self, facts: Sequence[str], scope: Scope) -> list[Hit]:
         """The union of the `k` nearest memories of each fact, nearest first."""
         hits = [hit for fact in facts for hit in self.bank.search(fact, scope, k=self.k)]
         hits.sort(key=lambda hit: -hit.score)
-        return list({hit.record.id: hit.record for hit in hits}.values())
+        nearest: dict[str, Hit] = {}
+        for hit in hits:
+            nearest.setdefault(hit.record.id, hit)
+        return list(nearest.values())
 
     async def answer(self, question: str, scopes: Sequence[Scope]) -> Answer:
         """Answer from the nearest memories of each scope."""
         hits = [hit for scope in scopes for hit in self.bank.search(question, scope, k=self.candidates)]
         hits.sort(key=lambda hit: -hit.score)
-        return await self.answer_from(question, [hit.record for hit in hits])
+        return await self.answer_from(question, hits)
 
-    async def answer_from(self, question: str, records: Sequence[MemoryRecord]) -> Answer:
+    async def answer_from(self, question: str, hits: Sequence[Hit]) -> Answer:
         """Answer from given memories."""
-        reply = await self.answerer.act(self.prompts.answer(question, records))
-        return self.prompts.read_answer(reply.text, records)
+        reply = await self.answerer.act(self.prompts.answer(question, hits))
+        return self.prompts.read_answer(reply.text, [hit.record for hit in hits])
 
     async def run(self, task: DialogueExercise) -> Outcome:
         """Observe what is said, then answer what is asked."""

@@ -14,6 +14,7 @@ from memorist.agents.memory_r1 import UNDATED, MemoryR1, Outcome
 from memorist.conversation import Message
 from memorist.evaluation.baselines import bm25_turns
 from memorist.evaluation.protocols import Prediction
+from memorist.memory.bank import Hit
 from memorist.memory.record import Code, MemoryRecord, Operation, Scope
 from memorist.memory.scratch import ScratchBank
 from memorist.scoring import exact_match
@@ -143,9 +144,15 @@ class TurnReader:
 
     async def run(self, task: DialogueTask) -> Outcome:
         """Answer each question from the turns retrieved for it."""
-        found = [(q.text, [_as_record(m) for m in self.retrieve(q.text)]) for q in task.questions]
-        answers = await asyncio.gather(*(self.answerer.answer_from(text, records) for text, records in found))
+        found = [(q.text, self._hits(q.text)) for q in task.questions]
+        answers = await asyncio.gather(*(self.answerer.answer_from(text, hits) for text, hits in found))
         return Outcome((), tuple(answers))
+
+    def _hits(self, question: str) -> list[Hit]:
+        """The turns in the retriever's order, as near as the bank's embedder finds them."""
+        records = [_as_record(message) for message in self.retrieve(question)]
+        vectors = self.answerer.bank.embedder.embed([question, *(record.text for record in records)])
+        return [Hit(record, float(score)) for record, score in zip(records, vectors[1:] @ vectors[0], strict=True)]
 
 
 def _as_record(message: Message) -> MemoryRecord:

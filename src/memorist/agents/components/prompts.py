@@ -15,6 +15,7 @@ from typing import Protocol
 from memorist.agents.components.answers import Answer, read_compact, read_full
 from memorist.agents.components.operations import ReadOperations, read_operations
 from memorist.decision import Observation
+from memorist.memory.bank import Hit
 from memorist.memory.record import MemoryRecord
 
 
@@ -24,7 +25,7 @@ class Prompts(Protocol):
     facts_per_call: int | None
     """Facts that one Manager call takes; None: all of a turn."""
 
-    def manage(self, related: Sequence[MemoryRecord], facts: Sequence[str]) -> Observation:
+    def manage(self, related: Sequence[Hit], facts: Sequence[str]) -> Observation:
         """Ask the Manager for operations."""
         ...
 
@@ -32,7 +33,7 @@ class Prompts(Protocol):
         """Read its reply."""
         ...
 
-    def answer(self, question: str, candidates: Sequence[MemoryRecord]) -> Observation:
+    def answer(self, question: str, candidates: Sequence[Hit]) -> Observation:
         """Ask the Answer Agent."""
         ...
 
@@ -47,18 +48,20 @@ class Compact:
 
     facts_per_call: int | None = 1
 
-    def manage(self, related: Sequence[MemoryRecord], facts: Sequence[str]) -> Observation:
-        """The facts, then memories with numbers."""
-        lines = [f"{_line(record.text)} #{i}" for i, record in enumerate(related)]
+    def manage(self, related: Sequence[Hit], facts: Sequence[str]) -> Observation:
+        """The facts, then memories with their nearness and numbers."""
+        lines = [f"{_line(hit.record.text)} {nearness(hit)} #{i}" for i, hit in enumerate(related)]
         return Observation("\n".join(["New:", *map(_line, facts), "Memories:", *lines, "Operations:\n"]), max_tokens=64)
 
     def read_operations(self, reply: str, related: Sequence[MemoryRecord], facts: Sequence[str]) -> ReadOperations:
         """Read `[{"event": "UPDATE", "id": "0"}]`; a "text" may stand beside it."""
         return read_operations(reply, related, *facts[:1])
 
-    def answer(self, question: str, candidates: Sequence[MemoryRecord]) -> Observation:
-        """The question, then dated memories with numbers."""
-        lines = [f"{day(record)}: {_line(record.text)} #{i}" for i, record in enumerate(candidates)]
+    def answer(self, question: str, candidates: Sequence[Hit]) -> Observation:
+        """The question, then dated memories with their nearness and numbers."""
+        lines = [
+            f"{day(hit.record)}: {_line(hit.record.text)} {nearness(hit)} #{i}" for i, hit in enumerate(candidates)
+        ]
         return Observation("\n".join(["Question:", _line(question), "Memories:", *lines, "Answer:\n"]), max_tokens=48)
 
     def read_answer(self, reply: str, candidates: Sequence[MemoryRecord]) -> Answer:
@@ -96,9 +99,9 @@ class Full:
 
     facts_per_call: int | None = None
 
-    def manage(self, related: Sequence[MemoryRecord], facts: Sequence[str]) -> Observation:
+    def manage(self, related: Sequence[Hit], facts: Sequence[str]) -> Observation:
         """Current memory and new facts as JSON under the rules."""
-        view = [{"id": str(i), "text": record.text} for i, record in enumerate(related)]
+        view = [{"id": str(i), "text": hit.record.text} for i, hit in enumerate(related)]
         prompt = f"Current memory:\n{_json(view)}\n\nNew facts:\n{_json(list(facts))}"
         return Observation(prompt, system=_MANAGE, max_tokens=2048)
 
@@ -106,12 +109,12 @@ class Full:
         """Read the JSON; every ADD and UPDATE carries its text."""
         return read_operations(reply, related)
 
-    def answer(self, question: str, candidates: Sequence[MemoryRecord]) -> Observation:
+    def answer(self, question: str, candidates: Sequence[Hit]) -> Observation:
         """Memories by speaker, then the question."""
-        owners = dict.fromkeys(record.scope.user for record in candidates)
+        records = [hit.record for hit in candidates]
         parts = []
-        for owner in owners:
-            lines = [f"- {day(r)}: {_line(r.text)}" for r in candidates if r.scope.user == owner]
+        for owner in dict.fromkeys(record.scope.user for record in records):
+            lines = [f"- {day(r)}: {_line(r.text)}" for r in records if r.scope.user == owner]
             parts.append("\n".join([f"Memories of {owner}:", *lines]))
         prompt = "\n\n".join([*parts, f"Question: {question}"])
         return Observation(prompt, system=_ANSWER, max_tokens=2048)
@@ -127,6 +130,11 @@ STYLES: dict[str, Prompts] = {"compact": Compact(), "full": Full()}
 def day(record: MemoryRecord) -> str:
     """The day of a memory, as people write it: 8 May 2023."""
     return f"{record.updated.day} {record.updated:%B %Y}"
+
+
+def nearness(hit: Hit) -> str:
+    """The retriever's similarity in tenths, "~0" to "~9": what a tiny model cannot work out, it is told."""
+    return f"~{min(9, max(0, int(hit.score * 10)))}"
 
 
 def _line(text: str) -> str:
