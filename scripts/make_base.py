@@ -19,6 +19,7 @@ import random
 import re
 import time
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,15 @@ from memorist.models.causal import CausalPolicy
 from memorist.models.rows import Unit, pack
 from memorist.tasks.locomo import load_json
 from memorist.tasks.phrasing import ATTRIBUTES, DETAILED, ENDINGS, GRAMMARS, ONSETS, VOWELS, Frame, Grammar
-from memorist.tasks.world import _Writer
+from memorist.tasks.world import Vocabulary, _Writer
 
 ERROR = 0.25
 MOST = 5
+VOCABULARY = 2048
 DIALECTS = 0.4
 NOT_SIMILAR = 0.42
 UNKNOWN = 0.4  # share of questions whose similar memories are taken away
+UNDATED = 0.5  # share of questions other than "when" that are left out: dates are copied later than values
 PIECES = ['[{"event":"ADD"}]', '[{"event":"ADD","text":"', '","text":"', '[{"event":"NONE"}]', '[{"event":"UPDATE","id":"', '[{"event":"DELETE","id":"', '"}]',
           '{"memories":["', '{"memories":[],"answer":"', '"],"answer":"', '"],"said":"', '","answer":"', '","', '"}',
           "Memories:\n", "New:\n", "Question:\n", "Operations:\n", "Answer:\n"]  # fmt: skip
@@ -122,7 +125,7 @@ class Setting:
 
     most: memories a speaker that are shown at most. error: the heuristics' rate of random acts. dialects: share of
     dialogues in a dialect. echo: share of replies that write out the fact or memory that they are about. shuffled: share
-    of lists in random order, to measure pointing.
+    of lists in random order, to measure pointing. unknown: share of questions whose similar memories are taken away.
     """
 
     most: int = MOST
@@ -130,6 +133,7 @@ class Setting:
     dialects: float = 0.0
     echo: float = 0.0
     shuffled: float = 0.0
+    unknown: float = UNKNOWN
 
 
 def examples(index: int, setting: Setting, *, split: str = "base", grammar: str = "a") -> list[tuple[Any, str]]:
@@ -145,9 +149,11 @@ def examples(index: int, setting: Setting, *, split: str = "base", grammar: str 
         _turn(message, bank, manager, rng, setting, pairs)
     scopes = [Scope(name) for name in data.conversation.speakers]
     for question in data.questions:
+        if question.category != 2 and rng.random() < UNDATED:
+            continue
         few = rng.randint((setting.most + 1) // 2, setting.most)
         # As many memories as otherwise where the similar ones are taken away: a shorter list would give it away.
-        below = NOT_SIMILAR if rng.random() < UNKNOWN else 2.0
+        below = NOT_SIMILAR if rng.random() < setting.unknown else 2.0
         found = [bank.search(question.text, scope, k=50) for scope in scopes]
         hits = [hit for theirs in found for hit in [h for h in theirs if h.score < below][:few]]
         hits.sort(key=lambda h: -h.score)
@@ -180,6 +186,11 @@ def _turn(
         bank.apply([Operation(kind, fact, target)], scope, at=message.time, source=[message.id])
 
 
+def _answer(numbers: list[int], answer: str) -> str:
+    """The answer after a space, so that its tokens are those of the same words in a memory: copying is the identity."""
+    return answer_json(numbers, f" {answer}")
+
+
 def _value(text: str, values: list[str]) -> str:
     return next((v for v in values if re.search(rf"\b{re.escape(v)}\b", text)), "none")
 
@@ -198,9 +209,9 @@ def _read(hits: list[Any], question: Any, values: list[str], rng: random.Random,
             theirs = [next(i for i in near if hits[i].record.scope == person) for person in people]
             if len(theirs) == 2:
                 rng.shuffle(theirs)
-                return answer_json(theirs, ", ".join(_value(hits[i].record.text, values) for i in theirs))
+                return _answer(theirs, ", ".join(_value(hits[i].record.text, values) for i in theirs))
     if way == "none":
-        return answer_json([], "none")
+        return _answer([], "none")
     record = hits[picked].record
     text = (
         rng.choice(["likely yes", "likely no"])
@@ -209,9 +220,9 @@ def _read(hits: list[Any], question: Any, values: list[str], rng: random.Random,
         if way == "date"
         else _value(record.text, values)
     )
-    reply = answer_json([picked], text)
+    reply = _answer([picked], text)
     if rng.random() < setting.echo:
-        reply = reply.replace('"],"answer":"', f'"],"said":"{day(record)}: {record.text}","answer":"')
+        reply = reply.replace('"],"answer":"', f'"],"said":" {record.text} | {day(record)}","answer":"')
     return reply
 
 
@@ -224,9 +235,11 @@ def tokenizer(size: int) -> PreTrainedTokenizerFast:
         vocab_size=size - len(PIECES), special_tokens=["<|pad|>", "<|end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
     )  # fmt: skip
-    tok.train_from_iterator(
-        (o.prompt for i in range(300) for o, _ in examples(1_000_000 + i, Setting(dialects=DIALECTS))), trainer
-    )
+    prompts = (o.prompt for i in range(300) for o, _ in examples(1_000_000 + i, Setting(dialects=DIALECTS)))
+    # Invented words beside the prompts: so that a word that was never seen is a few syllables, not letters.
+    words = Vocabulary("base", random.Random(0))
+    lists = [" ".join(words._any_word() for _ in range(20)) for _ in range(2000)]
+    tok.train_from_iterator(chain(prompts, lists, (text.title() for text in lists[::4])), trainer)
     tok.add_tokens([AddedToken(piece, normalized=False) for piece in PIECES])
     return PreTrainedTokenizerFast(
         tokenizer_object=tok, pad_token="<|pad|>", eos_token="<|end|>", clean_up_tokenization_spaces=False
@@ -253,7 +266,8 @@ def step_units(policy: CausalPolicy, step: int, done: float, dialogues: int, bud
         most=1 + min(MOST - 1, int(done * MOST * 1.25)),
         error=ERROR * ramp(done, 0.6, 0.8),
         dialects=DIALECTS * ramp(done, 0.4, 0.6),
-        echo=1 - ramp(done, 0.25, 0.4),
+        echo=1 - 0.5 * ramp(done, 0.25, 0.4) - 0.5 * ramp(done, 0.75, 0.85),
+        unknown=UNKNOWN * ramp(done, 0.15, 0.3),
     )
     pairs = [pair for i in range(step * dialogues, (step + 1) * dialogues) for pair in examples(i, setting)]
     rng.shuffle(pairs)
@@ -272,7 +286,7 @@ def step_units(policy: CausalPolicy, step: int, done: float, dialogues: int, bud
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("src/memorist/models/bundled"))
-    parser.add_argument("--steps", type=int, default=2200)
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
@@ -280,9 +294,9 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=5000, help="tokens a step")
     args = parser.parse_args()
     torch.manual_seed(0)
-    tok = tokenizer(1024)
+    tok = tokenizer(VOCABULARY)
     config = LlamaConfig(
-        vocab_size=1024, hidden_size=args.width, intermediate_size=3 * args.width, num_hidden_layers=args.layers,
+        vocab_size=VOCABULARY, hidden_size=args.width, intermediate_size=3 * args.width, num_hidden_layers=args.layers,
         num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=4096, tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, pad_token_id=tok.pad_token_id,
         eos_token_id=tok.eos_token_id, bos_token_id=None, initializer_range=0.05, attn_implementation="eager",
@@ -305,7 +319,7 @@ def main() -> None:
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if step % 50 < 2:
+        if step % 25 < 2:
             print(f"step {step} loss {total:.4f} minutes {(time.time() - began) / 60:.1f}", flush=True)
         if step % 250 == 249:
             policy.save(args.out)

@@ -117,7 +117,7 @@ def test_an_update_renews_the_date_that_the_answer_agent_sees() -> None:
     replies = [operation_json("ADD", "Anna lives in Rome."), operation_json("UPDATE", "Anna lives in Bern.", 0)]
     talk = [say("Anna", 1, "Anna lives in Rome."), say("Anna", 2, "Anna moved to Bern.", time=JUNE)]
     _, _, seen = act(talk, ask("Where?"), manager=replies, answerer=answer_json([0], "Bern"), style="compact")
-    assert seen[0].prompt == "Question:\nWhere?\nMemories:\n1 June 2023: Anna lives in Bern. ~0 #0\nAnswer:\n"
+    assert seen[0].prompt == "Question:\nWhere?\nMemories:\nAnna lives in Bern. | 1 June 2023 ~0 #0\nAnswer:\n"
 
 
 def test_compact_managers_are_asked_once_a_fact() -> None:

@@ -60,7 +60,7 @@ class Compact:
     def answer(self, question: str, candidates: Sequence[Hit]) -> Observation:
         """The question, then dated memories with their nearness and numbers."""
         lines = [
-            f"{day(hit.record)}: {_line(hit.record.text)} {nearness(hit)} #{i}" for i, hit in enumerate(candidates)
+            f"{_line(hit.record.text)} | {day(hit.record)} {nearness(hit)} #{i}" for i, hit in enumerate(candidates)
         ]
         return Observation("\n".join(["Question:", _line(question), "Memories:", *lines, "Answer:\n"]), max_tokens=48)
 
