@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from memorist.decision import Action, Author, Decision, Observation, Reward, Span, Trajectory
 from memorist.errors import RecipeError
 from memorist.memory.scratch import ScratchBank
-from memorist.training.credit import REDUCTIONS, RULES, credit, grpo, grpo_no_std, leave_one_out
+from memorist.training.credit import REDUCTIONS, RULES, by_mean, credit, grpo, grpo_no_std, leave_one_out
 from memorist.training.rollout import Group, Run
 
 REWARDS = st.lists(st.floats(-10, 10, allow_nan=False, width=32), min_size=2, max_size=12)
@@ -55,6 +55,16 @@ def test_grpo_divides_by_the_sample_deviation(rewards: list[float], expected: li
 def test_the_other_rules() -> None:
     assert advantages(1, 0, 0, 0, rule="grpo-no-std") == [0.75, -0.25, -0.25, -0.25]
     assert advantages(1, 0, 0, 0, rule="leave-one-out") == pytest.approx([1, -1 / 3, -1 / 3, -1 / 3])
+    assert advantages(1, 0, 0, 0, rule="by-mean") == pytest.approx([3, -1, -1, -1], abs=1e-4)
+    assert advantages(1, 1, 1, 0, rule="by-mean") == pytest.approx([1 / 3, 1 / 3, 1 / 3, -1], abs=1e-4)
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=16).filter(lambda rs: len(set(rs)) == 2))
+def test_by_mean_a_rare_success_counts_as_much_as_a_frequent_one(rewards: list[bool]) -> None:
+    """The pull of all failures is as strong as their share, whatever the rate of success."""
+    found = by_mean(np.array(rewards, np.float64))
+    assert found[~np.array(rewards)] == pytest.approx(-1, abs=1e-4)
+    assert found[np.array(rewards)].sum() == pytest.approx(len(rewards) - sum(rewards), rel=1e-4)
 
 
 @pytest.mark.parametrize("rule", RULES)

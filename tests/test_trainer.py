@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -32,7 +34,7 @@ from memorist.tasks.locomo import Question  # noqa: E402
 from memorist.training import checkpoint  # noqa: E402
 from memorist.training.objective import imitation_loss  # noqa: E402
 from memorist.training.rollout import Seat, play  # noqa: E402
-from memorist.training.trainer import Trainer, read_metrics  # noqa: E402
+from memorist.training.trainer import Trainer, _Window, read_metrics  # noqa: E402
 
 # A choice between two arms: one token, of which "right" is rewarded.
 ARMS = ("right", "wrong")
@@ -78,7 +80,18 @@ RECIPE = Recipe(
     models={"arm": "tiny", "advisor": "tiny"},
     stages=(
         RL,
-        replace(RL, cut="turns", leads=2, dialogues=2, steps=3, updates=2, beta=0.01, reduction="trajectory"),
+        replace(
+            RL,
+            cut="turns",
+            leads=2,
+            replay=0.5,
+            dialogues=2,
+            steps=3,
+            updates=2,
+            top_k=8,
+            beta=0.01,
+            reduction="trajectory",
+        ),
         replace(RL, kind="rejection", steps=1),
     ),
     checkpoint_every=2,
@@ -337,6 +350,32 @@ class TestCheckpoint:
         trainer(base, tmp_path).run()
         kinds = {p.suffix for p in tmp_path.rglob("*") if p.is_file()}
         assert kinds <= {".json", ".jsonl", ".yaml", ".safetensors", ".jinja", ".txt"}
+
+
+class TestPlayingAgain:
+    def played(self, window: _Window, rewards: Mapping[str, list[float]], again: int, seed: int = 0) -> list[str]:
+        chosen = window.choose(4, again, seed)
+        window.note([[SimpleNamespace(reward=r) for r in rewards[name]] for name in chosen])  # type: ignore[misc]
+        return chosen
+
+    def test_what_siblings_fared_differently_in_is_played_again(self) -> None:
+        rewards = {f"t{i}": [1.0, 0.0, 0.0, 0.0] if i % 2 else [1.0, 1.0, 1.0, 1.0] for i in range(12)}
+        window = _Window((0, 0), list(rewards))
+        assert self.played(window, rewards, 2) == ["t0", "t1", "t2", "t3"], "nothing is known yet"
+        second = self.played(window, rewards, 2)
+        assert sorted(second[:2]) == ["t1", "t3"] and second[2:] == ["t4", "t5"]
+        assert set(self.played(window, rewards, 2)[:2]) <= {"t1", "t3", "t5"}
+
+    def test_the_more_there_is_to_learn_the_more_often(self) -> None:
+        rewards = {"rare": [1.0] + [0.0] * 7, "often": [1.0] * 7 + [0.0], "never": [0.0] * 8, "always": [1.0] * 8}
+        window = _Window((0, 0), list(rewards))
+        self.played(window, rewards, 1)
+        counts = Counter(window.choose(1, 1, seed)[0] for seed in range(400))
+        assert counts.keys() == {"rare", "often"} and 5 < counts["rare"] / counts["often"] < 10
+
+    def test_none_known_none_played_again_and_no_tasks_none_at_all(self) -> None:
+        assert _Window((0, 0), ["a", "b"]).choose(3, 2, 0) == ["a", "b", "a"]
+        assert _Window((0, 0), []).choose(3, 2, 0) == []
 
 
 class TestSteps:

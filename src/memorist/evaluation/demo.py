@@ -81,7 +81,7 @@ def demo(
 
 def _before(build: BuildMemoryR1, held_out: Sequence[Dialogue], seats: Mapping[str, Seat]) -> Iterator[Exam]:
     yield sit("base", build, held_out, seats)
-    tuned = tune_heuristic(build, dialogues("train", 6, seed=77), seats["answerer"])
+    tuned = tune_heuristic(build, dialogues("train", 20, seed=77), seats["answerer"])
     yield from baselines(build, held_out, seats["answerer"], tuned=tuned)
 
 

@@ -39,7 +39,21 @@ def leave_one_out(rewards: Rewards, epsilon: float = 0.0) -> Rewards:
     return grpo_no_std(rewards) * len(rewards) / (len(rewards) - 1)
 
 
-RULES: dict[str, Callable[..., Rewards]] = {"grpo": grpo, "grpo-no-std": grpo_no_std, "leave-one-out": leave_one_out}
+def by_mean(rewards: Rewards, epsilon: float = 1e-6) -> Rewards:
+    """(r - mean) / (mean + epsilon), for rewards of 0 and more: the group's gradient of log E[r] instead of E[r]. What
+    succeeds rarely counts as much as what succeeds often; with E[r] it would count in proportion to how often it is
+    tried, and what is right in few situations is unlearnt by all others before it is learnt."""
+    if rewards.max() == rewards.min():
+        return np.zeros_like(rewards)
+    return (rewards - rewards.mean()) / (rewards.mean() + epsilon)
+
+
+RULES: dict[str, Callable[..., Rewards]] = {
+    "grpo": grpo,
+    "grpo-no-std": grpo_no_std,
+    "leave-one-out": leave_one_out,
+    "by-mean": by_mean,
+}
 REDUCTIONS = ("token", "trajectory", "decision")
 
 

@@ -36,6 +36,39 @@ Progress = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass
+class _Window:
+    """The small tasks of one acting out, which serve some steps: each is played once before any is played anew, but a
+    share goes to those that are worth playing again (after "prioritized level replay", arXiv 2010.03934: where the best
+    of the siblings is far above their mean, there is something to learn)."""
+
+    start: tuple[int, int]
+    tasks: list[Any]
+    next: int = 0
+    regret: dict[int, float] = field(default_factory=dict)
+    played: list[int] = field(default_factory=list)
+
+    def choose(self, count: int, again: int, seed: int) -> list[Any]:
+        """`count` tasks, up to `again` of them drawn by their regret from those that were played."""
+        if not self.tasks:
+            return []
+        known = [i for i, value in self.regret.items() if value > 0]
+        rng = np.random.default_rng(derive(seed, 2))
+        weights = np.array([self.regret[i] for i in known], np.float64)
+        again = min(again, len(known))
+        drawn = rng.choice(known, again, replace=False, p=weights / weights.sum()).tolist() if again else []
+        fresh = [(self.next + i) % len(self.tasks) for i in range(count - again)]
+        self.next += len(fresh)
+        self.played = [*drawn, *fresh]
+        return [self.tasks[i] for i in self.played]
+
+    def note(self, groups: Sequence[Group]) -> None:
+        """Keep how far each group's best run is above its mean."""
+        for i, group in zip(self.played, groups, strict=True):
+            rewards = [run.reward for run in group]
+            self.regret[i] = max(rewards) - sum(rewards) / len(rewards)
+
+
+@dataclass
 class Trainer:
     """One run in a folder.
 
@@ -53,7 +86,7 @@ class Trainer:
     folder: Path
     progress: Progress = lambda metrics: None
     policies: dict[str, CausalPolicy] = field(default_factory=dict)
-    _small: tuple[tuple[int, int], list[Any]] = ((-1, -1), [])
+    _window: _Window = field(default_factory=lambda: _Window((-1, -1), []))
 
     def run(self, *, resume: bool = False) -> dict[str, CausalPolicy]:
         """Run all stages; the trained policies by role.
@@ -101,7 +134,10 @@ class Trainer:
         for step in range(first, stage.steps):
             clock = time.monotonic()
             sampler = teacher or (start_policy if stage.kind == "rejection" else policy)
-            seats = {**frozen, stage.role: Seat(sampler, Distribution(temperature=stage.temperature))}
+            seats = {
+                **frozen,
+                stage.role: Seat(sampler, Distribution(temperature=stage.temperature, top_k=stage.top_k)),
+            }
             groups = self.groups(number, stage, step, seats)
             facts = self._update(stage, step, policy, start_policy, optimizer, groups)
             metrics = {"stage": number, "kind": stage.kind, "role": stage.role, "step": step + 1, "steps": stage.steps}
@@ -121,10 +157,12 @@ class Trainer:
         if stage.cut == "whole":
             return play(self.build, self._drawn(number, step, stage.tasks), seats, siblings=stage.siblings, seed=seed)
         place = step % stage.leads
-        if place == 0 or self._small[0] != (number, step - place):
-            self._small = ((number, step - place), self._cut(number, stage, step - place, seats))
-        chosen = self._small[1][place * stage.tasks : (place + 1) * stage.tasks]
-        return play(self.build, chosen, seats, siblings=stage.siblings, seed=seed)
+        if place == 0 or self._window.start != (number, step - place):
+            self._window = _Window((number, step - place), self._cut(number, stage, step - place, seats))
+        chosen = self._window.choose(stage.tasks, int(stage.replay * stage.tasks), seed)
+        groups = play(self.build, chosen, seats, siblings=stage.siblings, seed=seed)
+        self._window.note(groups)
+        return groups
 
     def _cut(self, number: int, stage: Stage, step: int, seats: Mapping[str, Seat]) -> list[Any]:
         """Small tasks for `stage.leads` steps, from runs of whole ones by the present policy."""
@@ -137,8 +175,6 @@ class Trainer:
             for piece in task.cut(stage.cut, lead[0].outcome, lead[0].bank, questions=stage.questions)
         ]
         random.Random(seed).shuffle(small)
-        if len(small) < stage.leads * stage.tasks:
-            small *= -(-stage.leads * stage.tasks // max(1, len(small)))
         return small
 
     def _drawn(self, number: int, step: int, count: int) -> list[Any]:
