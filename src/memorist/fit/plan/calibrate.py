@@ -1,0 +1,162 @@
+"""Measure this machine once: its peaks, and what updates and decode steps of reference models reach.
+
+Takes about a minute. The reference shapes are not those that plans are tested on (benchmarks/plan.py).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+
+from memorist.fit.plan.hardware import Calibration, Hardware, Rates
+from memorist.fit.plan.measure import (
+    Learner,
+    Shape,
+    copy_bandwidth,
+    decode_seconds,
+    matmul_flops,
+    open_shape,
+    trainer_workload,
+    update_seconds,
+)
+from memorist.fit.plan.speed import decode_costs, update_costs
+from memorist.fit.plan.workload import Workload, activation_bytes, training_bytes
+from memorist.models.usage import memory_bytes, peak_memory_bytes
+
+Sizes = tuple[int, int, int, int]
+
+UPDATES = (
+    (Shape(2, 64), (16, 8, 120, 16)), (Shape(6, 96), (8, 8, 160, 16)), (Shape(3, 192, 4096), (8, 4, 224, 32)),
+    (Shape(6, 192), (12, 4, 96, 24)), (Shape(3, 320), (8, 8, 128, 16)), (Shape(4, 352, 4096), (6, 4, 300, 24)),
+    (Shape(2, 448, 8192), (4, 4, 160, 48)), (Shape(6, 384, 2048), (8, 4, 240, 24)),
+)  # fmt: skip
+"""Shapes, and prompts, group size, prompt tokens and new tokens of their updates.
+
+As many tokens as updates have here: smaller ones stay in caches and say little about larger ones."""
+DECODES = (
+    (Shape(2, 64), (4, 64)), (Shape(8, 64), (4, 64)), (Shape(4, 192), (32, 256)), (Shape(8, 320), (8, 128)),
+    (Shape(2, 448, 8192), (16, 64)), (Shape(4, 448), (32, 512)),
+)  # fmt: skip
+"""Shapes, and batch and prompt tokens of their decoding."""
+MEMORY = (Shape(6, 320), (8, 4, 160, 32))
+BUDGET = 4096
+NEW = 12
+
+
+def calibrate(*, quick: bool = False) -> Hardware:
+    """This machine's profile with what it reached.
+
+    Args:
+        quick: fewer and smaller reference models, for tests of the procedure; the factors are worth nothing.
+
+    Returns:
+        the profile; `save_calibrated` keeps it.
+    """
+    _learner(Shape(1, 32), (1, 2, 8, 4)).update()  # Everything that is loaded on first use.
+    base = memory_bytes()
+    activation = _activation_factor(base, quick)
+    update = _fit_updates(UPDATES[: 2 if quick else None])
+    decode = _fit_decodes(DECODES[: 2 if quick else None])
+    size = 2**22 if quick else 2**28
+    where = f"measured {datetime.now(UTC).date().isoformat()} by memorist plan --calibrate"
+    accelerator = torch.cuda.is_available()
+    name = (
+        torch.cuda.get_device_name() if accelerator else f"{torch.get_num_threads()} threads, {platform.machine()} CPU"
+    )
+    memory = torch.cuda.get_device_properties(0).total_memory if accelerator else _ram()
+    kept = Calibration(
+        device=name,
+        date=datetime.now(UTC).date().isoformat(),
+        update=update,
+        decode=decode,
+        activation=activation,
+        base=float(base),
+        scores=not accelerator,
+    )
+    return Hardware(
+        name=f"this machine ({name})",
+        memory=float(memory),
+        memory_bandwidth=copy_bandwidth(size),
+        compute=matmul_flops(128 if quick else 1024),
+        sources=dict.fromkeys(("memory", "memory_bandwidth", "compute"), where),
+        calibration=kept,
+    )
+
+
+def fit_rates(costs: Sequence[Sequence[float]], seconds: Sequence[float]) -> Rates:
+    """Rates, none negative, whose sums are nearest to the measured seconds in relative terms.
+
+    Args:
+        costs: operations, bytes, layers and calls of each measurement, shape (N, 4).
+        seconds: of each measurement, shape (N,).
+    """
+    table, target = np.asarray(costs, float), np.asarray(seconds, float)
+    scale = table.max(axis=0)
+    scaled = table / scale / target[:, None]
+    used = np.ones(table.shape[1], bool)
+    found = np.zeros(table.shape[1])
+    # Non-negative least squares for four columns: leave out the most negative one until none is.
+    while used.any():
+        found[:] = 0
+        found[used] = np.linalg.lstsq(scaled[:, used], np.ones(len(target)), rcond=None)[0]
+        if found.min() >= 0:
+            break
+        used[int(found.argmin())] = False
+    return Rates(*(float(value) for value in found / scale))
+
+
+def _learner(shape: Shape, sizes: Sizes) -> Learner:
+    return Learner(open_shape(shape), _workload(sizes), shape.vocab)
+
+
+def _workload(sizes: Sizes) -> Workload:
+    prompts, group_size, prompt, new = sizes
+    return trainer_workload(prompts, group_size, prompt, new, BUDGET)
+
+
+def _activation_factor(base: int, quick: bool) -> float:
+    shape, sizes = (Shape(2, 64), (2, 2, 64, 8)) if quick else MEMORY
+    learner, workload = _learner(shape, sizes), _workload(sizes)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    for _ in range(4):  # From the second on, the optimizer's moments are there; then the allocator settles.
+        learner.update()
+    architecture = shape.architecture()
+    states = training_bytes(architecture, workload)
+    tokens = max(batch.tokens.size for batch in learner.batches)
+    return max(0.0, (peak_memory_bytes() - base - states) / activation_bytes(architecture, workload, tokens))
+
+
+def _fit_updates(settings: Sequence[Any]) -> Rates:
+    costs, seconds = [], []
+    for shape, sizes in settings:
+        learner, workload = _learner(shape, sizes), _workload(sizes)
+        passes = len(learner.batches)
+        costs.append(update_costs(shape.architecture(), workload, workload.row_tokens["shared"], passes))
+        seconds.append(update_seconds(learner))
+    return fit_rates(costs, seconds)
+
+
+def _fit_decodes(settings: Sequence[Any]) -> Rates:
+    costs, seconds = [], []
+    for shape, (batch, prompt) in settings:
+        workload = Workload(
+            prompts=1, group_size=batch, prompt_tokens=prompt, new_tokens=NEW, weights="fp32", cache="fp32"
+        )
+        costs.append(decode_costs(shape.architecture(), workload, batch))
+        seconds.append(decode_seconds(open_shape(shape), shape.vocab, batch, prompt, NEW))
+    return fit_rates(costs, seconds)
+
+
+def _ram() -> int:
+    """Bytes of main memory; where the system does not say, 8 GB."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 8 * 10**9
