@@ -101,10 +101,11 @@ def measure_one(name: str, sizes: Mapping[str, Any]) -> dict[str, list[float]]:
 
 def measured_rows(models: Mapping[str, Any], quick: bool) -> list[dict[str, Any]]:
     """Calibrate, measure each model in its own process, and keep the largest error of each quantity."""
-    calibrate = "from memorist.fit.plan import calibrate as c, hardware as h; h.save_calibrated(c.calibrate(quick={}))"
+    from_code = "from memorist.fit.plan import calibrate as c, hardware as h; h.save_calibrated(c.calibrate({}))"
+    calibrate = from_code.format("c.QUICK" if quick else "")
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"MEMORIST_CACHE": folder}
-        subprocess.run([sys.executable, "-c", calibrate.format(quick)], env=environment, check=True)
+        subprocess.run([sys.executable, "-c", calibrate], env=environment, check=True)
         found = {}
         for name in models:
             command = [sys.executable, __file__, "--one", name, *(["--quick"] if quick else [])]

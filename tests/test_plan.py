@@ -19,7 +19,7 @@ from memorist.fit.plan.hardware import Calibration, Rates
 from memorist.fit.plan.layers import FeedForward, Precision, attention, delta_net, latent_attention, mamba, mamba2
 from memorist.fit.plan.network import dragonfly, expert_parallel, topologies
 from memorist.fit.plan.paper import paper_numbers
-from memorist.fit.plan.speed import decode_step, draft_gain, local_decode_rate, update, update_costs
+from memorist.fit.plan.speed import decode_step, draft_gain, local_decode_rate, prefill, update, update_costs
 from memorist.fit.plan.whatif import break_even, pruned, variants
 from memorist.fit.plan.workload import OPTIMIZERS, activation_bytes, training_bytes
 
@@ -433,6 +433,10 @@ class TestPlan:
         bytes_ = one.read_bytes(4) + 4 * one.sequence_bytes(work.mean_context)
         assert step.estimate == pytest.approx(
             4 * one.decode_flops(work.mean_context) * 1e-12 + bytes_ * 1e-9 + 28e-3 + 5
+        )
+        read = prefill(one, work, replace(H100, calibration=kept), 4096)
+        assert read.estimate == pytest.approx(
+            4096 * one.forward_flops(work.longest) * 1e-12 + activation_bytes(one, work, 4096) / 3e9 + (28e-3 + 5) / 3
         )
         two = [update(one, work, replace(H100, calibration=kept), 4096, passes).estimate for passes in (1, 2)]
         assert two[1] - two[0] == pytest.approx(28e-3 + 5)

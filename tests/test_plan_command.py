@@ -22,7 +22,7 @@ from memorist.fit.plan.hardware import (
     save_calibrated,
     shipped_hardware,
 )
-from memorist.fit.plan.runs import departure, planned_memory, read_measured, watched, workload_of
+from memorist.fit.plan.runs import Watch, departure, planned_memory, read_measured, workload_of
 from memorist.recipe import Recipe, load_recipe
 
 QUANTITY = {"value": 80, "unit": "GB", "source": "a data sheet"}
@@ -210,7 +210,7 @@ class TestCalibration:
         pytest.importorskip("transformers")
         from memorist.fit.plan import calibrate
 
-        monkeypatch.setattr(calibrate.calibrate, "__kwdefaults__", {"quick": True})
+        monkeypatch.setattr(calibrate, "References", lambda: calibrate.QUICK)
         ran("--calibrate")
         found = open_hardware(HERE)
         assert found.calibration is not None
@@ -281,28 +281,34 @@ class TestRuns:
         sentence = departure(1e9, measured)
         assert sentence is None if said is None else said in (sentence or "")
 
-    def test_a_run_says_once_that_it_needs_more_than_planned(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("peaks", "during", "after"),
+        [
+            ((1.0e9, 1.2e9, 1.3e9), "live memory is 1.20 GB, +20% from the plan's 1.00 GB", None),
+            ((0.5e9, 0.6e9), None, "live memory is 0.60 GB, -40% from the plan's 1.00 GB"),
+            ((0.5e9, 1.1e9), None, None),
+            ((), None, None),
+        ],
+    )
+    def test_a_run_says_once_that_it_departs_and_waits_with_less(
+        self, peaks: tuple[float, ...], during: str | None, after: str | None, tmp_path: Path
+    ) -> None:
         shown: list[Any] = []
         said: list[str] = []
         (tmp_path / "plan.json").write_text(json.dumps({"memory": {"planned": 1e9}}))
-        step = watched(tmp_path, shown.append, said.append)
-        for peak in (1.0e9, 1.2e9, 1.3e9):
-            step({"step": 1, "steps": 3, "peak_memory_bytes": peak})
-        assert len(shown) == 3
-        assert said == ["live memory is 1.20 GB, +20% from the plan's 1.00 GB"]
-
-    def test_that_it_needs_less_is_said_at_the_end(self, tmp_path: Path) -> None:
-        said: list[str] = []
-        (tmp_path / "plan.json").write_text(json.dumps({"memory": {"planned": 1e9}}))
-        step = watched(tmp_path, lambda metrics: None, said.append)
-        step({"step": 1, "steps": 2, "peak_memory_bytes": 5e8})
-        assert said == []
-        step({"step": 2, "steps": 2, "peak_memory_bytes": 6e8})
-        assert said == ["live memory is 0.60 GB, -40% from the plan's 1.00 GB"]
+        watch = Watch(tmp_path, shown.append, said.append)
+        for peak in peaks:
+            watch({"peak_memory_bytes": peak})
+        assert len(shown) == len(peaks)
+        assert said == ([during] if during else [])
+        watch.end()
+        assert said[bool(during) :] == ([after] if after else [])
 
     def test_without_a_plan_nothing_is_said(self, tmp_path: Path) -> None:
         said: list[str] = []
-        watched(tmp_path, lambda metrics: None, said.append)({"step": 1, "steps": 1, "peak_memory_bytes": 9e9})
+        watch = Watch(tmp_path, lambda metrics: None, said.append)
+        watch({"peak_memory_bytes": 9e9})
+        watch.end()
         assert said == []
 
     @pytest.mark.parametrize("text", ["{", "{}", '{"memory": 3}'])

@@ -69,7 +69,7 @@ def train(
     """Train what a recipe says; metrics.jsonl, checkpoint and trained policies go to the run folder."""
     from memorist.evaluation.progress import Bar
     from memorist.evaluation.runs import train as run
-    from memorist.fit.plan.runs import watched
+    from memorist.fit.plan.runs import Watch
     from memorist.recipe import load_recipe, read_recipe, to_plain
 
     plain = to_plain(load_recipe(recipe))
@@ -80,7 +80,9 @@ def train(
     if not resume and (folder / "checkpoint").exists():
         raise RecipeError(f"{folder} holds a run already; add --resume to go on with it, or give another --out")
     console = _console()
-    run(read, folder, resume=resume, progress=watched(folder, Bar(console), console.print))
+    watch = Watch(folder, Bar(console), console.print)
+    run(read, folder, resume=resume, progress=watch)
+    watch.end()
     console.print(f"done: {folder}/policies; try: memorist eval synthetic --run {folder}")
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,40 +30,50 @@ from memorist.fit.plan.workload import Workload, activation_bytes, training_byte
 from memorist.models.usage import memory_bytes, peak_memory_bytes
 
 Sizes = tuple[int, int, int, int]
-
-UPDATES = (
-    (Shape(2, 64), (16, 8, 120, 16)), (Shape(6, 96), (8, 8, 160, 16)), (Shape(3, 192, 4096), (8, 4, 224, 32)),
-    (Shape(6, 192), (12, 4, 96, 24)), (Shape(3, 320), (8, 8, 128, 16)), (Shape(4, 352, 4096), (6, 4, 300, 24)),
-    (Shape(2, 448, 8192), (4, 4, 160, 48)), (Shape(6, 384, 2048), (8, 4, 240, 24)),
-)  # fmt: skip
-"""Shapes, and prompts, group size, prompt tokens and new tokens of their updates.
-
-As many tokens as updates have here: smaller ones stay in caches and say little about larger ones."""
-DECODES = (
-    (Shape(2, 64), (4, 64)), (Shape(8, 64), (4, 64)), (Shape(4, 192), (32, 256)), (Shape(8, 320), (8, 128)),
-    (Shape(2, 448, 8192), (16, 64)), (Shape(4, 448), (32, 512)),
-)  # fmt: skip
-"""Shapes, and batch and prompt tokens of their decoding."""
-MEMORY = (Shape(6, 320), (8, 4, 160, 32))
 BUDGET = 4096
 NEW = 12
 
 
-def calibrate(*, quick: bool = False) -> Hardware:
-    """This machine's profile with what it reached.
+@dataclass(frozen=True, slots=True)
+class References:
+    """What is measured.
 
-    Args:
-        quick: fewer and smaller reference models, for tests of the procedure; the factors are worth nothing.
-
-    Returns:
-        the profile; `save_calibrated` keeps it.
+    updates, memory: shapes, and prompts, group size, prompt tokens and new tokens of an update. As many tokens as
+    updates have here: smaller ones stay in caches and say little about larger ones. decodes: shapes, and batch and
+    prompt tokens. matrix: side of the product. copied: bytes.
     """
-    _learner(Shape(1, 32), (1, 2, 8, 4)).update()  # Everything that is loaded on first use.
+
+    updates: tuple[tuple[Shape, Sizes], ...] = (
+        (Shape(2, 64), (16, 8, 120, 16)), (Shape(6, 96), (8, 8, 160, 16)), (Shape(3, 192, 4096), (8, 4, 224, 32)),
+        (Shape(6, 192), (12, 4, 96, 24)), (Shape(3, 320), (8, 8, 128, 16)), (Shape(4, 352, 4096), (6, 4, 300, 24)),
+        (Shape(2, 448, 8192), (4, 4, 160, 48)), (Shape(6, 384, 2048), (8, 4, 240, 24)),
+    )  # fmt: skip
+    memory: tuple[Shape, Sizes] = (Shape(6, 320), (8, 4, 160, 32))
+    decodes: tuple[tuple[Shape, tuple[int, int]], ...] = (
+        (Shape(2, 64), (4, 64)), (Shape(8, 64), (4, 64)), (Shape(4, 192), (32, 256)), (Shape(8, 320), (8, 128)),
+        (Shape(2, 448, 8192), (16, 64)), (Shape(4, 448), (32, 512)),
+    )  # fmt: skip
+    matrix: int = 1024
+    copied: int = 2**28
+
+
+QUICK = References(
+    updates=((Shape(1, 32, 64), (1, 2, 16, 4)), (Shape(2, 64, 64), (2, 2, 16, 4))),
+    memory=(Shape(2, 64, 64), (2, 2, 64, 8)),
+    decodes=((Shape(1, 32, 64), (2, 8)), (Shape(2, 64, 64), (4, 8))),
+    matrix=64,
+    copied=2**20,
+)
+"""For trying the procedure: what it finds is worth nothing."""
+
+
+def calibrate(references: References | None = None) -> Hardware:
+    """This machine's profile with what it reached on the reference models; `save_calibrated` keeps it."""
+    measured = references or References()
+    _learner(*QUICK.updates[0]).update()  # Everything that is loaded on first use.
     base = memory_bytes()
-    activation = _activation_factor(base, quick)
-    update = _fit_updates(UPDATES[: 2 if quick else None])
-    decode = _fit_decodes(DECODES[: 2 if quick else None])
-    size = 2**22 if quick else 2**28
+    activation = _activation_factor(base, *measured.memory)
+    update, decode = _fit_updates(measured.updates), _fit_decodes(measured.decodes)
     where = f"measured {datetime.now(UTC).date().isoformat()} by memorist plan --calibrate"
     accelerator = torch.cuda.is_available()
     name = (
@@ -82,8 +92,8 @@ def calibrate(*, quick: bool = False) -> Hardware:
     return Hardware(
         name=f"this machine ({name})",
         memory=float(memory),
-        memory_bandwidth=copy_bandwidth(size),
-        compute=matmul_flops(128 if quick else 1024),
+        memory_bandwidth=copy_bandwidth(measured.copied),
+        compute=matmul_flops(measured.matrix),
         sources=dict.fromkeys(("memory", "memory_bandwidth", "compute"), where),
         calibration=kept,
     )
@@ -120,8 +130,8 @@ def _workload(sizes: Sizes) -> Workload:
     return trainer_workload(prompts, group_size, prompt, new, BUDGET)
 
 
-def _activation_factor(base: int, quick: bool) -> float:
-    shape, sizes = (Shape(2, 64), (2, 2, 64, 8)) if quick else MEMORY
+def _activation_factor(base: int, shape: Shape, sizes: Sizes) -> float:
+    """Measured bytes of activations over those of the formula."""
     learner, workload = _learner(shape, sizes), _workload(sizes)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -133,7 +143,7 @@ def _activation_factor(base: int, quick: bool) -> float:
     return max(0.0, (peak_memory_bytes() - base - states) / activation_bytes(architecture, workload, tokens))
 
 
-def _fit_updates(settings: Sequence[Any]) -> Rates:
+def _fit_updates(settings: Sequence[tuple[Shape, Sizes]]) -> Rates:
     costs, seconds = [], []
     for shape, sizes in settings:
         learner, workload = _learner(shape, sizes), _workload(sizes)
@@ -143,7 +153,7 @@ def _fit_updates(settings: Sequence[Any]) -> Rates:
     return fit_rates(costs, seconds)
 
 
-def _fit_decodes(settings: Sequence[Any]) -> Rates:
+def _fit_decodes(settings: Sequence[tuple[Shape, tuple[int, int]]]) -> Rates:
     costs, seconds = [], []
     for shape, (batch, prompt) in settings:
         workload = Workload(

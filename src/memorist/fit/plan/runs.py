@@ -87,25 +87,29 @@ def departure(planned: float, measured: float) -> str | None:
     return f"live memory is {measured / 1e9:.2f} GB, {share:+.0%} from the plan's {planned / 1e9:.2f} GB"
 
 
-def watched(folder: Path, progress: Callable[[Metrics], None], say: Callable[[str], None]) -> Callable[[Metrics], None]:
-    """A trainer's progress that also says, once, that live memory departs from the folder's plan.
+class Watch:
+    """A trainer's progress that also says, once, that live memory departs from the plan in the run's folder.
 
-    More than planned is said as soon as it is reached. Less is said only at the end of a stage, for a peak may come.
+    More than planned is said as soon as it is reached; less only at the `end`, for the peak may still come.
     """
-    planned, said = planned_memory(folder), False
 
-    def step(metrics: Metrics) -> None:
-        nonlocal said
-        progress(metrics)
-        measured = metrics.get("peak_memory_bytes")
-        if planned is None or measured is None or said:
-            return
-        sentence = departure(planned, measured)
-        if sentence and (measured > planned or metrics["step"] == metrics["steps"]):
-            said = True
-            say(sentence)
+    def __init__(self, folder: Path, progress: Callable[[Metrics], None], say: Callable[[str], None]) -> None:
+        self._planned, self._progress, self._say = planned_memory(folder), progress, say
+        self._peak, self._said = 0.0, False
 
-    return step
+    def __call__(self, metrics: Metrics) -> None:
+        """Show one step."""
+        self._progress(metrics)
+        self._peak = max(self._peak, metrics.get("peak_memory_bytes", 0.0))
+        if self._planned is not None and self._peak > self._planned:
+            self.end()
+
+    def end(self) -> None:
+        """After the last step."""
+        sentence = departure(self._planned, self._peak) if self._planned is not None and self._peak else None
+        if sentence and not self._said:
+            self._said = True
+            self._say(sentence)
 
 
 def read_measured(folder: Path) -> dict[str, float]:

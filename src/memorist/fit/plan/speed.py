@@ -74,8 +74,14 @@ def routed_and_shared(architecture: Architecture) -> int:
 def prefill(
     architecture: Architecture, workload: Workload, hardware: Hardware, tokens: float, devices: int = 1
 ) -> Step:
-    """Reading `tokens` tokens in contexts as long as the workload's."""
-    return _compute(architecture.forward_flops(workload.longest) * tokens, hardware, devices)
+    """Reading `tokens` tokens in contexts as long as the workload's; calibrated as a third of an update's passes."""
+    flops = architecture.forward_flops(workload.longest) * tokens
+    step = _compute(flops, hardware, devices)
+    if hardware.calibration is None:
+        return step
+    moved = activation_bytes(architecture, workload, tokens) / 3
+    estimate = hardware.calibration.update.seconds(flops, moved, len(architecture.layers) / 3, 1 / 3)
+    return Step(step.bound, estimate, step.wall)
 
 
 def update_costs(
