@@ -421,24 +421,34 @@ class TestPlan:
         assert "two-layer fat tree" not in {n.name for n in make_plan(v3, work, H100, 2056).networks}
         assert make_plan(v3, work, H100, 8).networks == ()
 
+    def test_live_memory_has_the_larger_of_update_and_rollouts(self) -> None:
+        one, work = model("qwen2.5-1.5b"), Workload(micro_tokens=1024, prompts=64)
+        memory = make_plan(one, work, H100, workspace=0).memory
+        assert memory.activations < 512 * memory.sequence
+        assert memory.planned == memory.states + 512 * memory.sequence
+        few = make_plan(one, replace(work, prompts=1, group_size=2), H100, workspace=0).memory
+        assert few.planned == few.states + few.activations
+        served = make_plan(one, replace(work, purpose="serve"), H100, 2, workspace=0).memory
+        assert served.planned == (served.weights + 512 * served.sequence) / 2
+
     def test_a_calibration_replaces_what_is_assumed(self) -> None:
         rates = Rates(flop=1e-12, byte=1e-9, layer=1e-3, call=5.0)
-        kept = Calibration("d", "2026-01-01", rates, rates, activation=2.0, base=1e9, scores=False)
-        one, work = model("qwen2.5-1.5b"), Workload(micro_tokens=1024)
-        here = make_plan(one, work, replace(H100, calibration=kept))
+        calibrated = Calibration("d", "2026-01-01", rates, rates, activation=4.0, base=1e9, scores=False)
+        one, work = model("qwen2.5-1.5b"), Workload(micro_tokens=4096, prompts=4, checkpointing=False)
+        here = make_plan(one, work, replace(H100, calibration=calibrated))
         there = make_plan(one, work, H100, workspace=1e9)
-        assert here.memory.activations == 2 * there.memory.activations
-        assert here.memory.planned - there.memory.planned == there.memory.activations
-        step = decode_step(one, work, replace(H100, calibration=kept), 4)
+        assert here.memory.activations == 4 * there.memory.activations
+        assert there.memory.planned == 1e9 + there.memory.states + there.memory.activations
+        step = decode_step(one, work, replace(H100, calibration=calibrated), 4)
         bytes_ = one.read_bytes(4) + 4 * one.sequence_bytes(work.mean_context)
         assert step.estimate == pytest.approx(
             4 * one.decode_flops(work.mean_context) * 1e-12 + bytes_ * 1e-9 + 28e-3 + 5
         )
-        read = prefill(one, work, replace(H100, calibration=kept), 4096)
+        read = prefill(one, work, replace(H100, calibration=calibrated), 4096)
         assert read.estimate == pytest.approx(
             4096 * one.forward_flops(work.longest) * 1e-12 + activation_bytes(one, work, 4096) / 3e9 + (28e-3 + 5) / 3
         )
-        two = [update(one, work, replace(H100, calibration=kept), 4096, passes).estimate for passes in (1, 2)]
+        two = [update(one, work, replace(H100, calibration=calibrated), 4096, passes).estimate for passes in (1, 2)]
         assert two[1] - two[0] == pytest.approx(28e-3 + 5)
 
     @pytest.mark.parametrize("devices", [0, -1])

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from memorist.cli import app
 from memorist.errors import MemoristError, PlanError
+from memorist.fit.plan.config import shipped
 from memorist.fit.plan.hardware import (
     HERE,
     Calibration,
@@ -110,7 +111,7 @@ class TestCommand:
     def test_warnings_are_shown(self, tmp_path: Path) -> None:
         config = json.loads((Path(__file__).parent.parent / "src/memorist/models/bundled/config.json").read_text())
         (tmp_path / "config.json").write_text(json.dumps(config | {"num_memories": 3}))
-        assert "! field 'num_memories' is not used" in ran(str(tmp_path))
+        assert "! fields that are not used: 'num_memories'" in ran(str(tmp_path))
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -329,6 +330,14 @@ class TestRuns:
         (tmp_path / "plan.json").write_text(json.dumps({"memory": {"planned": 1e9}}))
         found = CliRunner().invoke(app, ["train", "memory-r1-demo", "--out", str(tmp_path)])
         assert "live memory is 2.00 GB, +100% from the plan's 1.00 GB" in found.output
+
+
+def test_the_docs_name_all_that_is_shipped() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "plan.md").read_text(encoding="utf-8")
+    listed = page.partition("Shipped models: ")[2].partition("\n\n")[0].replace("\n", " ")
+    models, _, profiles = listed.removesuffix(".").partition(", and the bundled one. Shipped hardware: ")
+    assert set(models.split(", ")) | {"bundled"} == shipped().keys()
+    assert set(profiles.split(", ")) == shipped_hardware().keys()
 
 
 def test_profiles_are_data_that_anybody_can_add(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from memorist.errors import PlanError
 from memorist.fit.plan.config import Model, open_model, read_config, shipped
+from memorist.fit.plan.fields import FAMILIES
 from memorist.fit.plan.layers import FeedForward, Precision, attention, delta_net, mamba, mamba2
 
 LLAMA = {
@@ -54,6 +55,19 @@ def test_parameters_are_those_that_transformers_builds(name: str) -> None:
     exact = sum(parameter.numel() for parameter in built.parameters())
     assert open_model(name).architecture.parameters == pytest.approx(exact, rel=1e-5)
     assert exact == EXACT.get(name, exact)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"bamba", "deepseek_v2", "nemotron_h"}))
+def test_every_known_family_is_read_as_transformers_builds_it(family: str) -> None:
+    """With the family's default sizes, as transformers writes them; those of the others are not whole."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    config = transformers.AutoConfig.for_model(family)
+    with torch.device("meta"):
+        built = transformers.AutoModelForCausalLM.from_config(config)
+    read = read_config(json.loads(json.dumps(config.to_dict())))
+    exact = sum(parameter.numel() for parameter in built.parameters())
+    assert read.architecture.parameters == pytest.approx(exact, rel=1e-4)
+    assert read.warnings == ()
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -170,8 +184,8 @@ class TestLayers:
 
 class TestWarnings:
     def test_an_unknown_field_is_named(self) -> None:
-        assert warned(LLAMA | {"memory_heads": 3}) == (
-            "field 'memory_heads' is not used; if it changes sizes, this plan does not know"
+        assert warned(LLAMA | {"memory_heads": 3, "eyes": 2}) == (
+            "fields that are not used: 'eyes', 'memory_heads'; if they change sizes, this plan does not know"
         )
 
     def test_a_null_says_nothing(self) -> None:

@@ -90,7 +90,7 @@ def _layer_rules(fields: Fields, family: Family, count: int) -> Iterator[tuple[s
         "pattern": [i for i in range(count) if (i + 1) % every],
         "asked": range(first or 0, count) if asked else (),
     }[family.sliding]
-    if window is not None and fields.number("sliding_window") and asked is not False and sliding:
+    if sliding and asked is not False and window is not None and fields.number("sliding_window"):
         yield "sliding_window", ["sliding" if i in sliding else "full" for i in range(count)]
     else:
         yield DEFAULT, ["full"] * count
@@ -141,7 +141,7 @@ def _attention(fields: Fields, family: Family, hidden: int) -> Mixer:
         heads,
         kv_heads,
         fields.number("head_dim", default=hidden // heads),
-        qkv_bias=bool(biased) or family.qkv_bias,
+        qkv_bias=bool(fields.get("qkv_bias", biased or family.qkv_bias)),
         out_bias=bool(biased if family.out_bias is None else family.out_bias),
         gated=family.gate,
     )

@@ -24,7 +24,8 @@ time_step_limit time_step_min time_step_max time_step_floor mamba_chunk_size chu
 num_logits_to_keep calc_logits_for_entire_prompt rescale_prenorm_residual residual_in_fp32 mamba_hidden_act
 embedding_multiplier residual_multiplier logits_scaling attention_multiplier output_attentions output_hidden_states
 return_dict experts_per_token use_qk_norm qk_norm use_bidirectional_attention chunk_size_feed_forward
-problem_type id2label label2id use_mrope mrope_section
+problem_type id2label label2id use_mrope mrope_section original_max_position_embeddings
+_sliding_window_pattern use_associative_scan use_mambapy
 """.split())  # fmt: skip
 """Fields that change no size: known, and silently passed over."""
 
@@ -50,7 +51,7 @@ class Family:
 
 FAMILIES = {
     **dict.fromkeys(("llama", "olmo", "olmo2", "olmoe", "qwen3", "qwen3_moe", "smollm3", "granite"), Family()),
-    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "bamba", "jamba", "granitemoehybrid", "seed_oss"), Family()),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "bamba", "jamba"), Family()),
     **dict.fromkeys(("mistral", "mixtral", "phi3"), Family(sliding="all")),
     "qwen2": Family(qkv_bias=True, out_bias=False),
     "qwen2_moe": Family(qkv_bias=True, out_bias=False, shared_gate=True),
@@ -110,6 +111,7 @@ class Fields:
 
     def leftover(self) -> None:
         """Warn of every field that nobody asked for and that may matter."""
-        for name in sorted(set(self.data) - self.asked - NOT_SIZES):
-            if self.data[name] is not None:
-                self.warnings.append(f"field {name!r} is not used; if it changes sizes, this plan does not know")
+        unknown = [name for name in sorted(set(self.data) - self.asked - NOT_SIZES) if self.data[name] is not None]
+        if unknown:
+            named = ", ".join(map(repr, unknown))
+            self.warnings.append(f"fields that are not used: {named}; if they change sizes, this plan does not know")

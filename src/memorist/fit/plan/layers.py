@@ -1,6 +1,6 @@
 """The parts of a transformer layer as sizes: what they hold, keep and cost.
 
-Each function makes one kind of mixer from its public definition. Left out, because they are below 1e-5 of any model:
+Each function makes one kind of mixer from its public definition. Left out, because they are below 1e-4 of any model:
 norms inside attention, biases of routers, attention sinks. Kept bytes: Table 1 of arXiv 2505.09343.
 """
 

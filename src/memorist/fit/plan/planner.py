@@ -30,7 +30,8 @@ class Memory:
 
     per_token: what one more token keeps. state: what a sequence keeps whatever its length. sequence: at the longest
     context. sequences: how many fit beside what is resident. methods: training states of one device by method.
-    planned: states and activations of an update and the runtime, live at once.
+    planned: live at once: the runtime, what is resident, and the larger of an update's activations and the rollouts'
+    sequences.
     """
 
     available: float
@@ -148,17 +149,19 @@ def _memory(
     free = usable * devices - resident - workspace * devices
     micro = 0 if serves else _micro_tokens(architecture, workload, hardware, usable - states - workspace)
     activations = _activations(architecture, workload, hardware, micro) if micro else 0.0
+    fit = max(0, math.floor(free / sequence)) if sequence else workload.trajectories
+    kept = min(fit, workload.trajectories) * sequence / devices
     return Memory(
         available=usable * devices,
         weights=weights,
         per_token=architecture.cache_bytes_per_token(precision),
         state=architecture.state_bytes(precision),
         sequence=sequence,
-        sequences=max(0, math.floor(free / sequence)) if sequence else workload.trajectories,
+        sequences=fit,
         states=0.0 if serves else states,
         activations=activations,
         micro_tokens=micro,
-        planned=workspace + (resident / devices if serves else states + activations),
+        planned=workspace + resident / devices + max(activations, kept),
         methods=_methods(architecture, workload, devices),
     )
 
@@ -185,8 +188,9 @@ def _methods(architecture: Architecture, workload: Workload, devices: int) -> di
     rank = workload.lora_rank or 16
     ways = {
         "full": replace(workload, lora_rank=0, shard=0),
-        f"LoRA {rank}": replace(workload, lora_rank=rank, weights="bf16", shard=0),
-        f"LoRA {rank}, 4-bit base": replace(workload, lora_rank=rank, weights="4bit", shard=0),
+        # The frozen base is its own reference.
+        f"LoRA {rank}": replace(workload, lora_rank=rank, weights="bf16", shard=0, copies=0),
+        f"LoRA {rank}, 4-bit base": replace(workload, lora_rank=rank, weights="4bit", shard=0, copies=0),
     }
     if devices > 1:
         ways |= {f"full, ZeRO-{stage}": replace(workload, lora_rank=0, shard=stage) for stage in (1, 2, 3)}
