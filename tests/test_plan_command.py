@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ class TestCommand:
         for column in ("as given", "dense (MHA)", "MLA", "hybrid", "pruned"):
             assert column in out
         assert "Quality is not part of this" in out
+        assert re.search(r"keeps less from .*│ 40 tokens", out)  # 26 · 163,840 bytes of state for 106,496 a token
         found = json.loads(ran("mixtral-8x7b", "--serve", "--compare", "--kept-experts", "0.25", "--json"))
         kept = {name: plan["parameters"] for name, plan in found["compared"].items()}
         assert kept["pruned"] < kept["as given"] / 3

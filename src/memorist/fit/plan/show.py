@@ -10,6 +10,7 @@ from typing import Any
 from memorist.errors import PlanError
 from memorist.fit.plan.config import Model
 from memorist.fit.plan.planner import Plan
+from memorist.fit.plan.whatif import break_even
 
 _POINTS = 40
 
@@ -110,6 +111,12 @@ def show_side_by_side(plans: Mapping[str, Plan], console: Any) -> None:
     from rich.table import Table
 
     table = Table("", *plans)
+    given = next(iter(plans.values())).architecture
+
+    def tokens(plan: Plan) -> str:
+        found = break_even(given, plan.architecture)
+        return "–" if found is None else f"{found:.0f} tokens"
+
     rows: dict[str, Callable[[Plan], str]] = {
         "parameters": lambda p: _big(p.parameters),
         "active": lambda p: _big(p.active_parameters),
@@ -117,6 +124,7 @@ def show_side_by_side(plans: Mapping[str, Plan], console: Any) -> None:
         "kept per token": lambda p: _bytes(p.memory.per_token),
         "kept per sequence": lambda p: _bytes(p.memory.state),
         "one sequence": lambda p: _bytes(p.memory.sequence),
+        "keeps less from": tokens,
         "sequences that fit": lambda p: str(p.memory.sequences),
         "decode rate, bound": lambda p: _rate(p.speed.batch / p.speed.decode.bound),
         "rollout, bound": lambda p: _seconds(p.speed.rollout.bound),
@@ -124,6 +132,8 @@ def show_side_by_side(plans: Mapping[str, Plan], console: Any) -> None:
         "wall": lambda p: p.speed.decode.wall,
         "fits": lambda p: "yes" if p.fits else "no",
     }
+    if next(iter(plans.values())).workload.purpose == "serve":
+        del rows["update, bound"]
     for name, cell in rows.items():
         table.add_row(name, *(cell(plan) for plan in plans.values()))
     console.print(table)

@@ -94,13 +94,11 @@ def _hybrid(architecture: Architecture) -> Iterator[Layer]:
         yield replace(layer, mixer=mixer)
 
 
-def break_even(attention: Architecture, hybrid: Architecture) -> float:
-    """Tokens from which on the hybrid keeps less: its state over what it saves per token.
+def break_even(given: Architecture, form: Architecture) -> float | None:
+    """Tokens from which on a form keeps less than the model as given: state over what is saved per token.
 
-    Raises:
-        PlanError: the hybrid saves nothing per token.
+    None where it has no more state, or saves nothing per token.
     """
-    saved = attention.cache_bytes_per_token() - hybrid.cache_bytes_per_token()
-    if saved <= 0:
-        raise PlanError(f"{hybrid.name} keeps no less per token than {attention.name}: there is no break-even")
-    return hybrid.state_bytes() / saved
+    saved = given.cache_bytes_per_token() - form.cache_bytes_per_token()
+    state = form.state_bytes() - given.state_bytes()
+    return state / saved if saved > 0 and state > 0 else None
