@@ -103,8 +103,10 @@ def lines_of(folder: Path) -> int:
 
 
 def numbers(folder: Path) -> list[dict[str, object]]:
+    from memorist.training.trainer import MEASURED
+
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "left")} for line in lines]
+    return [{k: v for k, v in json.loads(line).items() if k not in MEASURED} for line in lines]
 
 
 @pytest.mark.promise

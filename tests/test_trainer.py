@@ -34,7 +34,7 @@ from memorist.tasks.locomo import Question  # noqa: E402
 from memorist.training import checkpoint  # noqa: E402
 from memorist.training.objective import imitation_loss  # noqa: E402
 from memorist.training.rollout import Seat, play  # noqa: E402
-from memorist.training.trainer import Trainer, _Window, read_metrics  # noqa: E402
+from memorist.training.trainer import MEASURED, Trainer, _Window, read_metrics  # noqa: E402
 
 # A choice between two arms: one token, of which "right" is rewarded.
 ARMS = ("right", "wrong")
@@ -137,9 +137,7 @@ def same(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """All but the times, which no two runs share."""
-    return [
-        {k: v for k, v in m.items() if k not in ("seconds", "left")} for m in read_metrics(folder / "metrics.jsonl")
-    ]
+    return [{k: v for k, v in m.items() if k not in MEASURED} for m in read_metrics(folder / "metrics.jsonl")]
 
 
 class Killed(BaseException):
@@ -402,8 +400,9 @@ class TestSteps:
             (1, i, 3) for i in (1, 2, 3)
         ] + [(2, 1, 1)]
         for m in seen:
-            assert {"reward", "length", "groups", "flat_groups", "tokens", "seconds", "left", "decisions"} <= m.keys()
+            assert {"reward", "length", "groups", "flat_groups", "tokens", "decisions", *MEASURED} <= m.keys()
             assert m["groups"] == 2 and m["decisions"] == 8 and m["left"] >= 0
+            assert 0 < m["update_seconds"] < m["seconds"] and m["peak_memory_bytes"] > 2**20
             if m["kind"] == "rl" and m["flat_groups"] < 2:
                 assert m["ratio_error_1"] < 1e-5 and m["clip_fraction_1"] == 0.0 and m["grad_norm"] > 0
         assert any("kl_2" in m for m in seen[4:7]) and "nll_1" in seen[7] and not any("kl_1" in m for m in seen[:4])

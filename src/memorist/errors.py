@@ -3,6 +3,7 @@
     MemoristError
     ├── DataError (ValueError)        a dataset is malformed: file, record, field
     ├── RecipeError (ValueError)      a recipe has an unknown key or an impossible value
+    ├── PlanError (ValueError)        a model's config, a hardware profile or a workload cannot be planned with
     ├── ScopeError (ValueError)       a scope is missing or of the wrong type
     ├── BankError (RuntimeError)      a bank cannot do what was asked (read-only, newer version, closed)
     ├── PolicyError (RuntimeError)    a model cannot play the role it was given
@@ -36,6 +37,10 @@ class DataError(MemoristError, ValueError):
 
 class RecipeError(MemoristError, ValueError):
     """A recipe asks for something that does not exist or cannot work."""
+
+
+class PlanError(MemoristError, ValueError):
+    """A model's configuration, a hardware profile or a workload is not one that can be planned with."""
 
 
 class ScopeError(MemoristError, ValueError):

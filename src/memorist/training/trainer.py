@@ -26,6 +26,7 @@ from memorist.memory.record import Code
 from memorist.models.causal import CausalPolicy
 from memorist.models.registry import open_policy
 from memorist.models.rows import Unit, pack
+from memorist.models.usage import peak_memory_bytes
 from memorist.recipe import Recipe, Stage, to_plain
 from memorist.training import checkpoint
 from memorist.training.credit import REDUCTIONS, RULES, credit
@@ -33,6 +34,8 @@ from memorist.training.objective import Clip, imitation_loss, policy_loss
 from memorist.training.rollout import BuildAgent, Group, Seat, derive, play
 
 Progress = Callable[[Mapping[str, Any]], None]
+MEASURED = ("seconds", "left", "update_seconds", "peak_memory_bytes")
+"""Metrics that are measured, so that they differ between repeats of a run; all others are equal."""
 
 
 @dataclass
@@ -139,10 +142,12 @@ class Trainer:
                 stage.role: Seat(sampler, Distribution(temperature=stage.temperature, top_k=stage.top_k)),
             }
             groups = self.groups(number, stage, step, seats)
+            played = time.monotonic()
             facts = self._update(stage, step, policy, start_policy, optimizer, groups)
             metrics = {"stage": number, "kind": stage.kind, "role": stage.role, "step": step + 1, "steps": stage.steps}
             metrics |= describe(groups, stage.role) | facts
-            metrics["seconds"] = time.monotonic() - clock
+            metrics["seconds"], metrics["update_seconds"] = time.monotonic() - clock, time.monotonic() - played
+            metrics["peak_memory_bytes"] = peak_memory_bytes()
             metrics["left"] = (time.monotonic() - began) / (step + 1 - first) * (stage.steps - step - 1)
             with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as log:
                 log.write(json.dumps(metrics) + "\n")
