@@ -302,7 +302,8 @@ class TestWorkload:
     def test_checkpointing_keeps_no_more(self, one: Architecture, work: Workload, tokens: int) -> None:
         kept = activation_bytes(one, replace(work, checkpointing=True, scores=False), tokens)
         whole = activation_bytes(one, replace(work, checkpointing=False, scores=False), tokens)
-        assert kept <= whole + 2 * 2 * 64 * len(one.layers) * tokens
+        bound = whole + 2 * 2 * 64 * len(one.layers) * tokens
+        assert kept <= bound * (1 + 1e-9)
         assert activation_bytes(one, work, 2 * tokens) == pytest.approx(2 * activation_bytes(one, work, tokens))
 
     def test_logits_of_the_spec(self) -> None:

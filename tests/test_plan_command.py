@@ -247,7 +247,7 @@ class TestRuns:
             workload_of(Recipe(), scores=True)
 
     def test_a_recipe_names_its_model_and_may_be_given_another(self) -> None:
-        assert ran("--recipe", "memory-r1").startswith("bundled: 984 k parameters")
+        assert ran("--recipe", "memory-r1").startswith("bundled: 1.12 M parameters")
         assert ran("qwen2.5-1.5b", "--recipe", "memory-r1").startswith("qwen2.5-1.5b")
 
     def test_a_plan_is_kept_before_a_run_and_not_after_its_first_step(self, tmp_path: Path) -> None:
