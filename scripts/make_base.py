@@ -4,11 +4,11 @@ The Manager role imitates `SimilarityManager`, the Answer Agent a most-similar-m
 the question asks when; "none" where nothing is similar). Both err at random at the rate ERROR, so that every way of
 acting has some probability. The dialogues are of the base split: most in grammar "a", others in dialects of random words,
 so that the base copies what it has never seen. Nothing of the train, validation or test splits or of grammar "b" is seen.
-Lists grow from one memory a speaker to five, and at first replies write out the facts and memories that they are about:
-copying is learnt by that. Lists are in the agent's own order, nearest first: with lists in random order the same model
+Lists grow from one memory a speaker to five, and until near the end some replies write out the facts and memories that
+they are about: copying is learnt by that. Lists are in the agent's own order, nearest first: with lists in random order the same model
 learnt neither to point nor to copy in 2,600 steps.
 
-Run: python scripts/make_base.py (about half an hour on 2 cores)
+Run: python scripts/make_base.py (20 to 40 minutes on 2 cores)
 """
 
 from __future__ import annotations

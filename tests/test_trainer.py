@@ -84,7 +84,7 @@ RECIPE = Recipe(
             RL,
             cut="turns",
             leads=2,
-            replay=0.5,
+            again=0.5,
             dialogues=2,
             steps=3,
             updates=2,

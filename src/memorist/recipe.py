@@ -70,7 +70,7 @@ class Stage:
     role: who learns; all others are frozen and greedy. cut: "whole", "turns" or "questions".
     steps: updates of the weights' outer loop. tasks, siblings: group count and size per step. dialogues: how many
     are acted out to cut small tasks from; leads: the steps that one acting out serves. questions: asked after a turn at
-    most. replay: share of a step's small tasks that are played again, those of the same acting out where the best
+    most. again: share of a step's small tasks that are played again, those of the same acting out where the best
     sibling was furthest above the mean. temperature, top_k: what the learning role draws its actions from (top_k 0: all
     tokens); a high temperature over few tokens explores without breaking the form. updates: passes over a step's rows.
     rule, reduction: see `training.credit`. clip_low, clip_high, dual: ratio bounds. beta: weight of the KL to the
@@ -85,7 +85,7 @@ class Stage:
     siblings: int = 8
     dialogues: int = 6
     leads: int = 4
-    replay: float = 0.0
+    again: float = 0.0
     questions: int = 3
     lr: float = 5e-4
     warmup: int = 3
@@ -188,8 +188,8 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
             )
         if stage.top_k < 0:
             raise RecipeError(f"{place}.top_k is {stage.top_k}; expected 0 (all tokens) or more")
-        if not 0 <= stage.replay < 1:
-            raise RecipeError(f"{place}.replay is {stage.replay:g}; expected a share of 0 or more and below 1")
+        if not 0 <= stage.again < 1:
+            raise RecipeError(f"{place}.again is {stage.again:g}; expected a share of 0 or more and below 1")
         for name in ("lr", "temperature", "grad_norm"):
             if getattr(stage, name) <= 0:
                 raise RecipeError(f"{place}.{name} is {getattr(stage, name):g}; expected more than 0")

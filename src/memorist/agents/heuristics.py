@@ -44,7 +44,7 @@ class SimilarityManager:
     Args:
         same: at or above it the fact is taken as known.
         related: at or above it the nearest memory is overwritten.
-        error: share of decisions that take another kind at random (the base imitates this with 0.2; 0 as baseline).
+        error: share of decisions that take another kind at random (the base imitates this with 0.25; 0 as baseline).
     """
 
     def __init__(

@@ -164,7 +164,7 @@ class Trainer:
         place = step % stage.leads
         if place == 0 or self._window.start != (number, step - place):
             self._window = _Window((number, step - place), self._cut(number, stage, step - place, seats))
-        chosen = self._window.choose(stage.tasks, int(stage.replay * stage.tasks), seed)
+        chosen = self._window.choose(stage.tasks, int(stage.again * stage.tasks), seed)
         groups = play(self.build, chosen, seats, siblings=stage.siblings, seed=seed)
         self._window.note(groups)
         return groups
