@@ -1,7 +1,7 @@
 """Make the bundled base from scratch, in one seeded run: a tiny Llama that imitates two named heuristics.
 
-The Manager role imitates `SimilarityManager`, the Answer Agent a most-similar-memory reader (its value; its date where
-the question asks when; "none" where nothing is similar). Both err at random at the rate ERROR, so that every way of
+The Manager role imitates `SimilarityManager`, the Answer Agent a reader of the most similar memory about the one who is
+asked about (its value; its date where the question asks when; "none" where there is none). Both err at random at the rate ERROR, so that every way of
 acting has some probability. The dialogues are of the base split: most in grammar "a", others in dialects of random words,
 so that the base copies what it has never seen. Nothing of the train, validation or test splits or of grammar "b" is seen.
 Lists grow from one memory a speaker to five, and until near the end some replies write out the facts and memories that
@@ -36,16 +36,17 @@ from memorist.memory.scratch import ScratchBank
 from memorist.models.causal import CausalPolicy
 from memorist.models.rows import Unit, pack
 from memorist.tasks.locomo import load_json
-from memorist.tasks.phrasing import ATTRIBUTES, DETAILED, ENDINGS, GRAMMARS, ONSETS, VOWELS, Frame, Grammar
+from memorist.tasks.phrasing import ATTRIBUTES, DETAILED, ENDINGS, GRAMMARS, ONSETS, RELATIVES, VOWELS, Frame, Grammar
 from memorist.tasks.world import Vocabulary, _Writer
 
 ERROR = 0.25
 MOST = 5
+_RELATIVE = re.compile(rf"'s ({'|'.join(RELATIVES)})\b")
 VOCABULARY = 2048
 DIALECTS = 0.4
-NOT_SIMILAR = 0.42
-UNKNOWN = 0.4  # share of questions whose similar memories are taken away
-UNDATED = 0.5  # share of questions other than "when" that are left out: dates are copied later than values
+NOT_SIMILAR = 0.4  # as the prompts show it: "~4" is similar, "~3" is not
+UNKNOWN = 0.25  # share of questions whose answers are taken away
+PLAIN = 0.5  # share of plain questions that are left out: neither "when" nor about another than the nearest memory
 PIECES = ['[{"event":"ADD"}]', '[{"event":"ADD","text":"', '","text":"', '[{"event":"NONE"}]', '[{"event":"UPDATE","id":"', '[{"event":"DELETE","id":"', '"}]',
           '{"memories":["', '{"memories":[],"answer":"', '"],"answer":"', '"],"said":"', '","answer":"', '","', '"}',
           "Memories:\n", "New:\n", "Question:\n", "Operations:\n", "Answer:\n"]  # fmt: skip
@@ -149,14 +150,15 @@ def examples(index: int, setting: Setting, *, split: str = "base", grammar: str 
         _turn(message, bank, manager, rng, setting, pairs)
     scopes = [Scope(name) for name in data.conversation.speakers]
     for question in data.questions:
-        if question.category != 2 and rng.random() < UNDATED:
-            continue
         few = rng.randint((setting.most + 1) // 2, setting.most)
-        # As many memories as otherwise where the similar ones are taken away: a shorter list would give it away.
-        below = NOT_SIMILAR if rng.random() < setting.unknown else 2.0
+        # As many memories as otherwise where the answers are taken away: a shorter list would give it away.
+        unknown = rng.random() < setting.unknown
         found = [bank.search(question.text, scope, k=50) for scope in scopes]
-        hits = [hit for theirs in found for hit in [h for h in theirs if h.score < below][:few]]
+        hits = [h for theirs in found for h in [h for h in theirs if not (unknown and _answers(h, question))][:few]]
         hits.sort(key=lambda h: -h.score)
+        # Dates are copied later than values, and the nearest memory is named sooner than another.
+        if question.category != 2 and (not hits or _answers(hits[0], question)) and rng.random() < PLAIN:
+            continue
         if rng.random() < setting.shuffled:
             rng.shuffle(hits)
         if hits:
@@ -195,11 +197,24 @@ def _value(text: str, values: list[str]) -> str:
     return next((v for v in values if re.search(rf"\b{re.escape(v)}\b", text)), "none")
 
 
+def _relative(text: str) -> str:
+    """The relative of whom a text speaks; "" if it speaks of the person."""
+    found = _RELATIVE.search(text)
+    return found[1] if found else ""
+
+
+def _answers(hit: Any, question: Any) -> bool:
+    """Whether a memory is similar to the question and about the one whom it asks about."""
+    same = hit.record.scope.user in question.text and _relative(hit.record.text) == _relative(question.text)
+    return same and hit.score >= NOT_SIMILAR
+
+
 def _read(hits: list[Any], question: Any, values: list[str], rng: random.Random, setting: Setting) -> str:
-    """What the most similar memory says, "none" if nothing is similar; with errors that open other ways of answering."""
-    best = max(range(len(hits)), key=lambda i: hits[i].score)
-    picked = best
-    way = "none" if hits[best].score < NOT_SIMILAR else "date" if question.category == 2 else "value"
+    """What the most similar memory about the one who is asked about says, "none" if there is none; with errors that open
+    other ways of answering."""
+    fitting = [i for i, hit in enumerate(hits) if _answers(hit, question)]
+    best = picked = max(fitting or range(len(hits)), key=lambda i: hits[i].score)
+    way = "none" if not fitting else "date" if question.category == 2 else "value"
     if rng.random() < setting.error:
         way = rng.choices(["other", "both", "none", "date", "likely"], [5, 6, 4, 3, 3])[0]
         near = sorted(range(len(hits)), key=lambda i: -hits[i].score)[:4]

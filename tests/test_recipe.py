@@ -90,6 +90,7 @@ def test_a_wrong_type_is_named_with_its_place(data: Any, place: str) -> None:
         ({"stages": [{"temperature": 0}]}, "temperature is 0"),
         ({"stages": [{"top_k": -1}]}, "top_k is -1; expected 0 (all tokens) or more"),
         ({"stages": [{"again": 1}]}, "again is 1; expected a share"),
+        ({"stages": [{"cooldown": 1.5}]}, "cooldown is 1.5; expected a share"),
         ({"stages": [{"again": -0.5}]}, "again is -0.5; expected a share"),
         ({"stages": [{"leads": 3}]}, "checkpoint_every is 20, not a multiple of recipe: stages[0].leads (3)"),
         *(

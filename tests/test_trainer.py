@@ -34,7 +34,7 @@ from memorist.tasks.locomo import Question  # noqa: E402
 from memorist.training import checkpoint  # noqa: E402
 from memorist.training.objective import imitation_loss  # noqa: E402
 from memorist.training.rollout import Seat, play  # noqa: E402
-from memorist.training.trainer import MEASURED, Trainer, _Window, read_metrics  # noqa: E402
+from memorist.training.trainer import MEASURED, Trainer, _Window, learning_rate, read_metrics  # noqa: E402
 
 # A choice between two arms: one token, of which "right" is rewarded.
 ARMS = ("right", "wrong")
@@ -377,6 +377,11 @@ class TestPlayingAgain:
 
 
 class TestSteps:
+    def test_the_rate_rises_stays_and_falls_to_nothing_after_the_last_step(self) -> None:
+        stage = replace(RL, steps=10, lr=1.0, warmup=2, cooldown=0.4)
+        assert [learning_rate(stage, step) for step in range(11)] == [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0.0]
+        assert learning_rate(replace(stage, cooldown=0.0), 9) == 1.0
+
     def test_a_step_is_a_function_of_recipe_stage_and_number(self, base: CausalPolicy, tmp_path: Path) -> None:
         run = trainer(base, tmp_path)
         from memorist.decision import Distribution

@@ -72,7 +72,8 @@ class Stage:
     are acted out to cut small tasks from; leads: the steps that one acting out serves. questions: asked after a turn at
     most. again: share of a step's small tasks that are played again, those of the same acting out where the best
     sibling was furthest above the mean. temperature, top_k: what the learning role draws its actions from (top_k 0: all
-    tokens); a high temperature over few tokens explores without breaking the form. updates: passes over a step's rows.
+    tokens); a high temperature over few tokens explores without breaking the form. lr rises over `warmup` steps and falls to
+    0 over the last `cooldown` share of all. updates: passes over a step's rows.
     rule, reduction: see `training.credit`. clip_low, clip_high, dual: ratio bounds. beta: weight of the KL to the
     stage's start. success: reward from which "rejection" imitates a run.
     """
@@ -89,6 +90,7 @@ class Stage:
     questions: int = 3
     lr: float = 5e-4
     warmup: int = 3
+    cooldown: float = 0.0
     temperature: float = 1.0
     top_k: int = 0
     updates: int = 1
@@ -190,6 +192,8 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
             raise RecipeError(f"{place}.top_k is {stage.top_k}; expected 0 (all tokens) or more")
         if not 0 <= stage.again < 1:
             raise RecipeError(f"{place}.again is {stage.again:g}; expected a share of 0 or more and below 1")
+        if not 0 <= stage.cooldown <= 1:
+            raise RecipeError(f"{place}.cooldown is {stage.cooldown:g}; expected a share of 0 to 1")
         for name in ("lr", "temperature", "grad_norm"):
             if getattr(stage, name) <= 0:
                 raise RecipeError(f"{place}.{name} is {getattr(stage, name):g}; expected more than 0")

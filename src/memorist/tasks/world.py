@@ -86,6 +86,10 @@ class Vocabulary:
 
     def _any_word(self) -> str:
         """Any word, not just of certain syllables: a base that copies what it has never seen."""
+        if self._rng.random() < 0.4:
+            # The head of one word and the tail of another: letters as they follow each other in real words.
+            head, tail = (self._rng.choice(_BLENDED) for _ in range(2))
+            return (head[: self._rng.randint(2, len(head) - 1)] + tail[self._rng.randint(1, len(tail) - 2) :]).lower()
         parts = self._rng.choice((1, 2, 2, 3))
         word = "".join(self._rng.choice(ONSETS) + self._rng.choice(VOWELS) for _ in range(parts))
         return (word if self._rng.random() < 0.8 else word[1:]) + self._rng.choice(ENDINGS)
@@ -98,6 +102,7 @@ class Vocabulary:
 
 # Listed words belong to the split that lists them.
 _LISTED = frozenset(word.lower() for word in (*PEOPLE, *(w for words in WORDS.values() for w in words)))
+_BLENDED = tuple(w for words in WORDS.values() for i, w in enumerate(words) if i % len(SPLITS) == 0 and len(w) > 3)
 _SYLLABIC = re.compile(f"(?:{'|'.join(SYLLABLES)}){{2,3}}(?:{'|'.join(ENDINGS)})")
 
 

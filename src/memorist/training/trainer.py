@@ -195,7 +195,7 @@ class Trainer:
         self, stage: Stage, step: int, policy: CausalPolicy, start: CausalPolicy, optimizer: Any, groups: list[Group]
     ) -> dict[str, float]:
         for group in optimizer.param_groups:
-            group["lr"] = stage.lr * min(1.0, (step + 1) / max(1, stage.warmup))
+            group["lr"] = learning_rate(stage, step)
         facts: dict[str, float] = {}
         if stage.kind == "sft":
             units = taught(groups, stage.role, policy)
@@ -258,6 +258,13 @@ def _weights(model: Any) -> dict[str, torch.Tensor]:
             seen.add(value.data_ptr())
             weights[name] = value
     return weights
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """The rate of step 0, 1, …: a rise, a plateau, and a line that reaches 0 after the last step."""
+    rise = (step + 1) / max(1, stage.warmup)
+    fall = (stage.steps - step) / max(1.0, stage.cooldown * stage.steps)
+    return stage.lr * min(1.0, rise, fall)
 
 
 def successes(groups: Sequence[Group], stage: Stage, tokens: int, seed: int) -> list[Unit]:
