@@ -71,9 +71,9 @@ class Stage:
     steps: updates of the weights' outer loop. tasks, siblings: group count and size per step. dialogues: how many
     are acted out to cut small tasks from; leads: the steps that one acting out serves. questions: asked after a turn at
     most. again: share of a step's small tasks that are played again, those of the same acting out where the best
-    sibling was furthest above the mean. temperature, top_k: what the learning role draws its actions from (top_k 0: all
-    tokens); a high temperature over few tokens explores without breaking the form. lr rises over `warmup` steps and falls to
-    0 over the last `cooldown` share of all. updates: passes over a step's rows.
+    sibling was furthest above the mean. lr: learning rate, which rises over `warmup` steps and falls to 0 over the last
+    `cooldown` share of all. temperature, top_k: what the learning role draws its actions from (top_k 0: all tokens); a
+    high temperature over few tokens explores without breaking the form. updates: passes over a step's rows.
     rule, reduction: see `training.credit`. clip_low, clip_high, dual: ratio bounds. beta: weight of the KL to the
     stage's start. success: reward from which "rejection" imitates a run.
     """
