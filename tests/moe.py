@@ -42,7 +42,7 @@ def make_moe(kind: str, **changes: Any) -> Any:
     quiet_libraries()
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **(COMMON | KINDS[kind] | changes))
-    model = AutoModelForCausalLM.from_config(config).eval()
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     with torch.no_grad():
         for name, buffer in (*model.named_buffers(), *model.named_parameters()):
             if "bias" in name:
