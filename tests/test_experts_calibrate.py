@@ -131,7 +131,7 @@ class TestCalibration:
         save_moe(tmp_path, "olmoe")
         config = json.loads((tmp_path / "config.json").read_text())
         (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "fp8"}}))
-        with pytest.raises(ExpertsError, match="quantised; .* dequantised copy"):
+        with pytest.raises(ExpertsError, match=r"quantised; .* dequantised copy"):
             calibrate(open_checkpoint(tmp_path), SAMPLES, "t")
 
 

@@ -189,7 +189,6 @@ def _of_routers(leading: Sequence[tuple[Ids, Array]], experts: int) -> tuple[flo
     return threshold, {"peu": np.stack(peu), "tcess": np.stack([routed_sums(*one, experts) for one in leading])}
 
 
-@torch.no_grad()
 def _pass(
     checkpoint: Checkpoint,
     samples: Sequence[Sequence[int]],
@@ -202,7 +201,7 @@ def _pass(
     """Take all samples through the layers, and hand each of the first `depth` with experts to `collect`."""
     _check_samples(checkpoint, samples)
     last = checkpoint.moe_layers[depth - 1]
-    with Reader() as reader:
+    with Reader() as reader, torch.no_grad():
         model = skeleton(checkpoint, checkpoint.experts)
         base = model.model
         layers = list(base.layers)

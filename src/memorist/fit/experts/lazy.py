@@ -131,13 +131,10 @@ class LazyModel:
             rows = full[slots]
             put(router_of(layer), name, rows.float() if name == "e_score_correction_bias" else rows)
 
-    @torch.no_grad()
     def _watch(self, row: int, hidden: torch.Tensor) -> None:
         full, rows = self._routers[row], torch.as_tensor(self._slots[row])
-        flat = hidden.reshape(-1, hidden.shape[-1]).float()
-        logits = torch.nn.functional.linear(
-            flat, full["weight"].float(), full["bias"].float() if "bias" in full else None
-        )
+        with torch.no_grad():
+            logits = hidden.reshape(-1, hidden.shape[-1]).float() @ full["weight"].float().T + full.get("bias", 0)
         mass = logits.sigmoid() if "e_score_correction_bias" in full else logits.softmax(dim=-1)
         total = float(mass.sum())
         self._mass[row] += (total - float(mass[:, rows].sum()), total)
