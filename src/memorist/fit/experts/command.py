@@ -211,9 +211,11 @@ def show_memory(rows: Sequence[dict[str, Any]], console: Any) -> None:
     """Print the memory table."""
     from rich.table import Table
 
-    shown = Table("model", "stored as", "all weights", *(f"{size / 1e9:g} GB" for size in rows[0]["budgets"]))
+    shown = Table()
+    for name in ("model", "stored", "all, GB", *(f"{size / 1e9:g} GB" for size in rows[0]["budgets"])):
+        shown.add_column(name, no_wrap=True)
     for row in rows:
         kept = (str(kept) if kept is not None else "–" for kept in row["kept"])
-        shown.add_row(f"{row['name']} ({row['experts']})", row["storage"], f"{row['full'] / 1e9:.1f} GB", *kept)
+        shown.add_row(f"{row['name']} ({row['experts']})", row["storage"], f"{row['full'] / 1e9:.1f}", *kept)
     console.print(shown)
     console.print("Experts of each layer that fit, beside the caches of 8 sequences of 2048 tokens.", highlight=False)

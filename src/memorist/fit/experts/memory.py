@@ -11,7 +11,7 @@ from memorist.fit.plan.architecture import STORAGES, Architecture
 from memorist.fit.plan.config import open_model
 from memorist.fit.plan.whatif import pruned
 
-BUDGETS = (16e9, 24e9, 48e9, 80e9, 160e9, 320e9, 640e9)
+BUDGETS = (12e9, 24e9, 48e9, 80e9, 160e9, 320e9, 640e9)
 """Bytes, as accelerators and small groups of them have."""
 SHOWN = {
     "DeepSeek-R1": "deepseek-v3",

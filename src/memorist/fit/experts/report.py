@@ -23,7 +23,8 @@ from memorist.fit.experts.statistics import RANDOM, Statistics, mixed
 _STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 0 auto; padding: 1.5rem 1rem 4rem;
 color: #1f2328; background: #fdfdfc; } table { border-collapse: collapse; font-size: .93rem; display: block;
 overflow-x: auto; } td, th { border-bottom: 1px solid #d5d9de; padding: .4rem .8rem; text-align: left; }
-.n { text-align: right; font-variant-numeric: tabular-nums; } figure { margin: 1rem 0; } figure svg { width: 100%; height: auto; }
+.n { text-align: right; font-variant-numeric: tabular-nums; } figure { margin: 1rem 0; }
+figure svg { width: 100%; height: auto; }
 figcaption { font-weight: 600; } small { color: #667079; }"""
 _CURVES = ("easyep", "peu", "tcess", "gate", "frequency", RANDOM)
 
