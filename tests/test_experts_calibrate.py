@@ -12,13 +12,16 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
 
+from memorist.decision import Action, Decision, Observation  # noqa: E402
 from memorist.errors import DataError, ExpertsError  # noqa: E402
 from memorist.fit.experts.calibrate import calibrate, signature  # noqa: E402
 from memorist.fit.experts.checkpoint import open_checkpoint  # noqa: E402
-from memorist.fit.experts.data import read_samples  # noqa: E402
+from memorist.fit.experts.data import read_samples, samples_of, write_samples  # noqa: E402
 from memorist.fit.experts.lazy import LazyModel  # noqa: E402
+from memorist.fit.experts.quality import divergences  # noqa: E402
 from memorist.fit.experts.retrieve import permutations, recognise, similarity  # noqa: E402
 from memorist.fit.experts.scores import adaptive_threshold, leaders, routed_sums, turned  # noqa: E402
 from memorist.fit.experts.simulate import decoder_layers, masked, router_of  # noqa: E402
@@ -51,7 +54,8 @@ def slowly(model: Any) -> list[dict[str, Any]]:
             s = turned(seen["h"].double().numpy(), out.double().numpy())
             for token in range(len(ids)):
                 for weight, expert in zip(weights[token], ids[token], strict=True):
-                    alone = module.forward(args[0][token : token + 1], expert.reshape(1, 1), torch.ones(1, 1))
+                    one = torch.ones(1, 1, dtype=out.dtype)
+                    alone = module.forward(args[0][token : token + 1], expert.reshape(1, 1), one)
                     kept["easyep"][expert] += float(weight) * float(alone.norm()) * s[token]
                     kept["frequency"][expert] += 1
                     kept["gate"][expert] += float(weight)
@@ -144,6 +148,22 @@ class TestData:
         text = '{"input_ids": [1, 2, 3]}\n\n{"input_ids": [4]}\n{"input_ids": [5]}\n'
         assert self.read(text, tmp_path / "d.jsonl", most_tokens=2, limit=2) == [[1, 2], [4]]
 
+    def test_an_agents_own_decisions_are_data_by_role(self, tmp_path: Path) -> None:
+        seen, text_only = Observation("?"), Decision("manager", "endpoint", Observation("?"), Action("NOOP"))
+        decisions = [
+            Decision("manager", "tiny", seen, Action("a", prompt=(1, 2), tokens=(3,))),
+            Decision("answerer", "tiny", seen, Action("b", prompt=(4,), tokens=(5, 6))),
+            text_only,
+        ]
+        found = samples_of(decisions, "manager")
+        assert found == [[1, 2, 3]]
+        write_samples(tmp_path / "manager.jsonl", found)
+        assert read_samples(tmp_path / "manager.jsonl", tmp_path) == found
+        with pytest.raises(ExpertsError, match="roles that have them: answerer, manager"):
+            samples_of(decisions, "retriever")
+        with pytest.raises(ExpertsError, match="roles that have them: none"):
+            samples_of([text_only], "manager")
+
     def test_text_and_pairs_are_tokenised(self, tmp_path: Path) -> None:
         from memorist.models.registry import bundled_folder
 
@@ -222,6 +242,24 @@ class TestLazy:
             logits(all_of_them.model)
             assert all_of_them.absent_mass == pytest.approx([0, 0], abs=1e-6)
 
+    @pytest.mark.parametrize("kind", ["deepseek_v3", "gpt_oss", "mixtral"])
+    def test_16_bits_with_a_router_in_32_are_run_and_loaded(self, kind: str, tmp_path: Path) -> None:
+        save_moe(tmp_path, kind)
+        file, config = tmp_path / "model.safetensors", json.loads((tmp_path / "config.json").read_text())
+        tensors = {
+            name: tensor if ".gate." in name or ".router." in name else tensor.to(torch.bfloat16)
+            for name, tensor in load_file(file).items()
+        }
+        save_file(tensors, file, metadata={"format": "pt"})
+        (tmp_path / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+        full = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+        with LazyModel(tmp_path, some_experts(2)) as lazy, masked(full, some_experts(2)):
+            assert float((logits(lazy.model) - logits(full)).abs().max()) <= 1e-5
+        found = calibrate(open_checkpoint(tmp_path), SAMPLES, "t")
+        wanted = slowly(full)
+        for layer, plain in enumerate(wanted):
+            assert found.sums["gate"].sum(axis=0)[layer] == pytest.approx(plain["gate"], rel=1e-4, abs=1e-6)
+
     def test_tied_heads_are_tied(self, tmp_path: Path) -> None:
         full = save_moe(tmp_path, "olmoe", tie_word_embeddings=True)
         with LazyModel(tmp_path, some_experts(2)) as lazy, masked(full, some_experts(2)):
@@ -230,6 +268,29 @@ class TestLazy:
     def test_another_number_of_experts_is_refused(self, qwen: Path) -> None:
         with LazyModel(qwen, some_experts(2)) as lazy, pytest.raises(ExpertsError, match="3 experts for 4 slots"):
             lazy.switch(some_experts(2, keep=3))
+
+
+class TestQuality:
+    def test_divergence_is_that_of_the_two_distributions(self, qwen: Path) -> None:
+        full = AutoModelForCausalLM.from_pretrained(qwen)
+        choices = {"half": some_experts(2), "all": np.tile(np.arange(8), (2, 1))}
+        found = divergences(full, SAMPLES, choices)
+        total = 0.0
+        for sample in SAMPLES:
+            given = torch.tensor([sample])
+            with torch.no_grad(), masked(full, choices["half"]):
+                less = torch.log_softmax(full(given).logits, -1)
+            with torch.no_grad():
+                whole = torch.log_softmax(full(given).logits, -1)
+            total += float(torch.nn.functional.kl_div(less, whole, log_target=True, reduction="sum"))
+        assert found["half"].kl == pytest.approx(total / 11, rel=1e-4)
+        assert found["half"].low < found["half"].kl < found["half"].high
+        assert (found["half"].samples, found["half"].tokens) == (2, 11)
+        assert (found["all"].kl, found["all"].agreement) == (pytest.approx(0, abs=1e-9), 1)
+
+    def test_no_samples_are_refused(self, qwen: Path) -> None:
+        with pytest.raises(ExpertsError, match="no samples"):
+            divergences(AutoModelForCausalLM.from_pretrained(qwen), [], {})
 
 
 class TestRetrieval:

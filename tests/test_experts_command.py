@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from memorist.fit.experts.checkpoint import open_checkpoint
 from memorist.fit.experts.memory import bytes_with, most_experts
 from memorist.fit.experts.report import kept_mass
 from memorist.fit.experts.statistics import load_statistics
+from memorist.fit.plan.architecture import STORAGES
 from memorist.fit.plan.config import open_model
 from memorist.models.registry import bundled_folder
 from moe import save_moe
@@ -90,6 +93,19 @@ def test_a_prompt_is_matched_to_its_task(home: Path) -> None:
     assert ran(*arguments, "--fall-back", "one", "--margin", "2").startswith("one (similarity")
 
 
+def test_scorers_and_numbers_are_compared_on_held_out_samples(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    arguments = ("compare", home / "model", "--data", home / "two.jsonl", "--task", "one", "--store", home / "store")
+    found = json.loads(ran(*arguments, "--keep", 4, "--keep", 8, "--scorer", "peu", "--scorer", "random", "--json"))
+    assert [(one["keep"], one["scorer"]) for one in found] == [(4, "peu"), (4, "random"), (8, "peu"), (8, "random")]
+    assert all(one["low"] <= one["kl"] <= one["high"] and one["samples"] == 2 for one in found)
+    assert min(one["kl"] for one in found[:2]) > 1e-4 > max(one["kl"] for one in found[2:])
+    assert found[2]["agreement"] == 1
+    assert "KL, nats per token" in ran(*arguments, "--keep", 4)
+    mistaken = ("compare", home / "model", "--data", home / "one.jsonl", "--task", "one", "--store", home / "store")
+    assert "was calibrated on these samples" in refused(*mistaken, "--keep", 4)
+
+
 def test_a_report_shows_tasks_overlap_mass_and_memory(home: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     tasks = ("--task", "one", "--task", "two")
@@ -123,6 +139,13 @@ def test_kept_mass_rises_to_one_and_the_gate_keeps_most(home: Path) -> None:
     assert best[-1] == pytest.approx(1) == other[-1]
 
 
+def test_choosing_and_pruning_need_no_torch() -> None:
+    heavy = "{'torch', 'transformers', 'safetensors'}"
+    code = f"import sys, memorist.fit.experts.command; print({heavy} & {{*sys.modules}})"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
+
+
 class TestMemory:
     def test_totals_are_those_of_the_papers_arithmetic(self) -> None:
         r1 = open_model("deepseek-v3").architecture
@@ -134,6 +157,7 @@ class TestMemory:
         ):
             # The planner leaves out norms inside attention and correction biases: 139,776 of 671 billion.
             assert bytes_with(r1, keep, "bf16") / 2 == pytest.approx(total, rel=2e-6)
+        assert STORAGES["4bit"].expert * 44_040_192 == 23_396_352
         assert r1.experts == 58 * 256 * 44_040_192 == 653_908_770_816
         qwen = open_model("qwen3-235b-a22b").architecture
         assert bytes_with(qwen, 64, "bf16") < 0.52 * bytes_with(qwen, 128, "bf16")

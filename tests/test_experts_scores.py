@@ -186,6 +186,10 @@ class TestChoosing:
         with pytest.raises(ExpertsError, match="fewer than the 3 it goes through"):
             check_keep(Routing(8, 3, groups=4, used_groups=1, least=2), 8, "balanced")
 
+    def test_groups_that_cut_experts_unevenly_are_refused(self) -> None:
+        with pytest.raises(ExpertsError, match="10 experts in 4 groups"):
+            check_keep(Routing(10, 2, groups=4, used_groups=2, least=2), 8, "balanced")
+
     def test_scores_that_are_no_numbers_are_refused(self) -> None:
         with pytest.raises(ExpertsError, match="finite"):
             choose(np.array([[1.0, float("nan")]]), 1, Routing(2, 1))

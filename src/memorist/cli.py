@@ -309,6 +309,30 @@ def experts_mask(
     print(f"kept in {out}")
 
 
+@experts.command(
+    "compare", epilog="Example: memorist experts compare models/olmoe --data held-out.jsonl --task manager --keep 32"
+)
+def experts_compare(
+    model: MoeFolder,
+    data: Annotated[Path, typer.Option(help="JSON Lines as for calibrate, but other samples")],
+    keep: Annotated[list[int], typer.Option(help="experts of each layer; repeat for several")],
+    task: Tasks = None,
+    scorer: Annotated[list[str] | None, typer.Option(help="repeat for several; default: all that matter")] = None,
+    groups: Groups = "global",
+    store: Store = Path("experts"),
+    as_json: Json = False,
+) -> None:
+    """Say how far each scorer's choice takes the model from itself, on held-out samples; nothing is written."""
+    from memorist.fit.experts import command
+
+    scorers = scorer or ["easyep", "peu", "tcess", "gate", "frequency", "random"]
+    found = command.compare(model, data, store=store, tasks=task or [], keeps=keep, scorers=scorers, mode=groups)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        command.show_compared(found, _console())
+
+
 @experts.command("match", epilog='Example: memorist experts match models/olmoe "What did Ann say about Oslo?"')
 def experts_match(
     model: MoeFolder,

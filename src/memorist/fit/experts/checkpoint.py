@@ -68,6 +68,11 @@ def place_of(name: str) -> Place | None:
     return None
 
 
+def is_expert(name: str) -> bool:
+    """Whether a tensor is of routed experts."""
+    return bool(_EXPERT.match(name) or _FUSED.match(name))
+
+
 def renamed(name: str, expert: int) -> str:
     """The name of an expert's tensor under another number."""
     match = _EXPERT.match(name)
@@ -130,7 +135,7 @@ class Checkpoint:
     @property
     def expert_bytes(self) -> int:
         """Of all routed experts."""
-        return sum(stored.size for name, stored in self.tensors.items() if _EXPERT.match(name) or _FUSED.match(name))
+        return sum(stored.size for name, stored in self.tensors.items() if is_expert(name))
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:

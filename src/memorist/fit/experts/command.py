@@ -165,6 +165,54 @@ def write_mask(
     out.write_text(json.dumps(data), encoding="utf-8")
 
 
+def compare(
+    model: Path,
+    data: Path,
+    *,
+    store: Path,
+    tasks: Sequence[str],
+    keeps: Sequence[int],
+    scorers: Sequence[str],
+    mode: str,
+    most_tokens: int = 4096,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """Divergence of the masked model from the whole one for every scorer and number of experts, as plain objects.
+
+    Raises:
+        ExpertsError: torch is not installed, or tasks, scorers, numbers or data cannot be worked with.
+    """
+    try:
+        from transformers import AutoModelForCausalLM
+
+        from memorist.fit.experts.data import data_hash, read_samples
+        from memorist.fit.experts.quality import divergences
+    except ImportError as error:
+        raise ExpertsError("comparing needs torch and transformers: pip install 'memorist[train]'") from error
+    checkpoint = open_checkpoint(model)
+    pairs = [(scorer, keep) for keep in keeps for scorer in scorers]
+    choices = {f"{s} {m}": chosen(checkpoint, store, tasks, m, s, mode, 0)[0] for s, m in pairs}
+    samples = read_samples(data, model, most_tokens=most_tokens, limit=limit)
+    seen = {task.task for task in read_tasks(store, tasks, checkpoint)[0] if task.data_hash == data_hash(samples)}
+    if seen:
+        raise ExpertsError(f"{data}: {', '.join(seen)} was calibrated on these samples; give others, held out from it")
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype="auto").eval()
+    found = divergences(loaded, samples, choices, mode)
+    return [{"scorer": s, "keep": m, **asdict(found[f"{s} {m}"])} for s, m in pairs]
+
+
+def show_compared(rows: Sequence[dict[str, Any]], console: Any) -> None:
+    """Print what `compare` found."""
+    from rich.table import Table
+
+    shown = Table("kept", "scorer", "KL, nats per token", "95 % interval", "same next token")
+    for row in rows:
+        interval = f"{row['low']:.4f} to {row['high']:.4f}"
+        shown.add_row(str(row["keep"]), row["scorer"], f"{row['kl']:.4f}", interval, f"{row['agreement']:.3f}")
+    console.print(shown)
+    console.print(f"{rows[0]['samples']} samples, {rows[0]['tokens']} tokens", highlight=False)
+
+
 def match(model: Path, text: str, store: Path, layers: int, fall_back: str | None, margin: float) -> dict[str, Any]:
     """Which calibrated task a prompt is of.
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from memorist.decision import Decision
 from memorist.errors import DataError, ExpertsError
 
 FORMS = "input_ids, messages, prompt and response, or text"
@@ -40,6 +41,30 @@ def read_samples(file: Path, folder: Path, *, most_tokens: int = 4096, limit: in
     tokenizer: list[Any] = []
     samples = [_tokens(file, number, line, folder, tokenizer) for number, line in rows]
     return [sample[:most_tokens] for sample in samples]
+
+
+def samples_of(decisions: Iterable[Decision], role: str) -> list[list[int]]:
+    """What a role saw and wrote, as token ids: an agent's own runs are calibration data that cost nothing.
+
+    Args:
+        decisions: recorded ones, for instance those of trajectories.
+        role: whose.
+
+    Raises:
+        ExpertsError: none of them is of that role with token ids (samplers that return text only have none).
+    """
+    given = list(decisions)
+    found = [[*one.action.prompt, *one.action.tokens] for one in given if one.role == role and one.action.tokens]
+    if not found:
+        roles = ", ".join(sorted({one.role for one in given if one.action.tokens})) or "none"
+        raise ExpertsError(f"no decisions of role {role!r} with token ids; roles that have them: {roles}")
+    return found
+
+
+def write_samples(file: Path, samples: Sequence[Sequence[int]]) -> None:
+    """Write samples as JSON Lines that `read_samples` reads."""
+    lines = (json.dumps({"input_ids": list(sample)}) + "\n" for sample in samples)
+    file.write_text("".join(lines), encoding="utf-8")
 
 
 def data_hash(samples: Sequence[Sequence[int]]) -> str:

@@ -20,7 +20,16 @@ from memorist.fit.experts.prune import check_choice
 from memorist.fit.experts.scores import Array, Ids
 from memorist.fit.experts.shards import Reader, Written
 from memorist.fit.experts.simulate import router_of
-from memorist.fit.experts.weights import fill, fill_experts, make_room, put, read_tensor, skeleton, stored_as
+from memorist.fit.experts.weights import (
+    as_computed,
+    fill,
+    fill_experts,
+    make_room,
+    put,
+    read_tensor,
+    skeleton,
+    stored_as,
+)
 
 _ROUTER = ("weight", "bias", "e_score_correction_bias")
 
@@ -129,7 +138,7 @@ class LazyModel:
         slots = torch.as_tensor(self._slots[row])
         for name, full in self._routers[row].items():
             rows = full[slots]
-            put(router_of(layer), name, rows.float() if name == "e_score_correction_bias" else rows)
+            put(router_of(layer), name, as_computed(self.checkpoint, name, rows))
 
     def _watch(self, row: int, hidden: torch.Tensor) -> None:
         full, rows = self._routers[row], torch.as_tensor(self._slots[row])

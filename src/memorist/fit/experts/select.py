@@ -55,6 +55,8 @@ def check_keep(routing: Routing, keep: int, mode: str = "global") -> None:
         )
     if mode == "global" or routing.groups == 1:
         return
+    if routing.experts % routing.groups:
+        raise ExpertsError(f"{routing.experts} experts in {routing.groups} groups; the configuration is wrong")
     quota, rest = divmod(keep, routing.groups)
     if rest:
         raise ExpertsError(

@@ -91,8 +91,10 @@ def load_statistics(file: Path) -> Statistics:
     Raises:
         ExpertsError: the file is missing, torn, or something else.
     """
-    from safetensors import SafetensorError, safe_open
-
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise ExpertsError("calibrations are kept by safetensors: pip install 'memorist[train]'") from error
     if not file.is_file():
         raise ExpertsError(f"{file}: no such calibration; make it: memorist experts calibrate MODEL --task {file.stem}")
     try:

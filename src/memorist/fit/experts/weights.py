@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from memorist.errors import ExpertsError
-from memorist.fit.experts.checkpoint import Checkpoint
+from memorist.fit.experts.checkpoint import Checkpoint, is_expert
 from memorist.fit.experts.shards import Reader, Stored, Written
 
 _TYPES = {
@@ -101,7 +101,20 @@ def fill(module: Any, prefix: str, checkpoint: Checkpoint, reader: Reader, rows:
         if stored is None:
             raise ExpertsError(f"{checkpoint.folder}: {full} is not in the checkpoint; fetch it again")
         tensor = read_tensor(reader, Written(stored, rows if _SLICED.search(f".{full}") else None))
-        put(module, name, tensor.float() if full.endswith("e_score_correction_bias") else tensor)
+        put(module, name, as_computed(checkpoint, full, tensor))
+
+
+def as_computed(checkpoint: Checkpoint, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """In the type of the experts, which are read as they are; correction biases in 32 bits, as transformers has them.
+
+    Files may hold routers or norms in a wider type than all else, and no layer multiplies two types.
+    """
+    if not tensor.is_floating_point():
+        return tensor
+    if name.endswith("e_score_correction_bias"):
+        return tensor.float()
+    experts = next(one.dtype for at, one in checkpoint.tensors.items() if is_expert(at))
+    return tensor.to(_TYPES.get(experts, tensor.dtype))
 
 
 def make_room(layer: Any, number: int, checkpoint: Checkpoint) -> None:
