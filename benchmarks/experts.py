@@ -56,7 +56,9 @@ ROWS = {
     "experts.tiny.retrieval": "of 20",
     "experts.role.kl-at-half": "nats",
 }
-NOT_BUILT = {"experts.role.kl-at-half": "patterns from logged runs of the roles are not built yet (issue 11, part 5)"}
+NOT_BUILT = {
+    "experts.role.kl-at-half": "needs a mixture of experts trained as Memory-R1 policy: there is none yet (part 5)"
+}
 LARGE = {
     "vocab_size": 32000, "hidden_size": 1024, "moe_intermediate_size": 768, "intermediate_size": 768, "head_dim": 64,
     "num_hidden_layers": 14, "num_attention_heads": 16, "num_key_value_heads": 4, "num_experts": 64,
@@ -434,7 +436,7 @@ def main() -> None:
         return
     found: dict[str, dict[str, Any]] = {}
     if args.json and args.json.exists():
-        found = {one["row"]: one for one in json.loads(args.json.read_text())}
+        found = {one["row"]: one for one in json.loads(args.json.read_text()) if one["value"] is not None}
     for names, measure in MEASURES.items():
         if any(name.startswith(args.only) and name.startswith(tuple(names.split())) for name in ROWS):
             for one in measure(args.folder, args.quick):

@@ -231,6 +231,17 @@ class TestLazy:
             assert lazy.experts.tolist() == [[5, 1], [2, 3]]
             assert lazy.switch(np.array([[5, 1], [3, 2]])) == 0
 
+    @pytest.mark.parametrize("kind", ["qwen2_moe", "deepseek_v3"])
+    def test_roles_that_share_a_union_answer_as_on_their_own(self, kind: str, tmp_path: Path) -> None:
+        full = save_moe(tmp_path, kind)
+        roles = [np.array([[0, 3], [5, 6]]), np.array([[3, 7], [1, 5]])]
+        with LazyModel(tmp_path, np.array([[0, 3, 7], [1, 5, 6]])) as lazy:
+            for keep in roles:
+                with lazy.only(keep) as model, masked(full, keep):
+                    assert float((logits(model) - logits(full)).abs().max()) <= 1e-5
+            with pytest.raises(ExpertsError, match="not in memory"), lazy.only(np.array([[0, 1], [5, 6]])):
+                pass
+
     def test_mass_on_absent_experts_is_seen(self, qwen: Path) -> None:
         with LazyModel(qwen, np.array([[0, 1], [2, 3]])) as few:
             assert np.isnan(few.absent_mass).all()

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -261,8 +265,6 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copied(full: Path, tmp_path: Path) -> Path:
     """One that may be damaged."""
-    import shutil
-
     shutil.copytree(full, tmp_path / "m")
     return tmp_path / "m"
 
@@ -379,6 +381,28 @@ class TestRefusals:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert not list(tmp_path.iterdir())
+
+    def test_a_process_that_dies_half_way_leaves_nothing_that_looks_complete(self, full: Path, tmp_path: Path) -> None:
+        np.save(tmp_path / "keep.npy", some_experts(2))
+        code = """if True:
+            import resource, signal, sys
+            from pathlib import Path
+            import numpy as np
+            from memorist.fit.experts.checkpoint import open_checkpoint
+            from memorist.fit.experts.prune import prune
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Writing beyond the limit kills.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+            prune(open_checkpoint(Path(sys.argv[1])), np.load(sys.argv[2]), Path(sys.argv[3]))
+        """
+        arguments = [full, tmp_path / "keep.npy", tmp_path / "out"]
+        died = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True)
+        assert died.returncode == -signal.SIGXFSZ
+        assert not (tmp_path / "out").exists()
+        [left] = [path for path in tmp_path.iterdir() if path.is_dir()]
+        assert left.name.startswith(".out.unfinished-") and any(left.iterdir())
+        with pytest.raises(ExpertsError, match="no JSON that can be read"):
+            open_checkpoint(left)
+        prune(open_checkpoint(full), some_experts(2), tmp_path / "out")
 
     def test_a_source_that_shrinks_while_it_is_read(self, copied: Path, tmp_path: Path) -> None:
         opened = open_checkpoint(copied)

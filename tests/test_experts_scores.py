@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from memorist.errors import ExpertsError
+from memorist.fit.experts.roles import arrange, united
 from memorist.fit.experts.scores import (
     Array,
     adaptive_threshold,
@@ -203,6 +204,36 @@ class TestChoosing:
         assert found[0, 0] == 1
         assert 0.15 < found[0, 2] < 0.35  # Only where both draws are the second sample; a tie goes to expert 1.
         assert found.sum() == pytest.approx(2)
+
+
+class TestRoles:
+    A = statistics("manager", [9, 8, 1, 2, 3, 0])
+    B = statistics("answerer", [9, 0, 8, 3, 2, 1])
+    ROUTING = Routing(6, 1)
+
+    def test_specialists_change_what_they_do_not_share(self) -> None:
+        found = arrange([self.A, self.B], 2, "gate", self.ROUTING, "specialist")
+        assert {role: keep.tolist() for role, keep in found.choices.items()} == {
+            "manager": [[0, 1]],
+            "answerer": [[0, 2]],
+        }
+        assert (found.resident.tolist(), found.moved) == ([[0, 1]], 1)
+
+    def test_a_union_holds_all_and_a_generalist_one_choice_for_all(self) -> None:
+        union = arrange([self.A, self.B], 2, "gate", self.ROUTING, "union")
+        assert (union.resident.tolist(), union.moved) == ([[0, 1, 2]], 0)
+        assert union.choices["answerer"].tolist() == [[0, 2]]
+        general = arrange([self.A, self.B], 2, "gate", self.ROUTING, "generalist")
+        assert general.choices["manager"].tolist() == general.choices["answerer"].tolist() == general.resident.tolist()
+
+    def test_layers_of_a_union_are_filled_up_by_the_best_of_the_rest(self) -> None:
+        choices = [np.array([[0, 1], [0, 1]]), np.array([[2, 3], [0, 1]])]
+        found = united(choices, np.array([[0, 1, 2, 3, 4], [4, 0, 3, 1, 2]]))
+        assert found.tolist() == [[0, 1, 2, 3], [0, 1, 3, 4]]
+
+    def test_an_unknown_mode_names_the_nearest(self) -> None:
+        with pytest.raises(ExpertsError, match="did you mean 'union'"):
+            arrange([self.A], 2, "gate", self.ROUTING, "unoin")
 
 
 class TestFiles:

@@ -7,6 +7,8 @@ Change tasks between requests, and drop caches of keys and values then: they cam
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,7 +21,7 @@ from memorist.fit.experts.checkpoint import Checkpoint, open_checkpoint
 from memorist.fit.experts.prune import check_choice
 from memorist.fit.experts.scores import Array, Ids
 from memorist.fit.experts.shards import Reader, Written
-from memorist.fit.experts.simulate import router_of
+from memorist.fit.experts.simulate import masked, router_of
 from memorist.fit.experts.weights import (
     as_computed,
     fill,
@@ -90,6 +92,22 @@ class LazyModel:
             self._route(row, layer)
         self._mass[:] = 0
         return moved
+
+    @contextmanager
+    def only(self, keep: Ids) -> Iterator[Any]:
+        """Route only to some of the experts that are in memory, [L, M], while inside.
+
+        Raises:
+            ExpertsError: one of them is not in memory.
+        """
+        if keep.shape[0] != len(self._slots) or any(
+            not np.isin(wanted, here).all() for wanted, here in zip(keep, self._slots, strict=True)
+        ):
+            raise ExpertsError("a choice with experts that are not in memory; switch to it, or load the union")
+        pairs = zip(keep, self._slots, strict=True)
+        slots = np.stack([np.nonzero(np.isin(here, wanted))[0] for wanted, here in pairs])
+        with masked(self.model, slots) as model:
+            yield model
 
     def close(self) -> None:
         """Close the files; the model stays as it is."""
