@@ -5,8 +5,7 @@
 Files: a random Qwen3-MoE of 4 GB in 1 GB shards is written into `--folder` (on a disk, not in memory; 12 GB free) and
 dropped from the page cache before it is read; bytes are the kernel's (/proc/self/io). Each of these runs in a process
 of its own. Tiny bed: two domains on shared symbols, specialists planted in training, five seeds. `--quick` tries the
-procedure on small sizes and writes nothing worth keeping. `--only experts.tiny` measures just those rows; the others
-are then given as null.
+procedure on small sizes. `--only experts.tiny` measures just those rows; the others stay as they are in `--json`.
 """
 
 from __future__ import annotations
@@ -139,7 +138,7 @@ def half(checkpoint: Checkpoint, part: int = 2) -> Ids:
     return choose(random_scores(len(checkpoint.moe_layers), checkpoint.experts, 1), keep, Routing.of(checkpoint))
 
 
-def measure_prune(folder: Path, quick: bool) -> dict[str, Any]:
+def measure_prune(folder: Path) -> dict[str, Any]:
     """In this process: bytes and memory of pruning to half."""
     checkpoint = open_checkpoint(folder)
     forget(folder)
@@ -406,7 +405,7 @@ def row(name: str, value: float | None, n: int = 0, **more: Any) -> dict[str, An
     return {
         "row": name, "value": None if value is None else float(f"{value:.6g}"), "low": None, "high": None,
         **({"n": n, "seeds": 1} if n else {}), "unit": ROWS[name], "peer": None, "peer_value": None,
-        "how": "python benchmarks/experts.py", "device": device(), "date": datetime.now(UTC).date().isoformat(), **more,
+        "how": "make bench-experts", "device": device(), "date": datetime.now(UTC).date().isoformat(), **more,
     }  # fmt: skip
 
 
@@ -428,11 +427,7 @@ def main() -> None:
     quiet_libraries()
     if args.one:
         part = args.one.removeprefix("lazy")
-        print(
-            json.dumps(
-                measure_prune(args.folder, args.quick) if part == "prune" else measure_lazy(args.folder, int(part))
-            )
-        )
+        print(json.dumps(measure_prune(args.folder) if part == "prune" else measure_lazy(args.folder, int(part))))
         return
     found: dict[str, dict[str, Any]] = {}
     if args.json and args.json.exists():

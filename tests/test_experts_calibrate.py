@@ -21,7 +21,7 @@ from memorist.fit.experts.calibrate import calibrate, signature  # noqa: E402
 from memorist.fit.experts.checkpoint import open_checkpoint  # noqa: E402
 from memorist.fit.experts.data import read_samples, samples_of, write_samples  # noqa: E402
 from memorist.fit.experts.lazy import LazyModel  # noqa: E402
-from memorist.fit.experts.quality import divergences  # noqa: E402
+from memorist.fit.experts.quality import Gate, divergences, valid_share  # noqa: E402
 from memorist.fit.experts.retrieve import permutations, recognise, similarity  # noqa: E402
 from memorist.fit.experts.scores import adaptive_threshold, leaders, routed_sums, turned  # noqa: E402
 from memorist.fit.experts.simulate import decoder_layers, masked, router_of  # noqa: E402
@@ -299,9 +299,24 @@ class TestQuality:
         assert (found["half"].samples, found["half"].tokens) == (2, 11)
         assert (found["all"].kl, found["all"].agreement) == (pytest.approx(0, abs=1e-9), 1)
 
+    def test_the_form_of_replies_is_part_of_the_gate(self, qwen: Path) -> None:
+        full = AutoModelForCausalLM.from_pretrained(qwen)
+        prompts = [[3, 17, 5], [8, 2], [30, 30, 1]]
+        wanted = [full.generate(torch.tensor([p]), do_sample=False, max_new_tokens=3)[0, -3:].tolist() for p in prompts]
+        before = valid_share(full, prompts, lambda reply: reply in wanted, new_tokens=3)
+        with masked(full, some_experts(2, keep=2)):
+            after = valid_share(full, prompts, lambda reply: reply in wanted, new_tokens=3)
+        assert before == 1 > after
+        found = divergences(full, SAMPLES, {"half": some_experts(2)})["half"]
+        assert Gate(most_kl=found.high, most_lost=1).reasons(found, before, after) == []
+        [first, second] = Gate(most_kl=found.low, most_lost=0.02).reasons(found, before, after)
+        assert "nats per token, over" in first and "100.0% before" in second
+
     def test_no_samples_are_refused(self, qwen: Path) -> None:
         with pytest.raises(ExpertsError, match="no samples"):
             divergences(AutoModelForCausalLM.from_pretrained(qwen), [], {})
+        with pytest.raises(ExpertsError, match="no prompts"):
+            valid_share(None, [], lambda reply: True)
 
 
 class TestRetrieval:

@@ -6,7 +6,7 @@ number of experts, and the gate before a pruned model is used. It is no measure 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,3 +73,56 @@ def _summed(rows: Array, seed: int) -> Divergence:
     drawn = np.random.default_rng(seed).integers(0, len(rows), (ROUNDS, len(rows)))
     low, high = np.quantile(rows[drawn, 0].sum(axis=1) / rows[drawn, 2].sum(axis=1), (0.025, 0.975))
     return Divergence(kl / tokens, float(low), float(high), same / tokens, len(rows), int(tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a choice must reach before it is used.
+
+    most_kl: upper end of the divergence's interval, nats per token. most_lost: share of replies that may stop being
+    valid; replies' form breaks first (operations, tags), and a divergence over all tokens hardly shows it.
+    """
+
+    most_kl: float = 0.1
+    most_lost: float = 0.02
+
+    def reasons(self, divergence: Divergence, valid_before: float, valid_after: float) -> list[str]:
+        """Why a choice does not pass; empty where it does. Shares are those of `valid_share`."""
+        found = []
+        if divergence.high > self.most_kl:
+            found.append(
+                f"the divergence may be {divergence.high:.3f} nats per token, over {self.most_kl:g}; keep more experts"
+            )
+        if valid_before - valid_after > self.most_lost:
+            found.append(
+                f"{valid_after:.1%} of replies are valid, {valid_before:.1%} before; calibrate on replies of that role"
+            )
+        return found
+
+
+def valid_share(
+    model: Any, prompts: Sequence[Sequence[int]], accepts: Callable[[list[int]], bool], new_tokens: int = 64
+) -> float:
+    """Share of prompts to which the most likely reply has the right form, 0 to 1.
+
+    Args:
+        model: loaded by transformers; inside `simulate.masked`, of the choice.
+        prompts: token ids of each.
+        accepts: whether a reply, as token ids without the prompt, has the form that its reader needs.
+        new_tokens: most tokens of a reply.
+
+    Raises:
+        ExpertsError: there are no prompts.
+    """
+    if not prompts:
+        raise ExpertsError("no prompts; give those of the role that the model is to play")
+    right = 0
+    for prompt in prompts:
+        given = torch.tensor([list(prompt)])
+        with torch.no_grad():
+            # The mask says which tokens are padding: none.
+            reply = model.generate(
+                given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=new_tokens
+            )
+        right += accepts(reply[0, len(prompt) :].tolist())
+    return right / len(prompts)
