@@ -222,4 +222,6 @@ class TestMistakes:
         assert "no patterns" in refused("match", home / "model", "Hello", "--store", tmp_path)
         options = ("--store", home / "store")
         assert "known: one, two" in refused("match", home / "model", "Hello", *options, "--fall-back", "three")
+        shutil.copytree(home / "model", tmp_path / "bare", ignore=shutil.ignore_patterns("*token*"))
+        assert "no tokenizer; put its files there" in refused("match", tmp_path / "bare", "Hello", *options)
         assert "--layers 9; expected 1 to 2" in refused("match", home / "model", "Hello", *options, "--layers", "9")

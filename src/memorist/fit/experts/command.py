@@ -220,9 +220,8 @@ def match(model: Path, text: str, store: Path, layers: int, fall_back: str | Non
         ExpertsError: torch is not installed, there are no calibrations of this model, or no such fall-back.
     """
     try:
-        from transformers import AutoTokenizer
-
         from memorist.fit.experts.calibrate import signature
+        from memorist.fit.experts.data import open_tokenizer
     except ImportError as error:
         raise ExpertsError("recognising a task needs torch and transformers: pip install 'memorist[train]'") from error
     checkpoint = open_checkpoint(model)
@@ -232,7 +231,7 @@ def match(model: Path, text: str, store: Path, layers: int, fall_back: str | Non
         raise ExpertsError(f"fall-back {fall_back!r} is not calibrated on this model; known: {', '.join(of_model)}")
     if not 1 <= layers <= len(checkpoint.moe_layers):
         raise ExpertsError(f"--layers {layers}; expected 1 to {len(checkpoint.moe_layers)}")
-    tokens = list(AutoTokenizer.from_pretrained(model)(text)["input_ids"])
+    tokens = list(open_tokenizer(model)(text)["input_ids"])
     patterns = {name: task.scores("peu") for name, task in of_model.items()}
     return asdict(recognise(signature(checkpoint, tokens, layers), patterns, fall_back=fall_back, margin=margin))
 

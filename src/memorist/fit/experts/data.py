@@ -15,6 +15,7 @@ from typing import Any
 from memorist.decision import Decision
 from memorist.errors import DataError, ExpertsError
 
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
 FORMS = "input_ids, messages, prompt and response, or text"
 
 
@@ -86,7 +87,7 @@ def _tokens(file: Path, number: int, line: str, folder: Path, opened: list[Any])
             raise DataError(*where, "input_ids", "expected a list of token ids")
         return ids
     if not opened:
-        opened.append(_tokenizer(folder))
+        opened.append(open_tokenizer(folder))
     if isinstance(messages := row.get("messages"), list) and messages:
         text = _chat(opened[0], messages, where)
     elif isinstance(row.get("prompt"), str) and isinstance(row.get("response"), str):
@@ -108,10 +109,19 @@ def _chat(tokenizer: Any, messages: list[Any], where: tuple[str, str]) -> str:
         raise DataError(*where, "messages", f"the chat template refuses them ({error})") from error
 
 
-def _tokenizer(folder: Path) -> Any:
+def open_tokenizer(folder: Path) -> Any:
+    """A model's tokenizer.
+
+    Raises:
+        ExpertsError: its folder has none.
+    """
     from transformers import AutoTokenizer
 
+    missing = f"{folder}: no tokenizer; put its files there, or give data with input_ids"
+    # Without any of them transformers 5 makes an empty tokenizer for some architectures, which has no tokens.
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise ExpertsError(missing)
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise ExpertsError(f"{folder}: no tokenizer; put its files there, or give data with input_ids") from error
+        raise ExpertsError(missing) from error
