@@ -22,7 +22,7 @@ timed = @began=$$(date +%s); $(2); status=$$?; echo "$(1): $$(($$(date +%s) - be
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-promises lint types unit results-memory-r1 bench docs clean
+.PHONY: help demo test test-promises lint types unit results-memory-r1 bench bench-experts docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ results-memory-r1: $(STAMP) ## measure the rows of Memory-R1 (hours; goes on whe
 
 bench: $(STAMP) ## run every benchmark in benchmarks/
 	@set -e; for file in benchmarks/*.py; do if [ -e "$$file" ]; then echo "$$file"; $(RUN) "$$file"; fi; done
+
+bench-experts: $(STAMP) ## measure the rows of pruning and lazy loading (half an hour, 12 GB of disk)
+	@$(RUN) benchmarks/experts.py --json results/experts.json
 
 docs: $(STAMP) ## make docs/results.md from results/*.json
 	@$(RUN) scripts/make_results.py

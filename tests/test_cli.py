@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from memorist.cli import app
 from memorist.errors import MemoristError, RecipeError
 
-COMMANDS = ("demo", "train", "eval", "chat", "recipes", "doctor", "plan", "world", "version")
+COMMANDS = ("demo", "train", "eval", "chat", "recipes", "doctor", "plan", "experts", "world", "version")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

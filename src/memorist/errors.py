@@ -4,6 +4,7 @@
     ├── DataError (ValueError)        a dataset is malformed: file, record, field
     ├── RecipeError (ValueError)      a recipe has an unknown key or an impossible value
     ├── PlanError (ValueError)        a model's config, a hardware profile or a workload cannot be planned with
+    ├── ExpertsError (ValueError)     a mixture-of-experts checkpoint, calibration or mask cannot be worked with
     ├── ScopeError (ValueError)       a scope is missing or of the wrong type
     ├── BankError (RuntimeError)      a bank cannot do what was asked (read-only, newer version, closed)
     ├── PolicyError (RuntimeError)    a model cannot play the role it was given
@@ -41,6 +42,10 @@ class RecipeError(MemoristError, ValueError):
 
 class PlanError(MemoristError, ValueError):
     """A model's configuration, a hardware profile or a workload is not one that can be planned with."""
+
+
+class ExpertsError(MemoristError, ValueError):
+    """A checkpoint, its calibration, or what is asked of its experts is not one that can be worked with."""
 
 
 class ScopeError(MemoristError, ValueError):
