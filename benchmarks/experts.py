@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -133,6 +132,12 @@ def read_by_kernel() -> int:
     return int(fields["read_bytes"])
 
 
+def peak_resident() -> int:
+    """The most bytes that this process held; unlike `getrusage`, without what its parent held before the exec."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmHWM"].split()[0]) * 1024
+
+
 def half(checkpoint: Checkpoint, part: int = 2) -> Ids:
     keep = checkpoint.experts // part
     return choose(random_scores(len(checkpoint.moe_layers), checkpoint.experts, 1), keep, Routing.of(checkpoint))
@@ -143,7 +148,7 @@ def measure_prune(folder: Path) -> dict[str, Any]:
     checkpoint = open_checkpoint(folder)
     forget(folder)
     before = read_by_kernel()
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    base = peak_resident()
     began = perf_counter()
     with tempfile.TemporaryDirectory(dir=folder.parent) as out:
         found = prune(checkpoint, half(checkpoint), Path(out) / "half")
@@ -151,7 +156,7 @@ def measure_prune(folder: Path) -> dict[str, Any]:
     return {
         "read": read_by_kernel() - before,
         "needed": found.bytes_written,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak": peak_resident(),
         "base": base,
         "shard": max(file.stat().st_size for file in folder.glob("*.safetensors")),
         "seconds": seconds,
@@ -187,6 +192,7 @@ def apart(name: str, *arguments: str) -> dict[str, Any]:
 
 
 def file_rows(folder: Path, quick: bool) -> list[dict[str, Any]]:
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as made:
         model = Path(made) / "model"
         write_large(model, SMALL if quick else LARGE, 2**21 if quick else 10**9)
