@@ -275,7 +275,7 @@ def edit(file: Path, **changes: Any) -> None:
 
 
 class TestRefusals:
-    def opened(self, folder: Path, message: str) -> None:
+    def assert_refused(self, folder: Path, message: str) -> None:
         with pytest.raises(ExpertsError, match=message):
             open_checkpoint(folder)
 
@@ -284,53 +284,53 @@ class TestRefusals:
 
         sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
         LlamaForCausalLM(LlamaConfig(vocab_size=8, **sizes)).save_pretrained(tmp_path)
-        self.opened(tmp_path, "'llama' has no experts: not a mixture of experts")
+        self.assert_refused(tmp_path, "'llama' has no experts: not a mixture of experts")
 
     def test_an_unknown_architecture(self, copied: Path) -> None:
         edit(copied / "config.json", model_type="qwen4_moe")
-        self.opened(copied, "unknown architecture 'qwen4_moe'; did you mean 'qwen3_moe'")
+        self.assert_refused(copied, "unknown architecture 'qwen4_moe'; did you mean 'qwen3_moe'")
 
     def test_a_missing_shard(self, copied: Path) -> None:
         next(copied.glob("model-00002*")).unlink()
-        self.opened(copied, r"model-00002.*cannot be read .*every shard of the index is needed")
+        self.assert_refused(copied, r"model-00002.*cannot be read .*every shard of the index is needed")
 
     @pytest.mark.parametrize("left", [0, 5, 100, -1])
     def test_a_truncated_shard(self, copied: Path, left: int) -> None:
         file = next(copied.glob("model-00002*"))
         file.write_bytes(file.read_bytes()[:left])
-        self.opened(copied, r"model-00002.*fetch the file again")
+        self.assert_refused(copied, r"model-00002.*fetch the file again")
 
     @pytest.mark.parametrize("text", ["[]", '{"a": 3}', '{"a": {"dtype": "F32"}}', "{"])
     def test_a_header_that_is_none(self, copied: Path, text: str) -> None:
         next(copied.glob("model-00002*")).write_bytes(len(text).to_bytes(8, "little") + text.encode())
-        self.opened(copied, r"model-00002.*fetch")
+        self.assert_refused(copied, r"model-00002.*fetch")
 
     def test_an_index_that_names_absent_tensors(self, copied: Path) -> None:
         index = json.loads((copied / INDEX).read_text())
         index["weight_map"]["model.extra.weight"] = index["weight_map"]["model.norm.weight"]
         (copied / INDEX).write_text(json.dumps(index))
-        self.opened(copied, "names 1 tensors that are not in their files, first 'model.extra.weight'")
+        self.assert_refused(copied, "names 1 tensors that are not in their files, first 'model.extra.weight'")
 
     def test_an_index_that_leads_elsewhere(self, copied: Path) -> None:
         edit(copied / INDEX, weight_map={"a": "../other/model.safetensors"})
-        self.opened(copied, "not a file of its own folder")
+        self.assert_refused(copied, "not a file of its own folder")
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": {}}'])
     def test_an_index_that_is_none(self, copied: Path, text: str) -> None:
         (copied / INDEX).write_text(text)
-        self.opened(copied, "index.json")
+        self.assert_refused(copied, "index.json")
 
     def test_an_expert_that_is_missing(self, copied: Path) -> None:
         index = json.loads((copied / INDEX).read_text())
         places = {k: v for k, v in index["weight_map"].items() if ".layers.1.mlp.experts.5." not in k}
         edit(copied / INDEX, weight_map=places)
-        self.opened(copied, "layer 1 has 7 of experts 0 to 7; incomplete")
+        self.assert_refused(copied, "layer 1 has 7 of experts 0 to 7; incomplete")
 
     def test_a_router_that_is_missing(self, copied: Path) -> None:
         index = json.loads((copied / INDEX).read_text())
         places = {k: v for k, v in index["weight_map"].items() if k != "model.layers.1.mlp.gate.weight"}
         edit(copied / INDEX, weight_map=places)
-        self.opened(copied, "layer 1 has experts and no router")
+        self.assert_refused(copied, "layer 1 has experts and no router")
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -342,13 +342,13 @@ class TestRefusals:
     )
     def test_a_configuration_that_contradicts(self, copied: Path, changes: dict[str, Any], message: str) -> None:
         edit(copied / "config.json", **changes)
-        self.opened(copied, message)
+        self.assert_refused(copied, message)
 
     def test_no_checkpoint_at_all(self, tmp_path: Path) -> None:
-        self.opened(tmp_path / "nowhere", "is no folder")
-        self.opened(tmp_path, "no JSON that can be read")
+        self.assert_refused(tmp_path / "nowhere", "is no folder")
+        self.assert_refused(tmp_path, "no JSON that can be read")
         (tmp_path / "config.json").write_text("{}")
-        self.opened(tmp_path, "only safetensors checkpoints")
+        self.assert_refused(tmp_path, "only safetensors checkpoints")
 
     @pytest.mark.parametrize(
         ("keep", "message"),
