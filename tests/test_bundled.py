@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import yaml
 from memorist.agents.build import builder
 from memorist.agents.components.operations import read_operations
 from memorist.decision import Distribution
-from memorist.evaluation.benchmarks import synthetic
+from memorist.evaluation.benchmarks import synthetic, write_rows
 from memorist.evaluation.exam import sit
+from memorist.log import read_trajectories
 from memorist.models.registry import bundled_folder, open_policy
 from memorist.recipe import AgentSettings, load_recipe, to_plain
 from memorist.tasks.world import dialogues
@@ -41,3 +43,13 @@ def test_an_agent_is_judged_as_its_run_was_set(tmp_path: Path) -> None:
     found = synthetic(tmp_path, 1, "a")
     agent = next(exam for exam in found.exams if exam.name == "memory-r1")
     assert max(len(answer.candidates) for _, _, answer in agent.asked()) == 4  # two for each speaker
+
+
+def test_an_evaluation_writes_down_what_the_agent_saw_and_did(tmp_path: Path) -> None:
+    found = synthetic(None, 1, "a")
+    write_rows(found, tmp_path)
+    agent = next(exam for exam in found.exams if exam.name == "memory-r1")
+    logged = list(read_trajectories(tmp_path / "synthetic-trajectories.jsonl"))
+    assert logged == [run.trajectory for run in agent.runs] and len(logged[0].decisions) > 20
+    rows = [json.loads(line) for line in (tmp_path / "synthetic.jsonl").read_text().splitlines()]
+    assert {row["system"] for row in rows} == {exam.name for exam in found.exams}

@@ -82,6 +82,7 @@ def test_a_wrong_type_is_named_with_its_place(data: Any, place: str) -> None:
     [
         ({"seed": -1}, "seed is -1"),
         ({"checkpoint_every": 0}, "checkpoint_every is 0"),
+        ({"log_every": -1}, "log_every is -1; expected 0 (no trajectories)"),
         ({"data": {"dialogues": 0}}, "data.dialogues is 0"),
         ({"stages": [{"siblings": 1}]}, "siblings is 1; 'grpo' compares siblings"),
         ({"stages": [{"kind": "rejection", "siblings": 1}]}, "siblings is 1"),

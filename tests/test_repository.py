@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "memorist"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    *("conversation", "scoring", "decision", "recipe"),
+    *("conversation", "scoring", "decision", "log", "recipe"),
     *("memory", "models", "fit", "tasks", "agents", "library"),
     *("training", "evaluation", "serve", "cli"),
 ]
@@ -135,7 +135,7 @@ def test_imports_run_one_way(path: Path) -> None:
         ("agents/rmm.py", "from memorist import Memory", True),
         ("agents/rmm.py", "from memorist.attic import Chest", True),
         ("doctor.py", "from memorist.recipe import Recipe", True),
-        ("cli.py", "from memorist.evaluation import report", False),
+        ("cli/__init__.py", "from memorist.evaluation import report", False),
         ("__init__.py", "from memorist.library import Memory", False),
     ],
 )

@@ -19,8 +19,9 @@ pytest.importorskip("transformers")
 
 from memorist.agents.memory_r1 import MemoryR1  # noqa: E402
 from memorist.conversation import Message  # noqa: E402
-from memorist.decision import Observation, Reward  # noqa: E402
+from memorist.decision import Distribution, Observation, Reward  # noqa: E402
 from memorist.errors import CheckpointError, RecipeError  # noqa: E402
+from memorist.log import read_trajectories  # noqa: E402
 from memorist.memory.bank import MemoryBank  # noqa: E402
 from memorist.memory.record import Operation, Scope  # noqa: E402
 from memorist.memory.scratch import ScratchBank  # noqa: E402
@@ -95,6 +96,7 @@ RECIPE = Recipe(
         replace(RL, kind="rejection", steps=1),
     ),
     checkpoint_every=2,
+    log_every=3,
 )
 
 
@@ -225,12 +227,17 @@ class TestLearning:
         assert max(found[-1]["operations"], key=found[-1]["operations"].get) == "UPDATE"
 
 
+def logged(folder: Path) -> dict[str, str]:
+    """All logged trajectories by file."""
+    return {file.name: file.read_text() for file in sorted((folder / "trajectories").iterdir())}
+
+
 @pytest.fixture(scope="module")
 def undisturbed(base: CausalPolicy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
-    """Weights and metrics of the recipe's run."""
+    """Weights, metrics and logged trajectories of the recipe's run."""
     folder = tmp_path_factory.mktemp("undisturbed")
     trained = trainer(base, folder).run()
-    return weights(trained["arm"]), metrics(folder)
+    return weights(trained["arm"]), metrics(folder), logged(folder)
 
 
 class TestResume:
@@ -243,7 +250,7 @@ class TestResume:
         assert len(metrics(tmp_path)) == steps
         trained = trainer(base, tmp_path).run(resume=True)
         assert same(weights(trained["arm"]), undisturbed[0])
-        assert metrics(tmp_path) == undisturbed[1]
+        assert (metrics(tmp_path), logged(tmp_path)) == undisturbed[1:]
 
     def test_it_may_be_killed_again_and_again(
         self, base: CausalPolicy, tmp_path: Path, undisturbed: tuple[Any, Any]
@@ -384,8 +391,6 @@ class TestSteps:
 
     def test_a_step_is_a_function_of_recipe_stage_and_number(self, base: CausalPolicy, tmp_path: Path) -> None:
         run = trainer(base, tmp_path)
-        from memorist.decision import Distribution
-
         seats = lambda: {"arm": Seat(base, Distribution()), "advisor": Seat(base)}  # noqa: E731
         first, again, later = (run.groups(0, RL, step, seats()) for step in (2, 2, 3))
         facts = lambda groups: [[r.trajectory for r in g] for g in groups]  # noqa: E731
@@ -411,6 +416,29 @@ class TestSteps:
             if m["kind"] == "rl" and m["flat_groups"] < 2:
                 assert m["ratio_error_1"] < 1e-5 and m["clip_fraction_1"] == 0.0 and m["grad_norm"] > 0
         assert any("kl_2" in m for m in seen[4:7]) and "nll_1" in seen[7] and not any("kl_1" in m for m in seen[:4])
+
+    def test_some_steps_are_written_down_as_trajectories(self, base: CausalPolicy, tmp_path: Path) -> None:
+        run = trainer(base, tmp_path)
+        run.run()
+        assert [file[:-6] for file in logged(tmp_path)] == [
+            f"stage-{stage:03d}-step-{step:06d}" for stage, step in ((0, 1), (0, 3), (1, 1), (1, 3), (2, 1))
+        ]
+        first = list(read_trajectories(tmp_path / "trajectories" / "stage-000-step-000001.jsonl"))
+        seats = {"arm": Seat(base, Distribution()), "advisor": Seat(base)}
+        played = trainer(base, tmp_path).groups(0, RL, 0, seats)
+        assert [(t.task, t.seed, t.rewards) for t in first] == [
+            (r.trajectory.task, r.trajectory.seed, r.trajectory.rewards) for group in played for r in group
+        ]
+        assert [[d.action for d in t.decisions] for t in first] == [
+            [d.action for d in r.trajectory.decisions] for group in played for r in group
+        ]
+
+    def test_a_new_run_in_the_folder_leaves_no_trajectories_of_the_old_one(
+        self, base: CausalPolicy, tmp_path: Path
+    ) -> None:
+        trainer(base, tmp_path).run()
+        trainer(base, tmp_path, replace(RECIPE, log_every=0)).run()
+        assert logged(tmp_path) == {}
 
     def test_the_run_s_folder_describes_itself(self, base: CausalPolicy, tmp_path: Path) -> None:
         from memorist.recipe import load_recipe

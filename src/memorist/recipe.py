@@ -108,7 +108,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One run. `checkpoint_every`: steps between checkpoints."""
+    """One run.
+
+    checkpoint_every: steps between checkpoints. log_every: of each stage, the first step and every one whose number
+    this divides is written down as trajectories; 0: none.
+    """
 
     name: str = "run"
     seed: int = 0
@@ -117,6 +121,7 @@ class Recipe:
     data: DataSettings = field(default_factory=DataSettings)
     stages: tuple[Stage, ...] = ()
     checkpoint_every: int = 20
+    log_every: int = 50
 
     def fingerprint(self) -> str:
         """Twelve hex digits that change with every setting."""
@@ -168,6 +173,8 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
     for place, number in (("checkpoint_every", recipe.checkpoint_every), ("data.dialogues", recipe.data.dialogues)):
         if number < 1:
             raise RecipeError(f"{where}: {place} is {number}; expected 1 or more")
+    if recipe.log_every < 0:
+        raise RecipeError(f"{where}: log_every is {recipe.log_every}; expected 0 (no trajectories) or more")
     for i, stage in enumerate(recipe.stages):
         place = f"{where}: stages[{i}]"
         if stage.kind not in STAGES:

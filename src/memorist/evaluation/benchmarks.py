@@ -18,10 +18,12 @@ from memorist.evaluation.exam import Exam, baselines, sit
 from memorist.evaluation.progress import told
 from memorist.evaluation.protocols import PROTOCOLS, Scores
 from memorist.evaluation.runs import greedy_seats, recipe_of
+from memorist.log import write_trajectories
 from memorist.tasks.locomo import Dialogue, data_hash, load, locomo_path, split
 from memorist.tasks.world import WORLD_VERSION, dialogues
 
 QUIET = Console(quiet=True)
+AGENT = "memory-r1"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _bench(
 
     def all_of_them() -> Iterator[Exam]:
         yield from baselines(build, test, seats["answerer"], categories=categories)
-        yield sit("memory-r1", build, test, seats, categories=categories)
+        yield sit(AGENT, build, test, seats, categories=categories)
 
     exams = list(told(all_of_them(), console))
     scores = {e.name: {n: protocol.score(e.predictions()) for n, protocol in PROTOCOLS.items()} for e in exams}
@@ -86,7 +88,8 @@ def _bench(
 
 
 def write_rows(found: Benchmarked, folder: Path) -> None:
-    """A row per question and system, `NAME.jsonl`, with the values of both protocols."""
+    """A row per question and system, `NAME.jsonl`, with the values of both protocols; what the agent saw and did, as
+    `NAME-trajectories.jsonl`."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / f"{found.name}.jsonl", "w", encoding="utf-8") as file:
         for system, by_protocol in found.scores.items():
@@ -94,6 +97,8 @@ def write_rows(found: Benchmarked, folder: Path) -> None:
                 for scored in scores.questions:
                     row = {"system": system, "protocol": protocol, "data": found.data, **scored.to_json()}
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    runs = (run.trajectory for exam in found.exams if exam.name == AGENT for run in exam.runs)
+    write_trajectories(folder / f"{found.name}-trajectories.jsonl", runs)
 
 
 def show(found: Benchmarked, console: Console) -> None:

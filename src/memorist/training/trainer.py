@@ -22,6 +22,7 @@ import yaml
 from memorist.agents.build import open_teacher
 from memorist.decision import Distribution
 from memorist.errors import RecipeError, need_known
+from memorist.log import write_trajectories
 from memorist.memory.record import Code
 from memorist.models.causal import CausalPolicy
 from memorist.models.registry import open_policy
@@ -34,6 +35,7 @@ from memorist.training.objective import Clip, imitation_loss, policy_loss
 from memorist.training.rollout import BuildAgent, Group, Seat, derive, play
 
 Progress = Callable[[Mapping[str, Any]], None]
+TRAJECTORIES = "trajectories"
 MEASURED = ("seconds", "left", "update_seconds", "peak_memory_bytes")
 """Metrics that are measured, so that they differ between repeats of a run; all others are equal."""
 
@@ -79,7 +81,7 @@ class Trainer:
         recipe: what to do.
         build: makes the agent around a bank and actors.
         tasks: the training tasks, whole.
-        folder: where recipe.yaml, metrics.jsonl, the checkpoint and the trained policies go.
+        folder: where recipe.yaml, metrics.jsonl, the checkpoint, the trained policies and some steps' trajectories go.
         progress: called with each step's metrics.
     """
 
@@ -104,7 +106,7 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "recipe.yaml").write_text(yaml.safe_dump(to_plain(self.recipe), sort_keys=False))
         at, tensors = self._restore() if resume else ((0, 0), {})
-        self._rewind_metrics(at)
+        self._rewind(at)
         for number, stage in enumerate(self.recipe.stages):
             if number >= at[0]:
                 self._stage(number, stage, at[1] if number == at[0] else 0, tensors if number == at[0] else {})
@@ -143,6 +145,7 @@ class Trainer:
             }
             groups = self.groups(number, stage, step, seats)
             played = time.monotonic()
+            self._log(number, step, groups)
             facts = self._update(stage, step, policy, start_policy, optimizer, groups)
             metrics = {"stage": number, "kind": stage.kind, "role": stage.role, "step": step + 1, "steps": stage.steps}
             metrics |= describe(groups, stage.role) | facts
@@ -155,6 +158,9 @@ class Trainer:
             last = step + 1 == stage.steps
             if last or (step + 1) % self.recipe.checkpoint_every == 0:
                 self._save((number + 1, 0) if last else (number, step + 1), optimizer, start)
+                # Float results depend on who shares a batch, so on what is cached: a resumed run begins with nothing.
+                for seat in frozen.values():
+                    seat.cache.clear()
 
     def groups(self, number: int, stage: Stage, step: int, seats: Mapping[str, Seat]) -> list[Group]:
         """The step's groups: whole tasks, or small ones cut from runs of whole ones."""
@@ -226,6 +232,13 @@ class Trainer:
             optimizer.zero_grad()
         return facts
 
+    def _log(self, number: int, step: int, groups: Sequence[Group]) -> None:
+        """Write down the trajectories of some steps: a file each, so that a step that is run again replaces its own."""
+        every = self.recipe.log_every
+        if every and (step == 0 or (step + 1) % every == 0):
+            file = self.folder / TRAJECTORIES / f"{_logged(number, step + 1)}.jsonl"
+            write_trajectories(file, (run.trajectory for group in groups for run in group))
+
     def _save(self, at: tuple[int, int], optimizer: Any, start: Any) -> None:
         # Only what learns; frozen roles may be played by samplers that have no weights.
         tensors = {f"policy-{s.role}": _weights(self.policies[s.role].model) for s in self.recipe.stages}
@@ -242,11 +255,19 @@ class Trainer:
             self.policies[role].model.load_state_dict(tensors[f"policy-{role}"], strict=False)
         return (state["stage"], state["step"]), (tensors if state["step"] else {})
 
-    def _rewind_metrics(self, at: tuple[int, int]) -> None:
-        """Drop metrics of steps that will be run again, and a line torn by a kill."""
+    def _rewind(self, at: tuple[int, int]) -> None:
+        """Drop metrics and trajectories of steps that will be run again, and a line torn by a kill."""
         path = self.folder / "metrics.jsonl"
         kept = [m for m in read_metrics(path) if (m["stage"], m["step"]) <= at or m["stage"] < at[0]]
         path.write_text("".join(json.dumps(m) + "\n" for m in kept), encoding="utf-8")
+        for file in (self.folder / TRAJECTORIES).glob("*.jsonl"):
+            if file.name > f"{_logged(*at)}.jsonl":
+                file.unlink()
+
+
+def _logged(stage: int, step: int) -> str:
+    """A name that sorts as the steps of a run do."""
+    return f"stage-{stage:03d}-step-{step:06d}"
 
 
 def _weights(model: Any) -> dict[str, torch.Tensor]:

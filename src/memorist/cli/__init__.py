@@ -1,0 +1,193 @@
+"""The command line: a thin shell over the Python API."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from memorist.cli import experts
+from memorist.cli.plan import plan
+from memorist.cli.shared import Json, RunFolder, console
+from memorist.errors import MemoristError, RecipeError, nearest
+
+app = typer.Typer(
+    help="Train, run and measure language-model agents that manage their own memory.",
+    epilog="Start with: memorist demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(experts.app, name="experts")
+
+
+def main() -> None:
+    """Run a command; errors raised on purpose are one line and exit status 2."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app(standalone_mode=True)
+    except MemoristError as error:
+        print(f"memorist: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("memorist: interrupted; `memorist train … --resume` goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command(epilog="Example: memorist demo --out demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="folder for the run and report.html")] = Path("demo"),
+) -> None:
+    """Train Memory-R1 on this machine in minutes; compare before and after; write report.html."""
+    from memorist.evaluation.demo import demo as show
+
+    show(out, console())
+
+
+@app.command(epilog="Example: memorist train memory-r1-demo --out runs/first --set stages.0.steps=20")
+def train(
+    recipe: Annotated[str, typer.Argument(help="a YAML file, or a shipped recipe (`memorist recipes`)")],
+    out: Annotated[Path | None, typer.Option(help="run folder; default runs/NAME")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint in the folder")] = False,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. seed=1 or stages.0.lr=1e-3")
+    ] = None,
+) -> None:
+    """Train what a recipe says; metrics.jsonl, checkpoint and trained policies go to the run folder."""
+    from memorist.evaluation.progress import Bar
+    from memorist.evaluation.runs import train as run
+    from memorist.fit.plan.runs import Watch
+    from memorist.recipe import load_recipe, read_recipe, to_plain
+
+    plain = to_plain(load_recipe(recipe))
+    for item in setting or []:
+        _set(plain, item)
+    read = read_recipe(plain, recipe)
+    folder = out or Path("runs") / read.name
+    if not resume and (folder / "checkpoint").exists():
+        raise RecipeError(f"{folder} holds a run already; add --resume to go on with it, or give another --out")
+    screen = console()
+    watch = Watch(folder, Bar(screen), screen.print)
+    run(read, folder, resume=resume, progress=watch)
+    watch.end()
+    screen.print(f"done: {folder}/policies; try: memorist eval synthetic --run {folder}")
+
+
+def _set(plain: Any, item: str) -> None:
+    import yaml
+
+    path, sign, value = item.partition("=")
+    if not sign:
+        raise RecipeError(f"--set {item!r}: expected KEY=VALUE, e.g. seed=1")
+    *parents, last = path.split(".")
+    at = plain
+    for part in parents:
+        try:
+            at = at[int(part)] if isinstance(at, list) else at[part]
+        except (KeyError, ValueError, IndexError):
+            known = map(str, range(len(at)) if isinstance(at, list) else at)
+            raise RecipeError(f"--set {item!r}: no {part!r}; {nearest(part, known)}") from None
+    at[last] = yaml.safe_load(value)
+
+
+@app.command(name="eval", epilog="Examples: memorist eval synthetic --grammar b; memorist eval locomo --json")
+def evaluate(
+    benchmark: Annotated[str, typer.Argument(help="synthetic or locomo")],
+    run: RunFolder = None,
+    grammar: Annotated[str, typer.Option(help="synthetic: a, or b for phrasings that training never saw")] = "a",
+    dialogues: Annotated[int, typer.Option(help="synthetic: how many test dialogues")] = 24,
+    file: Annotated[Path | None, typer.Option(help="locomo: a file; default: found through MEMORIST_DATA")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for a row per question (JSONL)")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the agent on a benchmark, beside the baselines, under both scoring protocols."""
+    from memorist.evaluation import benchmarks
+
+    err = console(stderr=True)  # progress, apart from what programs read
+    known: dict[str, Callable[[], benchmarks.Benchmarked]] = {
+        "synthetic": lambda: benchmarks.synthetic(run, dialogues, grammar, err),
+        "locomo": lambda: benchmarks.locomo(run, file, err),
+    }
+    if benchmark not in known:
+        raise RecipeError(f"benchmark {benchmark!r} does not exist; {nearest(benchmark, known)}")
+    found = known[benchmark]()
+    if out is not None:
+        benchmarks.write_rows(found, out)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        benchmarks.show(found, console())
+
+
+@app.command(epilog="Example: memorist chat --run demo --file me.db")
+def chat(
+    run: RunFolder = None,
+    file: Annotated[Path, typer.Option(help="SQLite file that keeps the memories")] = Path("chat.db"),
+    name: Annotated[str, typer.Option(help="your name")] = "Me",
+) -> None:
+    """Tell the agent things and ask it questions (lines that end with "?"). /memory lists, /quit ends."""
+    from memorist.evaluation.chat import chat as talk
+
+    talk(run, file, name, console())
+
+
+@app.command()
+def recipes() -> None:
+    """List the shipped recipes."""
+    from memorist.recipe import available, load_recipe
+
+    for name, path in available().items():
+        stages = ", ".join(f"{s.kind} {s.role} {s.steps}" for s in load_recipe(path).stages)
+        first = path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
+        print(f"{name}: {first} [{stages}]")
+
+
+app.command(
+    epilog="Examples: memorist plan qwen3-8b --hardware h100 --devices 2 --turns 4; memorist plan deepseek-v3 --serve "
+    "--hardware h800 --devices 64 --compare; memorist plan --recipe memory-r1 --hardware here --run runs/first; "
+    "memorist plan --calibrate"
+)(plan)
+
+
+@app.command(epilog="Example: memorist doctor --json")
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, which device there is, what is missing for what, and what to type."""
+    from memorist import doctor as physician
+
+    found = physician.examine(deep=True)
+    print(json.dumps(physician.to_json(found), indent=1) if as_json else physician.render(found))
+
+
+@app.command(epilog="Example: memorist world --split test --count 2 > dialogues.json")
+def world(
+    split: Annotated[str, typer.Option(help="base, train, validation or test")] = "train",
+    count: Annotated[int, typer.Option(help="how many dialogues")] = 1,
+    seed: Annotated[int, typer.Option(help="another seed, other dialogues")] = 0,
+    difficulty: Annotated[str, typer.Option(help="easy, medium or hard")] = "easy",
+    grammar: Annotated[str, typer.Option(help="a or b")] = "a",
+) -> None:
+    """Print synthetic dialogues in LoCoMo's JSON form."""
+    from memorist.tasks.world import generate
+
+    try:
+        print(json.dumps(generate(split, count, seed=seed, difficulty=difficulty, grammar=grammar), indent=1))
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from memorist._version import __version__
+
+    print(__version__)
+
+
+if __name__ == "__main__":
+    main()

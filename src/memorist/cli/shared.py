@@ -1,0 +1,21 @@
+"""What commands share: options and the console."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
+RunFolder = Annotated[Path | None, typer.Option("--run", help="a folder that `memorist train` wrote")]
+
+
+def console(stderr: bool = False) -> Any:
+    """Where people read; with `stderr`, progress apart from what programs read."""
+    from rich.console import Console
+
+    from memorist.models.registry import quiet_libraries
+
+    quiet_libraries()
+    return Console(stderr=stderr)

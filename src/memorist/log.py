@@ -1,0 +1,115 @@
+"""Trajectories on disk: JSON Lines, one run of an agent each, written by the trainer and by evaluations.
+
+People read them (every prompt and reply is there as text, so reward hacking can be looked for); programs replay them,
+branch from them, or calibrate on them: token ids, log-probabilities and distributions come back exactly as they were.
+Values that are the default are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from memorist.decision import Action, Author, Decision, Distribution, Observation, Reward, Span, Stop, Trajectory
+from memorist.errors import DataError
+
+
+def write_trajectories(file: Path, trajectories: Iterable[Trajectory]) -> int:
+    """Write a file anew, complete or not at all; returns the number of lines."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished, count = file.with_name(file.name + ".new"), 0
+    with open(unfinished, "w", encoding="utf-8") as out:
+        for trajectory in trajectories:
+            out.write(json.dumps(_plain(trajectory), ensure_ascii=False) + "\n")
+            count += 1
+    unfinished.replace(file)
+    return count
+
+
+def read_trajectories(place: Path) -> Iterator[Trajectory]:
+    """The trajectories of a file, or of all `*.jsonl` files of a folder in the order of their names.
+
+    Raises:
+        DataError: there is no such file, the folder holds none, or a line is no trajectory; the message names file,
+            line and field.
+    """
+    files = sorted(place.glob("*.jsonl")) if place.is_dir() else [place]
+    if not files:
+        raise DataError(str(place), "-", "-", "no *.jsonl in this folder; give one that holds logged trajectories")
+    for file in files:
+        try:
+            with open(file, encoding="utf-8") as lines:
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        yield read_trajectory(line, str(file), str(number))
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(str(file), "-", "-", f"cannot be read ({error}); give a log of trajectories") from error
+
+
+def read_trajectory(line: str, file: str = "-", record: str = "-") -> Trajectory:
+    """One line.
+
+    Raises:
+        DataError: it is no trajectory.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(file, record, "line", f"no JSON ({error})") from error
+    return trajectory_from(row, file, record)
+
+
+def trajectory_from(row: Any, file: str = "-", record: str = "-") -> Trajectory:
+    """A trajectory from its plain object.
+
+    Raises:
+        DataError: a field is missing or of another type than it should be.
+    """
+    at = ["trajectory"]
+    try:
+        decisions = []
+        for i, one in enumerate(row["decisions"]):
+            at.append(f"decisions[{i}]")
+            decisions.append(_decision(one))
+            at.pop()
+        at.append("rewards")
+        rewards = tuple(Reward(**{**r, "span": _pair(r.get("span"))}) for r in row["rewards"])
+        at.pop()
+        return Trajectory(str(row["task"]), int(row["seed"]), tuple(decisions), rewards, dict(row.get("facts", {})))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        problem = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(file, record, at[-1], f"{problem}; expected what write_trajectories writes") from error
+
+
+def _decision(row: Mapping[str, Any]) -> Decision:
+    seen, done = dict(row["observation"]), dict(row["action"])
+    drawn = dict(done.pop("distribution", {}))
+    if drawn.get("legal") is not None:
+        drawn["legal"] = tuple(None if ids is None else tuple(ids) for ids in drawn["legal"])
+    spans = [{**span, "author": Author(span.get("author", Author.POLICY))} for span in done.pop("spans", ())]
+    for name, kind in (("prompt", int), ("tokens", int), ("logprobs", float), ("choice", int)):
+        done[name] = tuple(map(kind, done.get(name, ())))
+    action = Action(
+        **{**done, "stop": Stop(done.get("stop", Stop.END))},
+        distribution=Distribution(**drawn),
+        spans=tuple(Span(**span) for span in spans),
+    )
+    observation = Observation(**{**seen, "options": tuple(seen.get("options", ()))})
+    return Decision(str(row["role"]), str(row["policy"]), observation, action)
+
+
+def _pair(span: Any) -> tuple[int, int] | None:
+    return None if span is None else (int(span[0]), int(span[1]))
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as objects without the fields that have their default."""
+    if is_dataclass(value) and not isinstance(value, type):
+        given = {f.name: (getattr(value, f.name), f.default) for f in fields(value)}
+        return {name: _plain(got) for name, (got, default) in given.items() if default is MISSING or got != default}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
