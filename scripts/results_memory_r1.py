@@ -79,15 +79,15 @@ def _line(name: str) -> Callable[[Mapping[str, Any]], None]:
 def experiments(seed: int) -> dict[str, Recipe]:
     """What is trained, by name. The Answer Agent learns on the banks of this seed's trained Manager."""
     long = load_recipe("memory-r1")
-    manager, answerer = long.stages
-    long = replace(long, seed=seed, data=replace(long.data, seed=seed), stages=(manager,))
+    by_role = {role: tuple(stage for stage in long.stages if stage.role == role) for role in ("manager", "answerer")}
+    long = replace(long, seed=seed, data=replace(long.data, seed=seed), stages=by_role["manager"])
     managed = replace(long, models={**long.models, "manager": str(ROOT / f"manager-{seed}" / "policies" / "manager")})
     return {
         "manager": long,
-        "sft": replace(long, stages=(replace(manager, kind="rejection"),)),
+        "sft": replace(load_recipe("memory-r1-sft"), seed=seed, data=long.data),
         "few": replace(long, data=replace(long.data, questions=FEW)),
-        "answerer": replace(managed, stages=(answerer,)),
-        "answerer-sft": replace(managed, stages=(replace(answerer, kind="rejection"),)),
+        "answerer": replace(managed, stages=by_role["answerer"]),
+        "answerer-sft": replace(managed, stages=tuple(replace(s, kind="rejection") for s in by_role["answerer"])),
     }
 
 

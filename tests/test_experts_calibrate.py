@@ -299,6 +299,21 @@ class TestQuality:
         assert (found["half"].samples, found["half"].tokens) == (2, 11)
         assert (found["all"].kl, found["all"].agreement) == (pytest.approx(0, abs=1e-9), 1)
 
+    def test_only_a_replys_tokens_may_count(self, qwen: Path) -> None:
+        full, choices = AutoModelForCausalLM.from_pretrained(qwen), {"half": some_experts(2)}
+        starts = [5, 1]
+        found = divergences(full, SAMPLES, choices, starts=starts)["half"]
+        total = 0.0
+        for sample, start in zip(SAMPLES, starts, strict=True):
+            given = torch.tensor([sample])
+            with torch.no_grad(), masked(full, choices["half"]):
+                less = torch.log_softmax(full(given).logits, -1)[:, start - 1 : -1]
+            with torch.no_grad():
+                whole = torch.log_softmax(full(given).logits, -1)[:, start - 1 : -1]
+            total += float(torch.nn.functional.kl_div(less, whole, log_target=True, reduction="sum"))
+        assert found.tokens == sum(map(len, SAMPLES)) - sum(starts)
+        assert found.kl == pytest.approx(total / found.tokens, rel=1e-4)
+
     def test_the_form_of_replies_is_part_of_the_gate(self, qwen: Path) -> None:
         full = AutoModelForCausalLM.from_pretrained(qwen)
         prompts = [[3, 17, 5], [8, 2], [30, 30, 1]]

@@ -106,6 +106,106 @@ def test_scorers_and_numbers_are_compared_on_held_out_samples(home: Path, monkey
     assert "was calibrated on these samples" in refused(*mistaken, "--keep", 4)
 
 
+SEEN = {
+    "manager": ["Ann moved to Oslo.", "Bob likes tea.", "Cleo sold the boat."],
+    "answerer": ["Where does Ann live?", "What does Bob drink?", "Who has a boat?"],
+}
+
+
+@pytest.fixture(scope="module")
+def logs(home: Path) -> Path:
+    """Two logs of what the model wrote in two roles, on different prompts; both roles calibrated on the first."""
+    from memorist.decision import Decision, Distribution, Observation, Trajectory
+    from memorist.log import write_trajectories
+    from memorist.models.causal import CausalPolicy
+    from memorist.models.sampler import Request
+
+    policy = CausalPolicy.load(home / "model")
+    for name, ending in (("first", ""), ("second", " So what?")):
+        runs = []
+        for seed in (1, 2):  # siblings that do the same: greedy
+            asked = [(role, Observation(text + ending, max_tokens=5)) for role, texts in SEEN.items() for text in texts]
+            written = policy.sample([Request(seen, Distribution(temperature=0.0), seed) for _, seen in asked])
+            decisions = [Decision(role, "moe", seen, done) for (role, seen), done in zip(asked, written, strict=True)]
+            runs.append(Trajectory(name, seed, tuple(decisions), ()))
+        write_trajectories(home / f"logs/{name}/runs.jsonl", runs)
+    for role in SEEN:
+        data = ("--data", home / "logs/first", "--role", role, "--task", role, "--store", home / "roles")
+        assert json.loads(ran("calibrate", home / "model", *data, "--json"))["samples"] == 3
+    return home / "logs"
+
+
+class TestRoles:
+    def given(self, home: Path, *options: object) -> tuple[object, ...]:
+        roles = ("--role", "manager", "--role", "answerer")
+        return ("roles", home / "model", *roles, "--store", home / "roles", *options)
+
+    def test_modes_are_compared_on_an_agents_own_held_out_log(
+        self, home: Path, logs: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "250")
+        options = ("--keep", 4, "--log", logs / "second/runs.jsonl", "--most-kl", 100)
+        found = json.loads(ran(*self.given(home, *options, "--json")))
+        specialist, union, general = (found["modes"][mode] for mode in ("specialist", "union", "generalist"))
+        assert specialist["experts"] == general["experts"] == 4 <= union["experts"] <= 8
+        assert specialist["moved_experts"] > 0 == union["moved_bytes"] == general["moved_experts"]
+        assert union["roles"] == specialist["roles"] != general["roles"]
+        for mode in (specialist, general):
+            for role in SEEN:
+                one = mode["roles"][role]
+                assert one["low"] <= one["kl"] <= one["high"] and one["kl"] > 1e-5
+                assert one["samples"] == 3 and one["tokens"] <= 15 and one["reasons"] == []
+        assert 0 <= found["common"]["manager, answerer"] <= 1
+        assert found["use"] == "union"
+        shown = ran(*self.given(home, *options))
+        assert "manager: KL, nats per token" in shown and "use: union (all roles' experts fit" in shown
+
+    def test_the_gate_says_why_nothing_is_used(self, home: Path, logs: Path) -> None:
+        options = ("--keep", 4, "--log", logs / "second", "--most-kl", 0)
+        found = json.loads(ran(*self.given(home, *options, "--json")))
+        assert (found["use"], found["why"]) == ("none", "none that fits passes the gate; keep more experts")
+        assert "nats per token, over 0" in found["modes"]["union"]["roles"]["manager"]["reasons"][0]
+        assert "generalist, answerer: the divergence may be" in ran(*self.given(home, *options))
+
+    def test_without_a_log_it_is_arithmetic(self, home: Path, logs: Path) -> None:
+        found = json.loads(ran(*self.given(home, "--keep", 4, "--json")))
+        architecture = open_model(str(home / "model")).architecture
+        for mode in found["modes"].values():
+            assert mode["bytes"] == bytes_with(architecture, mode["experts"]) and "roles" not in mode
+        moved = found["modes"]["specialist"]
+        each = (bytes_with(architecture, 8) - bytes_with(architecture, 7)) / 2
+        assert moved["moved_bytes"] == pytest.approx(moved["moved_experts"] * each)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--log", "first"), "manager was calibrated on these replies"),
+            (("--log", "none"), "cannot be read"),
+            (("--role", "manager"), "roles manager, answerer, manager; give two or more, each once"),
+            (("--role", "retriever"), "no such calibration"),
+        ],
+    )
+    def test_of_what_cannot_be_measured(self, options: tuple[str, str], message: str, home: Path, logs: Path) -> None:
+        name, value = options
+        assert message in refused(*self.given(home, "--keep", 4, name, logs / value if name == "--log" else value))
+
+    def test_a_log_of_another_tokenizer_is_refused(self, home: Path, logs: Path, tmp_path: Path) -> None:
+        text = (logs / "first/runs.jsonl").read_text()
+        rows = [json.loads(line) for line in text.splitlines()]
+        for row in rows:
+            row["decisions"][0]["action"]["text"] = "quite another thing"
+        (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        data = ("--data", tmp_path / "log.jsonl", "--role", "manager", "--task", "t", "--store", tmp_path)
+        assert "which this model's tokenizer reads as" in refused("calibrate", home / "model", *data)
+
+    def test_a_role_that_nobody_reads_is_refused(self, home: Path, logs: Path, tmp_path: Path) -> None:
+        shutil.copytree(home / "roles", tmp_path / "roles")
+        shutil.copy(home / "store/one.safetensors", tmp_path / "roles")
+        options = ("--role", "manager", "--role", "one", "--keep", 4, "--log", logs / "second")
+        message = refused("roles", home / "model", *options, "--store", tmp_path / "roles")
+        assert "nobody can read its replies" in message
+
+
 def test_a_report_shows_tasks_overlap_mass_and_memory(home: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     tasks = ("--task", "one", "--task", "two")

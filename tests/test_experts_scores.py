@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from memorist.errors import ExpertsError
-from memorist.fit.experts.roles import arrange, united
+from memorist.fit.experts.roles import advise, arrange, united
 from memorist.fit.experts.scores import (
     Array,
     adaptive_threshold,
@@ -234,6 +234,29 @@ class TestRoles:
     def test_an_unknown_mode_names_the_nearest(self) -> None:
         with pytest.raises(ExpertsError, match="did you mean 'union'"):
             arrange([self.A], 2, "gate", self.ROUTING, "unoin")
+
+    @pytest.mark.parametrize(
+        ("passed", "budget", "moving", "mode"),
+        [
+            (("specialist", "union", "generalist"), None, 9.0, "union"),
+            (("specialist", "union", "generalist"), 3.0, 9.0, "union"),
+            (("specialist", "union", "generalist"), 2.9, 0.1, "specialist"),
+            (("specialist", "union", "generalist"), 2.9, 0.11, "generalist"),
+            (("specialist", "union"), 2.9, 0.9, "specialist"),
+            (("specialist",), None, 0.9, "specialist"),
+            (("generalist",), None, 0.0, "generalist"),
+            ((), None, 0.0, "none"),
+            (("union",), 2.9, 0.0, "none"),
+            (("specialist", "union", "generalist"), 1.9, 0.0, "none"),
+        ],
+    )
+    def test_the_union_if_it_fits_then_own_experts_if_changes_are_cheap(
+        self, passed: tuple[str, ...], budget: float | None, moving: float, mode: str
+    ) -> None:
+        sizes = {"specialist": 2.0, "union": 3.0, "generalist": 2.0}
+        found, why = advise(sizes, passed, budget, moving)
+        assert found == mode
+        assert ("keep fewer" in why) == (budget == 1.9)
 
 
 class TestFiles:

@@ -41,6 +41,17 @@ def builder(settings: AgentSettings) -> Callable[..., MemoryR1]:
     return build
 
 
+def reply_forms(settings: AgentSettings) -> dict[str, Callable[[str], bool]]:
+    """By role, whether the agent can read a reply: what must survive when its model is made smaller.
+
+    Raises:
+        RecipeError: the settings name something that does not exist.
+    """
+    need_known("agent.name", settings.name, AGENTS)
+    need_known("agent.style", settings.style, STYLES)
+    return AGENTS[settings.name].reply_forms(settings.style)
+
+
 def open_teacher(name: str) -> Sampler:
     """A heuristic by name, or a local model."""
     return TEACHERS[name]() if name in TEACHERS else open_policy(name)

@@ -12,7 +12,7 @@ Algorithms 3 and 4 of arXiv 2508.19828. Where the paper is silent or contradicts
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -95,6 +95,15 @@ class MemoryR1:
         self.bank, self.manager, self.answerer = bank, manager, answerer
         self.extract, self.prompts = extract, STYLES[style]
         self.k, self.candidates = k, candidates
+
+    @staticmethod
+    def reply_forms(style: str) -> dict[str, Callable[[str], bool]]:
+        """By role, whether a reply has the form that its reader needs."""
+        prompts = STYLES[style]
+        return {
+            "manager": lambda reply: prompts.read_operations(reply, (), ("",)).well_formed,
+            "answerer": lambda reply: prompts.read_answer(reply, ()).well_formed,
+        }
 
     async def observe(
         self, messages: Iterable[Message], scope: Scope | None = None

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from memorist.cli.shared import Json, console
+from memorist.cli.shared import Json, RunFolder, console
 
 app = typer.Typer(
     help="Keep only the experts that a task needs: calibrate, prune, exchange masks, recognise tasks, see.",
@@ -38,6 +38,9 @@ def calibrate(
     max_tokens: Annotated[int, typer.Option(min=1, help="of one sample")] = 4096,
     samples: Annotated[int | None, typer.Option(min=1, help="how many; default: all")] = None,
     skip_first: Annotated[bool, typer.Option("--skip-first", help="leave out each sample's first token")] = False,
+    role: Annotated[
+        str | None, typer.Option(help="--data are logged trajectories (a file or folder): take what this role did")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run samples of a task through the model, layer by layer, and keep how much it needs each expert."""
@@ -45,7 +48,7 @@ def calibrate(
 
     found = command.calibrate(
         model, data, task, store, console(stderr=True), description=description, most_tokens=max_tokens,
-        limit=samples, skip_first=skip_first,
+        limit=samples, skip_first=skip_first, role=role,
     )  # fmt: skip
     sentence = "kept in {file}: {tokens} tokens of {samples} samples, {layers} layers of {experts} experts"
     print(json.dumps(found, indent=1) if as_json else sentence.format(**found))
@@ -120,6 +123,45 @@ def compare(
         print(json.dumps(found, indent=1))
     else:
         command.show_compared(found, console())
+
+
+@app.command(
+    "roles",
+    epilog="Example: memorist experts roles models/olmoe --role manager --role answerer --keep 32 --log held-out.jsonl",
+)
+def roles(
+    model: MoeFolder,
+    role: Annotated[list[str], typer.Option(help="calibrated under this name; repeat")],
+    keep: Annotated[int, typer.Option(help="experts of each layer for each role")],
+    log: Annotated[
+        Path | None, typer.Option(help="trajectories held out from calibration: measure divergence and valid replies")
+    ] = None,
+    run: RunFolder = None,
+    scorer: Scorer = "easyep",
+    replies: Annotated[int, typer.Option(min=1, help="most of each role that are measured")] = 50,
+    most_kl: Annotated[float, typer.Option(help="gate: nats per token of a reply, upper end of the interval")] = 0.1,
+    most_lost: Annotated[float, typer.Option(help="gate: share of replies that may lose their form")] = 0.02,
+    budget: Annotated[float | None, typer.Option(help="GB that weights may take")] = None,
+    changes: Annotated[float, typer.Option(help="changes of role per minute")] = 1.0,
+    read_rate: Annotated[float, typer.Option(help="GB per second that experts are read with")] = 1.0,
+    store: Store = Path("experts"),
+    as_json: Json = False,
+) -> None:
+    """Say how an agent's roles share one model: own experts, the union, or one choice for all; and which to use."""
+    from memorist.agents.build import reply_forms
+    from memorist.evaluation.runs import recipe_of
+    from memorist.fit.experts import role_command
+    from memorist.fit.experts.quality import Gate
+
+    found = role_command.roles(
+        model, log, store=store, names=role, keep=keep, scorer=scorer, readers=reply_forms(recipe_of(run).agent),
+        gate=Gate(most_kl, most_lost), limit=replies, budget=None if budget is None else budget * 1e9,
+        changes=changes, rate=read_rate * 1e9, console=console(stderr=True),
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        role_command.show_roles(found, console())
 
 
 @app.command("match", epilog='Example: memorist experts match models/olmoe "What did Ann say about Oslo?"')

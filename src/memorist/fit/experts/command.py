@@ -61,8 +61,10 @@ def calibrate(
     most_tokens: int = 4096,
     limit: int | None = None,
     skip_first: bool = False,
+    role: str | None = None,
 ) -> dict[str, Any]:
-    """Calibrate one task and keep it; returns what was kept, as plain objects.
+    """Calibrate one task and keep it; returns what was kept, as plain objects. With `role`, the data are logged
+    trajectories, and what that role saw and wrote is taken.
 
     Raises:
         ExpertsError: torch is not installed, or model, data or name cannot be worked with.
@@ -70,11 +72,15 @@ def calibrate(
     """
     try:
         from memorist.fit.experts.calibrate import calibrate as run
-        from memorist.fit.experts.data import read_samples
+        from memorist.fit.experts.data import logged_replies, read_samples
     except ImportError as error:
         raise ExpertsError("calibrating needs torch and transformers: pip install 'memorist[train]'") from error
     file, checkpoint = task_file(store, task), open_checkpoint(model)
-    samples = read_samples(data, model, most_tokens=most_tokens, limit=limit)
+    if role is None:
+        samples = read_samples(data, model, most_tokens=most_tokens, limit=limit)
+    else:
+        pairs = logged_replies(data, role, model)[:limit]
+        samples = [[*prompt, *reply][:most_tokens] for prompt, reply in pairs]
     with console.status("calibrating") as status:
         found = run(
             checkpoint,

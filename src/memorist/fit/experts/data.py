@@ -14,6 +14,7 @@ from typing import Any
 
 from memorist.decision import Decision
 from memorist.errors import DataError, ExpertsError
+from memorist.log import read_trajectories
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
 FORMS = "input_ids, messages, prompt and response, or text"
@@ -44,8 +45,8 @@ def read_samples(file: Path, folder: Path, *, most_tokens: int = 4096, limit: in
     return [sample[:most_tokens] for sample in samples]
 
 
-def samples_of(decisions: Iterable[Decision], role: str) -> list[list[int]]:
-    """What a role saw and wrote, as token ids: an agent's own runs are calibration data that cost nothing.
+def replies_of(decisions: Iterable[Decision], role: str) -> list[tuple[list[int], list[int]]]:
+    """What a role saw and wrote, as token ids, each pair once: siblings of a group often write the same.
 
     Args:
         decisions: recorded ones, for instance those of trajectories.
@@ -55,10 +56,46 @@ def samples_of(decisions: Iterable[Decision], role: str) -> list[list[int]]:
         ExpertsError: none of them is of that role with token ids (samplers that return text only have none).
     """
     given = list(decisions)
-    found = [[*one.action.prompt, *one.action.tokens] for one in given if one.role == role and one.action.tokens]
+    own = (one.action for one in given if one.role == role and one.action.tokens)
+    found = list(dict.fromkeys((one.prompt, one.tokens) for one in own))
     if not found:
         roles = ", ".join(sorted({one.role for one in given if one.action.tokens})) or "none"
         raise ExpertsError(f"no decisions of role {role!r} with token ids; roles that have them: {roles}")
+    return [(list(prompt), list(reply)) for prompt, reply in found]
+
+
+def samples_of(decisions: Iterable[Decision], role: str) -> list[list[int]]:
+    """What a role saw and wrote, joined: an agent's own runs are calibration data that cost nothing.
+
+    Raises:
+        ExpertsError: as `replies_of`.
+    """
+    return [[*prompt, *reply] for prompt, reply in replies_of(decisions, role)]
+
+
+def logged_replies(log: Path, role: str, folder: Path) -> list[tuple[list[int], list[int]]]:
+    """A role's prompts and replies from logged trajectories (`memorist.log`), in this model's token ids.
+
+    Args:
+        log: a file, or a folder of them, such as a run's `trajectories`.
+        role: whose.
+        folder: the model's; its tokenizer must be the one that the log was written with.
+
+    Raises:
+        DataError: the log cannot be read.
+        ExpertsError: the role is not in it with token ids, or another tokenizer wrote them.
+    """
+    decisions = [decision for trajectory in read_trajectories(log) for decision in trajectory.decisions]
+    found = replies_of(decisions, role)
+    tokenizer = open_tokenizer(folder)
+    for one in decisions:
+        if one.role == role and one.action.tokens and not one.action.spans:
+            read = tokenizer.decode(list(one.action.tokens), skip_special_tokens=True)
+            if read.strip() != one.action.text.strip():
+                raise ExpertsError(
+                    f"{log}: {one.policy!r} wrote {one.action.text[:60]!r}, which this model's tokenizer reads as "
+                    f"{read[:60]!r}; log runs of this model, or give its text as prompt and response"
+                )
     return found
 
 

@@ -33,7 +33,12 @@ class Divergence:
 
 
 def divergences(
-    model: Any, samples: Sequence[Sequence[int]], choices: Mapping[str, Ids], mode: str = "global", seed: int = 0
+    model: Any,
+    samples: Sequence[Sequence[int]],
+    choices: Mapping[str, Ids],
+    mode: str = "global",
+    seed: int = 0,
+    starts: Sequence[int] | None = None,
 ) -> dict[str, Divergence]:
     """Each choice of experts against the whole model.
 
@@ -43,6 +48,7 @@ def divergences(
         choices: kept experts by name, each [L, M].
         mode: what becomes of the router's groups, as for `prune`.
         seed: of the bootstrap.
+        starts: of each sample, the first token whose prediction counts (a reply's first); default: all.
 
     Raises:
         ExpertsError: there are no samples, or a choice is not for this model.
@@ -50,14 +56,16 @@ def divergences(
     if not samples or not all(samples):
         raise ExpertsError("no samples, or an empty one; give samples that were held out from calibration")
     sums: dict[str, list[tuple[float, float, int]]] = {name: [] for name in choices}
-    for sample in samples:
-        whole = _log_probabilities(model, sample)
+    for number, sample in enumerate(samples):
+        # The token at `start` is predicted one place before; what follows the sample's end does not count then.
+        counted = slice(None) if starts is None else slice(max(0, starts[number] - 1), len(sample) - 1)
+        whole = _log_probabilities(model, sample)[counted]
         for name, keep in choices.items():
             with masked(model, keep, mode):
-                less = _log_probabilities(model, sample)
+                less = _log_probabilities(model, sample)[counted]
             kl = float((whole.exp() * (whole - less)).sum())
             same = float((whole.argmax(-1) == less.argmax(-1)).sum())
-            sums[name].append((kl, same, len(sample)))
+            sums[name].append((kl, same, len(whole)))
     return {name: _summed(np.array(rows, dtype=np.float64), seed) for name, rows in sums.items()}
 
 

@@ -6,7 +6,7 @@ each role routed only to its own (`LazyModel.only`). generalist: one choice by m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from memorist.fit.experts.select import Routing, choose, ranked
 from memorist.fit.experts.statistics import Statistics, mixed
 
 MODES = ("specialist", "union", "generalist")
+MOST_MOVING = 0.1
+"""Share of the time that changing experts may take before one choice for all roles is better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +70,25 @@ def united(choices: Sequence[Ids], ranking: Ids) -> Ids:
         spare = (int(expert) for expert in order if expert not in chosen)
         chosen.update([expert for expert, _ in zip(spare, range(width - len(chosen)), strict=False)])
     return np.array([sorted(chosen) for chosen in sets], dtype=np.int64)
+
+
+def advise(sizes: Mapping[str, float], passed: Collection[str], budget: float | None, moving: float) -> tuple[str, str]:
+    """Which mode to use, and why (PreMoe's order: the union if it fits, own experts if roles change seldom, else one).
+
+    Args:
+        sizes: bytes of the weights in memory, by mode.
+        passed: the modes that pass the gate, or all where nothing was measured.
+        budget: bytes that the weights may take; None: what any mode takes.
+        moving: share of the time that changing between specialists takes.
+    """
+    fits = [mode for mode in MODES if mode in passed and (budget is None or sizes[mode] <= budget)]
+    if not fits:
+        least = min(sizes.values())
+        if budget is not None and least > budget:
+            return "none", f"the smallest takes {least / 1e9:.3f} GB of {budget / 1e9:.3f} GB; keep fewer experts"
+        return "none", "none that fits passes the gate; keep more experts"
+    if "union" in fits:
+        return "union", "all roles' experts fit: nothing is read when roles change"
+    if "specialist" in fits and (moving <= MOST_MOVING or "generalist" not in fits):
+        return "specialist", f"the union does not do; changing roles takes {moving:.1%} of the time"
+    return "generalist", f"the union does not do, and changing roles would take {moving:.1%} of the time"
