@@ -5,7 +5,8 @@
 Files: a random Qwen3-MoE of 4 GB in 1 GB shards is written into `--folder` (on a disk, not in memory; 12 GB free) and
 dropped from the page cache before it is read; bytes are the kernel's (/proc/self/io). Each of these runs in a process
 of its own. Tiny bed: two domains on shared symbols, specialists planted in training, five seeds. `--quick` tries the
-procedure on small sizes. `--only experts.tiny` measures just those rows; the others stay as they are in `--json`.
+procedure on small sizes. Roles: a tiny mixture of experts is made and trained as Memory-R1 (half an hour), and kept in
+`--folder`/roles. `--only experts.tiny` measures just those rows; the others stay as they are in `--json`.
 """
 
 from __future__ import annotations
@@ -22,20 +23,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from beds import roles
 from beds.two_domains import tiny_seed
 
 from memorist.evaluation.statistics import hierarchical_bootstrap
+from memorist.fit.experts import lazy as lazy_module
 from memorist.fit.experts.checkpoint import INDEX, Checkpoint, open_checkpoint
 from memorist.fit.experts.lazy import LazyModel
 from memorist.fit.experts.prune import prune
 from memorist.fit.experts.scores import Ids
 from memorist.fit.experts.select import Routing, choose, random_scores
+from memorist.fit.experts.shards import Reader, Written
 from memorist.fit.experts.simulate import masked
 from memorist.models.registry import quiet_libraries
 from moe import KINDS, save_moe, some_experts
@@ -53,9 +57,6 @@ ROWS = {
     "experts.tiny.random.in-domain": "share",
     "experts.tiny.retrieval": "of 20",
     "experts.role.kl-at-half": "nats",
-}
-NOT_BUILT = {
-    "experts.role.kl-at-half": "needs a mixture of experts trained as Memory-R1 policy: there is none yet (part 5)"
 }
 LARGE = {
     "vocab_size": 32000, "hidden_size": 1024, "moe_intermediate_size": 768, "intermediate_size": 768, "head_dim": 64,
@@ -183,6 +184,33 @@ def measure_lazy(folder: Path, part: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+class Recording(Reader):
+    """A reader that remembers what it read: file, start, size."""
+
+    ranges: ClassVar[list[tuple[Path, int, int]]] = []
+
+    def fill(self, wanted: Written, into: memoryview) -> None:
+        self.ranges.extend((wanted.stored.file, start, size) for start, size in wanted.ranges())
+        super().fill(wanted, into)
+
+
+def measure_storage(folder: Path, part: int) -> dict[str, Any]:
+    """In this process: seconds in which storage alone gives the bytes of `measure_lazy`, in the same order."""
+    lazy_module.Reader = Recording  # type: ignore[misc]
+    LazyModel(folder, half(open_checkpoint(folder), part)).close()
+    files = {file: os.open(file, os.O_RDONLY) for file, _, _ in Recording.ranges}
+    room = memoryview(bytearray(max(size for _, _, size in Recording.ranges)))
+    forget(folder)
+    for descriptor in files.values():
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+    began = perf_counter()
+    for file, start, size in Recording.ranges:
+        while size:
+            got = os.preadv(files[file], [room[:size]], start)
+            start, size = start + got, size - got
+    return {"seconds": perf_counter() - began, "read": sum(size for _, _, size in Recording.ranges)}
+
+
 def apart(name: str, *arguments: str) -> dict[str, Any]:
     """Run one measurement in a process of its own."""
     out = subprocess.run(
@@ -198,7 +226,12 @@ def file_rows(folder: Path, quick: bool) -> list[dict[str, Any]]:
         write_large(model, SMALL if quick else LARGE, 2**21 if quick else 10**9)
         options = ["--folder", str(model)]
         pruned = apart("prune", *options)
-        rounds = [[apart(f"lazy{part}", *options) for part in (1, 4)] for _ in range(1 if quick else 3)]
+        rounds, storage = [], []
+        for turn in range(1 if quick else 4):
+            order = (1, 4) if turn % 2 else (4, 1)  # who reads after whom changes: storage may tire
+            done = {part: (apart(f"lazy{part}", *options), apart(f"storage{part}", *options)) for part in order}
+            rounds.append([done[1][0], done[4][0]])
+            storage.append([done[1][1]["seconds"], done[4][1]["seconds"]])
     whole, quarter = (median(pair[at]["seconds"] for pair in rounds) for at in (0, 1))
     lazy = rounds[0][1]
     bound = 1 / (1 - 0.75 * lazy["share"])
@@ -213,7 +246,11 @@ def file_rows(folder: Path, quick: bool) -> list[dict[str, Any]]:
         rows.append(
             row(f"experts.{name}.bytes-read-over-needed", kept, 1, kernel=one["read"], needed=one["needed"], **why)
         )
-    more = {"speedup": whole / quarter, "bound": bound, "seconds": [whole, quarter], "expert_share": lazy["share"]}
+    alone = [median(pair[at] for pair in storage) for at in (0, 1)]
+    more = {
+        "speedup": whole / quarter, "bound": bound, "seconds": [whole, quarter], "expert_share": lazy["share"],
+        "storage_alone_seconds": alone, "storage_alone_speedup": alone[0] / alone[1],
+    }  # fmt: skip
     cold = all(one["read"] >= 0.99 * one["needed"] for pair in rounds for one in pair)
     value, why = (whole / quarter / bound, {}) if cold else (None, {"why": cached})
     return [*rows, row("experts.lazy.load-speedup-of-bound", value, len(rounds), **more, **why)]
@@ -316,11 +353,28 @@ def tiny_rows(folder: Path, quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def role_rows(folder: Path, quick: bool) -> list[dict[str, Any]]:
+    """Own experts of each role, half of all, on replies that were held out; the mean of both roles."""
+    place = folder / ("roles-quick" if quick else "roles")
+    found = roles.measured(place, ("easyep", "peu", "tcess", "frequency", "random"), quick)
+    kl = {
+        f"{scorer}, {mode}": {role: said["kl"] for role, said in one["modes"][mode]["roles"].items()}
+        for scorer, one in found.items()
+        for mode in ("specialist", "generalist")
+    }
+    own = found["easyep"]["modes"]["specialist"]["roles"]
+    valid = {role: [said["valid_before"], said["valid_after"]] for role, said in own.items()}
+    replies = sum(said["samples"] for said in own.values())
+    more = {"kl": kl, "valid_before_and_after": valid, "common": found["easyep"]["common"]}
+    return [row("experts.role.kl-at-half", float(np.mean([said["kl"] for said in own.values()])), replies, **more)]
+
+
 MEASURES: dict[str, Callable[[Path, bool], list[dict[str, Any]]]] = {
     "experts.equivalence": equivalence_rows,
     "experts.prune experts.lazy": file_rows,
     "experts.throughput": throughput_rows,
     "experts.tiny": tiny_rows,
+    "experts.role": role_rows,
 }
 
 
@@ -349,8 +403,9 @@ def main() -> None:
     args = parser.parse_args()
     quiet_libraries()
     if args.one:
-        part = args.one.removeprefix("lazy")
-        print(json.dumps(measure_prune(args.folder) if part == "prune" else measure_lazy(args.folder, int(part))))
+        name, part = args.one.rstrip("0123456789"), args.one.lstrip("abcdefghijklmnopqrstuvwxyz")
+        measure = {"prune": measure_prune, "lazy": measure_lazy, "storage": measure_storage}[name]
+        print(json.dumps(measure(args.folder, *([int(part)] if part else []))))
         return
     found: dict[str, dict[str, Any]] = {}
     if args.json and args.json.exists():
@@ -361,7 +416,7 @@ def main() -> None:
                 print(json.dumps(one), flush=True)
                 found[one["row"]] = one
     why = "needs a machine that does nothing else; not measured yet"
-    rows = [found.get(name) or row(name, None, why=NOT_BUILT.get(name, why)) for name in ROWS]
+    rows = [found.get(name) or row(name, None, why=why) for name in ROWS]
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 

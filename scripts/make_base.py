@@ -25,7 +25,13 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from memorist.agents.components.prompts import Compact, day
 from memorist.agents.heuristics import SimilarityManager, answer_json, operation_json
@@ -298,6 +304,21 @@ def step_units(policy: CausalPolicy, step: int, done: float, dialogues: int, bud
     return units
 
 
+def untrained(tok: PreTrainedTokenizerFast, width: int, layers: int, experts: int) -> Any:
+    """A tiny Llama; with `experts`, a Qwen3-MoE whose two active experts are as wide as the Llama's one network."""
+    shared = {
+        "vocab_size": VOCABULARY, "hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers,
+        "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 4096, "tie_word_embeddings": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "pad_token_id": tok.pad_token_id,
+        "eos_token_id": tok.eos_token_id, "bos_token_id": None, "initializer_range": 0.05,
+        "attn_implementation": "eager",
+    }  # fmt: skip
+    if not experts:
+        return LlamaForCausalLM(LlamaConfig(**shared))
+    mixture = {"num_experts": experts, "num_experts_per_tok": 2, "norm_topk_prob": True, "head_dim": width // 4}
+    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**shared, **mixture, moe_intermediate_size=3 * width // 2))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("src/memorist/models/bundled"))
@@ -305,18 +326,13 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--experts", type=int, default=0, help="a mixture (Qwen3-MoE) of so many, two of them active")
     parser.add_argument("--dialogues", type=int, default=3, help="dialogues a step")
     parser.add_argument("--budget", type=int, default=5000, help="tokens a step")
     args = parser.parse_args()
     torch.manual_seed(0)
     tok = tokenizer(VOCABULARY)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=args.width, intermediate_size=3 * args.width, num_hidden_layers=args.layers,
-        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=4096, tie_word_embeddings=True,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, pad_token_id=tok.pad_token_id,
-        eos_token_id=tok.eos_token_id, bos_token_id=None, initializer_range=0.05, attn_implementation="eager",
-    )  # fmt: skip
-    policy = CausalPolicy(LlamaForCausalLM(config), tok, "bundled")
+    policy = CausalPolicy(untrained(tok, args.width, args.layers, args.experts), tok, "bundled")
     print(f"{sum(p.numel() for p in policy.parameters()):,} parameters", flush=True)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
     began = time.time()
