@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,16 @@ def test_what_is_written_reads_back() -> None:
     assert read_recipe(to_plain(FULL)) == FULL
     assert read_recipe(yaml.safe_load(yaml.safe_dump(to_plain(FULL)))) == FULL
     assert read_recipe({}) == Recipe()
+
+
+def test_a_setting_that_later_versions_add_does_not_change_the_fingerprint_of_older_recipes() -> None:
+    @dataclass(frozen=True)
+    class Later(Recipe):
+        more: int = 3
+
+    same = {field.name: getattr(FULL, field.name) for field in fields(FULL)}
+    assert Later(**same).fingerprint() == FULL.fingerprint() != Later(**same, more=4).fingerprint()
+    assert Recipe().fingerprint() == Recipe(models={"manager": "bundled", "answerer": "bundled"}).fingerprint()
 
 
 def test_the_fingerprint_is_stable_and_changes_with_every_setting() -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from memorist.decision import Action, Author, Decision, Distribution, Observation, Reward, Span, Stop, Trajectory
 from memorist.errors import DataError
+from memorist.plain import without_defaults
 
 
 def write_trajectories(file: Path, trajectories: Iterable[Trajectory]) -> int:
@@ -23,7 +23,7 @@ def write_trajectories(file: Path, trajectories: Iterable[Trajectory]) -> int:
     unfinished, count = file.with_name(file.name + ".new"), 0
     with open(unfinished, "w", encoding="utf-8") as out:
         for trajectory in trajectories:
-            out.write(json.dumps(_plain(trajectory), ensure_ascii=False) + "\n")
+            out.write(json.dumps(without_defaults(trajectory), ensure_ascii=False) + "\n")
             count += 1
     unfinished.replace(file)
     return count
@@ -103,13 +103,3 @@ def _decision(row: Mapping[str, Any]) -> Decision:
 
 def _pair(span: Any) -> tuple[int, int] | None:
     return None if span is None else (int(span[0]), int(span[1]))
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses as objects without the fields that have their default."""
-    if is_dataclass(value) and not isinstance(value, type):
-        given = {f.name: (getattr(value, f.name), f.default) for f in fields(value)}
-        return {name: _plain(got) for name, (got, default) in given.items() if default is MISSING or got != default}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value

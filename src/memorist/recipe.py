@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from memorist.errors import RecipeError, nearest
+from memorist.plain import without_defaults
 
 STAGES = ("rl", "rejection", "sft")
 
@@ -124,8 +125,11 @@ class Recipe:
     log_every: int = 50
 
     def fingerprint(self) -> str:
-        """Twelve hex digits that change with every setting."""
-        text = json.dumps(to_plain(self), sort_keys=True)
+        """Twelve hex digits that change with every setting.
+
+        What has its default does not count: a later version that knows more settings can go on with an older run.
+        """
+        text = json.dumps(without_defaults(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
