@@ -95,7 +95,7 @@ class TestCommand:
         options = {
             "prompts": 3, "group-size": 5, "turns": 2, "prompt-tokens": 70, "observation-tokens": 11,
             "new-tokens": 13, "memory-tokens": 17, "context": "rewrite", "weights": "fp8", "cache": "fp8",
-            "optimizer": "adam-8bit", "lora-rank": 4, "shard": 1,
+            "optimizer": "adam-8bit", "lora-rank": 4, "shard": 1, "acceptance": 0.5,
         }  # fmt: skip
         found = json.loads(ran("qwen3-8b", "--json", *(f"--{name}={value}" for name, value in options.items())))
         assert {name: found["workload"][name.replace("-", "_")] for name in options} == options
@@ -123,6 +123,7 @@ class TestCommand:
             (("qwen3-8b", "--hardware", HERE), "not calibrated; type: memorist plan --calibrate"),
             (("qwen3-8b", "--devices", "0"), "0 devices; expected 1 or more"),
             (("qwen3-8b", "--turns", "-1"), "turns is -1; expected 1 or more"),
+            (("qwen3-8b", "--acceptance", "1.5"), "acceptance is 1.5; expected 0 to 1"),
             (("qwen3-8b", "--context", "apend"), "did you mean 'append'?"),
             (("--recipe", "memory-r2"), "did you mean 'memory-r1'?"),
             (("mixtral-8x7b", "--compare", "--kept-experts", "0"), "0 of 8 experts kept"),

@@ -34,6 +34,7 @@ def plan(
     optimizer: Annotated[str | None, typer.Option(help="adamw, adamw-bf16, adam-8bit or adamw-fp32")] = None,
     lora_rank: Annotated[int | None, typer.Option(help="0: train everything")] = None,
     shard: Annotated[int | None, typer.Option(help="ZeRO stage, 0 to 3")] = None,
+    acceptance: Annotated[float | None, typer.Option(help="share of MTP drafts that are accepted (0.85)")] = None,
     kept_experts: Annotated[float, typer.Option(help="--compare: share that pruning keeps")] = 0.5,
     compare: Annotated[bool, typer.Option("--compare", help="beside MHA, GQA, MLA, hybrid and pruned forms")] = False,
     plot: Annotated[Path | None, typer.Option(help="draw memory against context into this file")] = None,
@@ -49,7 +50,7 @@ def plan(
         "prompts": prompts, "group_size": group_size, "turns": turns, "prompt_tokens": prompt_tokens,
         "observation_tokens": observation_tokens, "new_tokens": new_tokens, "memory_tokens": memory_tokens,
         "context": context, "purpose": "serve" if serve else None, "weights": weights, "cache": cache,
-        "optimizer": optimizer, "lora_rank": lora_rank, "shard": shard,
+        "optimizer": optimizer, "lora_rank": lora_rank, "shard": shard, "acceptance": acceptance,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
     console = open_console()
