@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memorist.decision import Action, Decision, Distribution, Observation, Reward
-from memorist.errors import ReplayMismatch
+from memorist.errors import ReplayMismatch, RewardError
 from memorist.memory.bank import MemoryBank
 from memorist.memory.record import Operation, Scope
 from memorist.memory.scratch import ScratchBank
@@ -301,3 +301,25 @@ async def _played(tasks: Sequence[Notes], roles: dict[str, Seat]) -> list[Run]:
 def test_a_recorder_hands_out_exactly_the_roles_that_are_seated() -> None:
     roles, _, _ = seats()
     assert sorted(Recorder(Rounds(roles), 0, 0).roles) == ["reader", "writer"]
+
+
+@dataclass(frozen=True)
+class Spoilt(Notes):
+    """A task whose reward is no number, or which fails."""
+
+    worth: float = float("nan")
+
+    def score(self, outcome: list[str]) -> tuple[Reward, ...]:
+        return (Reward("worth", 10.0 / self.worth),)
+
+
+@pytest.mark.parametrize("worth", [float("nan"), 1e-320])
+def test_a_reward_that_is_no_finite_number_is_refused_by_name(worth: float) -> None:
+    with pytest.raises(RewardError, match=r"task 'x': reward 'worth' is (nan|inf); expected a finite number"):
+        play(Writer, [Spoilt("x", 1, worth=worth)], {"writer": Seat(Counting()), "reader": Seat(Counting())})
+
+
+def test_what_a_task_raises_says_in_which_run() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        play(Writer, [Spoilt("x", 2, worth=0.0)], {"writer": Seat(Counting()), "reader": Seat(Counting())}, seed=3)
+    assert caught.value.__notes__ == [f"in a run on task 'x' with seed {derive(3, 0, 0)}, after 2 decisions"]

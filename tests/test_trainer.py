@@ -20,7 +20,7 @@ pytest.importorskip("transformers")
 from memorist.agents.memory_r1 import MemoryR1  # noqa: E402
 from memorist.conversation import Message  # noqa: E402
 from memorist.decision import Distribution, Observation, Reward  # noqa: E402
-from memorist.errors import CheckpointError, RecipeError  # noqa: E402
+from memorist.errors import CheckpointError, RecipeError, TrainingError  # noqa: E402
 from memorist.log import read_trajectories  # noqa: E402
 from memorist.memory.bank import MemoryBank  # noqa: E402
 from memorist.memory.record import Operation, Scope  # noqa: E402
@@ -33,6 +33,7 @@ from memorist.recipe import Recipe, Stage  # noqa: E402
 from memorist.tasks.dialogue import DialogueTask  # noqa: E402
 from memorist.tasks.locomo import Question  # noqa: E402
 from memorist.training import checkpoint  # noqa: E402
+from memorist.training import trainer as trainer_module  # noqa: E402
 from memorist.training.objective import imitation_loss  # noqa: E402
 from memorist.training.rollout import Seat, play  # noqa: E402
 from memorist.training.trainer import MEASURED, Trainer, _Window, learning_rate, read_metrics  # noqa: E402
@@ -459,6 +460,45 @@ class TestSteps:
         run.build = Never
         assert same(weights(run.run()["arm"]), weights(base))
         assert [(m["reward"], m["flat_groups"]) for m in metrics(tmp_path)] == [(0.0, 2), (0.0, 2)]
+
+    def test_steps_whose_loss_is_not_finite_are_skipped_and_three_in_a_row_stop_the_run(
+        self, base: CausalPolicy, tmp_path: Path
+    ) -> None:
+        stage = replace(RL, steps=9, lr=1e30, warmup=1, beta=0.1)
+        run = trainer(base, tmp_path, replace(RECIPE, stages=(stage,)))
+        with pytest.raises(TrainingError, match=r"3 steps in a row, up to step \d of stage 0 \(arm\).* lower .* lr"):
+            run.run()
+        found = metrics(tmp_path)
+        assert [bool(m.get("skipped")) for m in found] == [False, True, True, True]
+        assert found[-1]["grad_norm"] is None and found[0]["grad_norm"] > 0
+        assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+        last = list(read_trajectories(tmp_path / "offending.jsonl"))
+        assert len(last) == 8 and {t.task for t in last} <= {lever.id for lever in LEVERS}
+
+    def test_one_such_step_changes_nothing_and_the_run_goes_on(
+        self, base: CausalPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[int] = []
+        usual = trainer_module.policy_loss
+
+        def now_and_then(logp: Any, batch: Any, *more: Any, **options: Any) -> Any:
+            loss, facts = usual(logp, batch, *more, **options)
+            calls.append(1)
+            return (loss * float("nan") if len(calls) == 1 else loss), facts
+
+        monkeypatch.setattr(trainer_module, "policy_loss", now_and_then)
+        before: dict[str, torch.Tensor] = {}
+        run = trainer(base, tmp_path, replace(RECIPE, stages=(replace(RL, steps=4),)))
+
+        def keep(step: Mapping[str, Any]) -> None:
+            if step["step"] == 1:
+                before.update(weights(run.policies["arm"]))
+
+        run.progress = keep
+        trained = run.run()
+        found = metrics(tmp_path)
+        assert [bool(m.get("skipped")) for m in found] == [True, False, False, False]
+        assert same(before, weights(base)) and not same(weights(trained["arm"]), weights(base))
 
     def test_a_step_without_a_task_goes_on_too(self, base: CausalPolicy, tmp_path: Path) -> None:
         talk = DialogueTask("quiet", ("Andrew",), (), ())

@@ -9,6 +9,8 @@
     ├── BankError (RuntimeError)      a bank cannot do what was asked (read-only, newer version, closed)
     ├── PolicyError (RuntimeError)    a model cannot play the role it was given
     ├── ReplayMismatch (RuntimeError) a replayed run left the logged path
+    ├── RewardError (ValueError)      a task's reward is not a finite number
+    ├── TrainingError (RuntimeError)  training cannot go on: its loss is not finite
     └── CheckpointError (RuntimeError) a checkpoint is missing, torn, or of another recipe
 
 Each message says what was given, what was expected, and what to do. Bad *model output* is
@@ -62,6 +64,14 @@ class PolicyError(MemoristError, RuntimeError):
 
 class ReplayMismatch(MemoristError, RuntimeError):
     """A replayed run asked for something else than the logged one did."""
+
+
+class RewardError(MemoristError, ValueError):
+    """A task's reward is not a finite number."""
+
+
+class TrainingError(MemoristError, RuntimeError):
+    """Training cannot go on."""
 
 
 class CheckpointError(MemoristError, RuntimeError):

@@ -8,6 +8,7 @@ batch is a function of the tasks and seeds, never of timing, and float results r
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from memorist.decision import Action, Decision, Distribution, Observation, Reward, Trajectory
-from memorist.errors import ReplayMismatch
+from memorist.errors import ReplayMismatch, RewardError
 from memorist.memory.bank import MemoryBank
 from memorist.models.sampler import Actor, Request, Sampler
 
@@ -215,12 +216,24 @@ def derive(seed: int, *path: int) -> int:
 async def rollout(
     build: BuildAgent, task: Any, rounds: Rounds, *, run: int = 0, seed: int = 0, replay: Sequence[Decision] = ()
 ) -> Run:
-    """One run of an agent on a task, in its own fork of the task's bank."""
+    """One run of an agent on a task, in its own fork of the task's bank.
+
+    Raises:
+        RewardError: the task's reward is not a finite number.
+        Exception: whatever agent and task raise, with a note that says of which run it is.
+    """
     recorder = Recorder(rounds, run, seed, replay)
     bank = task.bank.fork()
-    outcome = await build(bank=bank, **recorder.roles).run(task)
-    trajectory = Trajectory(task.id, seed, tuple(recorder.decisions), task.score(outcome))
-    return Run(task, trajectory, outcome, bank)
+    try:
+        outcome = await build(bank=bank, **recorder.roles).run(task)
+        rewards = task.score(outcome)
+    except Exception as error:
+        error.add_note(f"in a run on task {task.id!r} with seed {seed}, after {len(recorder.decisions)} decisions")
+        raise
+    for reward in rewards:
+        if not math.isfinite(reward.value):
+            raise RewardError(f"task {task.id!r}: reward {reward.name!r} is {reward.value}; expected a finite number")
+    return Run(task, Trajectory(task.id, seed, tuple(recorder.decisions), rewards), outcome, bank)
 
 
 def play(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ import yaml
 
 from memorist.agents.build import open_teacher
 from memorist.decision import Distribution
-from memorist.errors import RecipeError, need_known
+from memorist.errors import RecipeError, TrainingError, need_known
 from memorist.log import write_trajectories
 from memorist.memory.record import Code
 from memorist.models.causal import CausalPolicy
@@ -36,6 +37,8 @@ from memorist.training.rollout import BuildAgent, Group, Seat, derive, play
 
 Progress = Callable[[Mapping[str, Any]], None]
 TRAJECTORIES = "trajectories"
+MOST_SKIPPED = 3
+"""Steps in a row that may be skipped because loss or gradient was not finite."""
 MEASURED = ("seconds", "left", "update_seconds", "peak_memory_bytes")
 """Metrics that are measured, so that they differ between repeats of a run; all others are equal."""
 
@@ -99,6 +102,8 @@ class Trainer:
         Raises:
             CheckpointError: `resume` and the checkpoint is torn or of another recipe.
             RecipeError: there are no tasks, or a stage names a rule, reduction or cut that does not exist.
+            RewardError: a task gave a reward that is not a finite number.
+            TrainingError: loss or gradient was not finite in three steps in a row.
         """
         self._check()
         self.policies = self.policies or {role: open_policy(name) for role, name in self.recipe.models.items()}
@@ -148,13 +153,14 @@ class Trainer:
             self._log(number, step, groups)
             facts = self._update(stage, step, policy, start_policy, optimizer, groups)
             metrics = {"stage": number, "kind": stage.kind, "role": stage.role, "step": step + 1, "steps": stage.steps}
-            metrics |= describe(groups, stage.role) | facts
+            metrics |= describe(groups, stage.role) | {k: v if math.isfinite(v) else None for k, v in facts.items()}
             metrics["seconds"], metrics["update_seconds"] = time.monotonic() - clock, time.monotonic() - played
             metrics["peak_memory_bytes"] = peak_memory_bytes()
             metrics["left"] = (time.monotonic() - began) / (step + 1 - first) * (stage.steps - step - 1)
             with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as log:
                 log.write(json.dumps(metrics) + "\n")
             self.progress(metrics)
+            self._stop_if_broken(metrics, groups)
             last = step + 1 == stage.steps
             if last or (step + 1) % self.recipe.checkpoint_every == 0:
                 self._save((number + 1, 0) if last else (number, step + 1), optimizer, start)
@@ -228,9 +234,25 @@ class Trainer:
                 for name, value in parts.items():
                     facts[f"{name}_{update + 1}"] = facts.get(f"{name}_{update + 1}", 0.0) + value
             facts["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), stage.grad_norm))
+            if not math.isfinite(facts["grad_norm"]):
+                # A loss that is not finite leaves gradients that are not; one such step would spoil every weight.
+                optimizer.zero_grad()
+                return facts | {"skipped": 1}
             optimizer.step()
             optimizer.zero_grad()
         return facts
+
+    def _stop_if_broken(self, metrics: Mapping[str, Any], groups: Sequence[Group]) -> None:
+        """Stop after steps in a row whose loss or gradient was not finite, with the last step's trajectories kept."""
+        recent = [bool(m.get("skipped")) for m in read_metrics(self.folder / "metrics.jsonl")][-MOST_SKIPPED:]
+        if metrics.get("skipped") and len(recent) == MOST_SKIPPED and all(recent):
+            file = self.folder / "offending.jsonl"
+            write_trajectories(file, (run.trajectory for group in groups for run in group))
+            raise TrainingError(
+                f"loss or gradient was not finite in {MOST_SKIPPED} steps in a row, up to step {metrics['step']} of "
+                f"stage {metrics['stage']} ({metrics['role']}); that step's trajectories are in {file}. Nothing was "
+                "learnt from these steps; lower the stage's lr, or raise its warmup, and start again"
+            )
 
     def _log(self, number: int, step: int, groups: Sequence[Group]) -> None:
         """Write down the trajectories of some steps: a file each, so that a step that is run again replaces its own."""
