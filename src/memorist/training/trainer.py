@@ -27,7 +27,7 @@ from memorist.log import write_trajectories
 from memorist.memory.record import Code
 from memorist.models.causal import CausalPolicy
 from memorist.models.registry import open_policy
-from memorist.models.rows import Unit, pack
+from memorist.models.rows import Unit
 from memorist.models.usage import peak_memory_bytes
 from memorist.recipe import Recipe, Stage, to_plain
 from memorist.training import checkpoint
@@ -222,7 +222,7 @@ class Trainer:
             return facts
         clip = Clip(stage.clip_low, stage.clip_high, stage.dual)
         for update in range(stage.updates):
-            for batch in pack(units, budget=stage.budget):
+            for batch in policy.rows(units, stage.budget):
                 logp = policy.score(batch)
                 if stage.kind != "rl":
                     loss, parts = imitation_loss(logp, batch)
