@@ -20,7 +20,7 @@ from memorist.decision import Action, Author, Decision, Distribution, Observatio
 from memorist.models.causal import CausalPolicy  # noqa: E402
 from memorist.models.rows import Unit, pack  # noqa: E402
 from memorist.models.sampler import Request  # noqa: E402
-from memorist.training.objective import Clip, imitation_loss, policy_loss  # noqa: E402
+from memorist.training.objective import imitation_loss, policy_loss  # noqa: E402
 
 NARROW = Distribution(temperature=0.7, top_k=50)
 
@@ -55,7 +55,7 @@ def gradient(
     policy.model.zero_grad()
     total = 0.0
     for batch in pack(given, budget=budget, share=share, pairs=pairs):
-        loss, _ = policy_loss(policy.score(batch), batch, Clip())
+        loss, _ = policy_loss(policy.score(batch), batch)
         loss.backward()
         total += float(loss.detach())
     found = [p.grad if p.grad is not None else torch.zeros_like(p) for p in policy.parameters()]

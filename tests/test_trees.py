@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from memorist.decision import Action  # noqa: E402
+from memorist.decision import Action, Distribution  # noqa: E402
+from memorist.models import causal  # noqa: E402
 from memorist.models.causal import CausalPolicy  # noqa: E402
 from memorist.models.rows import Unit  # noqa: E402
-from memorist.training.objective import Clip, policy_loss  # noqa: E402
+from memorist.training.objective import policy_loss  # noqa: E402
 
 SIZES: dict[str, Any] = {
     "vocab_size": 90, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -61,7 +63,7 @@ def gradient(policy: CausalPolicy, batches: Any) -> tuple[float, torch.Tensor]:
     policy.model.zero_grad()
     total = 0.0
     for batch in batches:
-        loss, _ = policy_loss(policy.score(batch), batch, Clip())
+        loss, _ = policy_loss(policy.score(batch), batch)
         loss.backward()
         total += float(loss.detach())
     return total, torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
@@ -79,6 +81,34 @@ def test_trees_give_loss_and_gradient_of_plain_rows(family: str) -> None:
     (loss, found), (expected_loss, expected) = gradient(made, trees), gradient(made, plain)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert float((found - expected).norm() / expected.norm()) < 1e-5
+
+
+def test_pieces_of_the_vocabulary_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = policy("llama")
+    mixed = [
+        replace(unit, action=replace(unit.action, distribution=Distribution(1.0 + i % 2, top_k=i % 3 * 20)))
+        for i, unit in enumerate(decisions())
+    ]
+    batches = made.rows(mixed, 500)
+    loss, found = gradient(made, batches)
+    monkeypatch.setattr(causal, "LOGITS", 3 * 90)
+    assert gradient(made, batches)[0] == pytest.approx(loss, rel=1e-6)
+    assert torch.allclose(gradient(made, batches)[1], found, atol=1e-6)
+
+
+def test_entropies_are_those_of_the_distributions_that_actions_are_drawn_from() -> None:
+    made = policy("llama")
+    for drawn in (Distribution(), Distribution(temperature=2.0), Distribution(top_k=3), Distribution(top_p=0.5)):
+        [unit] = [replace(u, action=replace(u.action, distribution=drawn)) for u in decisions()[:1]]
+        [batch] = made.rows([unit], 500)
+        with torch.no_grad():
+            logp, entropy = made.score_with_entropy(batch)
+            ids = torch.tensor([unit.action.prompt + unit.action.tokens])
+            logits = made.model(ids).logits[0, len(unit.action.prompt) - 1 : -1]
+        every = causal.warp(logits, drawn)
+        wanted = torch.special.entr(every.exp()).sum(-1)
+        assert torch.allclose(entropy, wanted, atol=1e-5) and (logp == made.score(batch)).all()
+        assert float(entropy.max()) <= np.log(drawn.top_k or 90) + 1e-5
 
 
 def test_a_window_matters() -> None:

@@ -7,7 +7,7 @@ log-probabilities under the distribution they were drawn from. Models, tokenizer
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from memorist.decision import Action, Distribution, Observation, Stop
@@ -24,6 +25,8 @@ from memorist.models.rows import RowBatch, Unit, pack
 from memorist.models.sampler import Request
 
 PREFILL_TOKENS = {"cpu": 4_096}
+LOGITS = 2**25
+"""Logits, tokens by vocabulary, of one piece: 128 MB in float32."""
 CHECKED = 48
 """Tokens of each part of the tree that a policy tries itself on."""
 MOST_PREFILL_TOKENS = 65_536
@@ -260,8 +263,8 @@ class CausalPolicy:
         stop = Stop.END if ended else Stop.LENGTH
         return Action(text, prompt, tuple(tokens), tuple(logprobs), stop=stop, distribution=distribution)
 
-    def score(self, batch: RowBatch) -> torch.Tensor:
-        """Log-probabilities of all action tokens of a batch, shape (N,), in the order of its targets."""
+    def _hidden(self, batch: RowBatch) -> torch.Tensor:
+        """The last layer's output where action tokens are predicted, shape (N, width)."""
         device = self.model.device
         if batch.plain:
             attention: Any = torch.from_numpy(batch.real).long().to(device)
@@ -273,15 +276,46 @@ class CausalPolicy:
             position_ids=torch.from_numpy(batch.positions).to(device),
             use_cache=False,
         ).last_hidden_state
-        picked = hidden[torch.from_numpy(batch.target_row).to(device), torch.from_numpy(batch.target_from).to(device)]
-        logits = self.model.get_output_embeddings()(picked).float()
-        targets = torch.from_numpy(batch.targets).to(device)
-        logp = torch.empty(len(batch.targets), device=device)
+        return hidden[torch.from_numpy(batch.target_row).to(device), torch.from_numpy(batch.target_from).to(device)]
+
+    def score(self, batch: RowBatch) -> torch.Tensor:
+        """Log-probabilities of all action tokens of a batch, shape (N,), in the order of its targets."""
+        return self._judged(batch, _log_probability)
+
+    def score_with_entropy(self, batch: RowBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities, and entropies in nats of the distributions that they are under, shape (N,) each."""
+        logp, entropy = self._judged(batch, _log_probability_and_entropy).unbind(1)
+        return logp, entropy
+
+    def _judged(self, batch: RowBatch, judge: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """What `judge` says of each target's log-probabilities over the vocabulary, in float32; in pieces, so that no
+        more than `LOGITS` logits are kept for the backward pass."""
+        hidden = self._hidden(batch)
+        targets = torch.from_numpy(batch.targets).to(hidden.device)
+        most = max(1, LOGITS // self._config.vocab_size)
+        places, found = [], []
+
+        def piece(states: torch.Tensor, wanted: torch.Tensor, distribution: Distribution) -> torch.Tensor:
+            return judge(warp(self.model.get_output_embeddings()(states).float(), distribution), wanted)
+
         for distribution, where in batch.by_distribution():
-            index = torch.from_numpy(where).to(device)
-            warped = warp(logits[index], distribution)
-            logp = logp.index_put((index,), warped.gather(1, targets[index, None])[:, 0])
-        return logp
+            for place in torch.from_numpy(where).to(hidden.device).split(most):
+                given = (hidden[place], targets[place], distribution)
+                places.append(place)
+                once = len(targets) <= most or not torch.is_grad_enabled()
+                found.append(piece(*given) if once else checkpoint(piece, *given, use_reentrant=False))
+        back = torch.empty_like(targets)
+        back[torch.cat(places)] = torch.arange(len(targets), device=targets.device)
+        return torch.cat(found)[back]
+
+
+def _log_probability(logp: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return logp.gather(1, targets[:, None])[:, 0]
+
+
+def _log_probability_and_entropy(logp: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    finite = logp.masked_fill(logp == -torch.inf, 0.0)  # what is excluded adds nothing
+    return torch.stack([_log_probability(logp, targets), -(finite.exp() * finite).sum(-1)], dim=1)
 
 
 def _batches(prompts: Sequence[tuple[int, ...]], most: int) -> list[list[tuple[int, ...]]]:
