@@ -19,7 +19,7 @@ from memorist.models.causal import CausalPolicy, draw, warp  # noqa: E402
 from memorist.models.registry import open_policy  # noqa: E402
 from memorist.models.rows import Unit, pack  # noqa: E402
 from memorist.models.sampler import Policy, Request  # noqa: E402
-from memorist.training.objective import Clip, policy_loss  # noqa: E402
+from memorist.training.objective import policy_loss  # noqa: E402
 
 WARM = Distribution()
 MakeTiny = Callable[..., CausalPolicy]
@@ -164,7 +164,7 @@ class TestScore:
             with torch.no_grad():
                 logp = tiny.score(batch)
             assert float(((logp - torch.from_numpy(batch.old)).exp() - 1).abs().max()) < 1e-5
-            loss, facts = policy_loss(logp, batch, Clip())
+            loss, facts = policy_loss(logp, batch)
             assert facts["ratio_error"] < 1e-5 and facts["clip_fraction"] == 0.0
             assert float(loss) == pytest.approx(-float(batch.weight.sum()), abs=1e-5)
 

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from memorist.decision import Action  # noqa: E402
 from memorist.models.rows import RowBatch, Unit, pack  # noqa: E402
-from memorist.training.objective import Clip, imitation_loss, k3, policy_loss, surrogate  # noqa: E402
+from memorist.training.objective import Clip, Objective, imitation_loss, k1, k2, k3, policy_loss, surrogate  # noqa: E402
 
 
 def gain(ratio: float, advantage: float, clip: Clip | None = None) -> float:
@@ -74,12 +74,12 @@ def test_the_loss_of_two_rows() -> None:
     """Vector 2 of memfactory.md."""
     batch = rows([[1, 1, 1], [1, 0, 0]], [1, -1])
     logp = torch.from_numpy(batch.old).clone()
-    loss, facts = policy_loss(logp, batch, Clip())
+    loss, facts = policy_loss(logp, batch)
     assert float(loss) == pytest.approx(0.0, abs=1e-7) and "kl" not in facts
     reference = logp.clone()
     first = int(np.flatnonzero(batch.advantage > 0)[0])
     reference[first] += 0.2
-    loss, facts = policy_loss(logp, batch, Clip(), beta=0.1, reference=reference)
+    loss, facts = policy_loss(logp, batch, Objective(beta=0.1), reference=reference)
     assert float(loss) == pytest.approx(3.5671e-4, abs=1e-7)
     assert facts["kl"] == pytest.approx(0.0214028 / 6, abs=1e-7)
 
@@ -102,7 +102,7 @@ def test_the_loss_is_the_weighted_sum_over_tokens(
     (batch,) = pack(units, budget=10_000, share=False)
     now = torch.tensor([old + d for _, old, d, _ in values], dtype=torch.float64)
     reference = torch.tensor([old + d for _, old, _, d in values], dtype=torch.float64)
-    loss, facts = policy_loss(now, batch, Clip(low, high, dual), beta=beta, reference=reference)
+    loss, facts = policy_loss(now, batch, Objective(Clip(low, high, dual), beta), reference=reference)
     expected = clipped = 0.0
     for i, (a, old, d, e) in enumerate(values):
         ratio = math.exp(old + d - float(np.float32(old)))
@@ -118,7 +118,7 @@ def test_the_loss_is_the_weighted_sum_over_tokens(
 def test_a_clipped_token_has_no_gradient_and_others_that_of_the_policy_gradient() -> None:
     batch = rows([[1, 1]], [1.0])
     logp = (torch.from_numpy(batch.old) + torch.tensor([0.5, 0.0])).requires_grad_()
-    loss, _ = policy_loss(logp, batch, Clip())
+    loss, _ = policy_loss(logp, batch)
     loss.backward()
     assert logp.grad is not None and logp.grad.tolist() == [0.0, -0.5]
 
@@ -126,15 +126,75 @@ def test_a_clipped_token_has_no_gradient_and_others_that_of_the_policy_gradient(
 def test_the_divergence_pulls_towards_the_reference() -> None:
     batch = rows([[1]], [0.0])
     logp = torch.tensor([-1.0], requires_grad=True)
-    loss, _ = policy_loss(logp, batch, Clip(), beta=1.0, reference=torch.tensor([-0.5]))
+    loss, _ = policy_loss(logp, batch, Objective(beta=1.0), reference=torch.tensor([-0.5]))
     loss.backward()
     assert logp.grad is not None and float(logp.grad[0]) < 0  # descending raises logp
 
 
+def test_k1_and_k2() -> None:
+    now, then = torch.tensor([-1.0, -1.2, -50.0]), torch.tensor([-1.2, -1.0, -torch.inf])
+    assert k1(now, then).tolist() == pytest.approx([0.2, -0.2, 10.0])
+    assert k2(now, then).tolist() == pytest.approx([0.02, 0.02, 10.0])
+
+
+@settings(deadline=None)
+@given(st.lists(hundredths(-1, 1), min_size=2, max_size=5), st.lists(hundredths(-1, 1), min_size=5, max_size=5))
+def test_which_estimate_belongs_into_the_loss_and_which_into_the_reward(
+    logits: list[float], others: list[float]
+) -> None:
+    """Averaged over all actions: k1 and k3 are the divergence; k2's gradient is the divergence's, k1's is 0."""
+    values = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
+    reference = torch.tensor(others[: len(logits)], dtype=torch.float64).log_softmax(0)
+    logp = values.log_softmax(0)
+    chance = logp.detach().exp()
+    exact = (logp.exp() * (logp - reference)).sum()
+    [wanted] = torch.autograd.grad(exact, values, retain_graph=True)
+    for estimate in (k1, k3):
+        assert float((chance * estimate(logp, reference)).sum().detach()) == pytest.approx(float(exact.detach()))
+    [by_k2] = torch.autograd.grad((chance * k2(logp, reference)).sum(), values, retain_graph=True)
+    [by_k1] = torch.autograd.grad((chance * k1(logp, reference)).sum(), values)
+    assert torch.allclose(by_k2, wanted) and torch.allclose(by_k1, torch.zeros_like(by_k1), atol=1e-12)
+
+
+def test_a_divergence_in_the_reward_lowers_the_advantage_and_has_no_gradient_of_its_own() -> None:
+    batch = rows([[1, 1]], [1.0])
+    logp = torch.from_numpy(batch.old).clone().requires_grad_()
+    reference = torch.tensor([-1.0, -1.5])
+    how = Objective(beta=0.4, kl="k1", kl_in="reward")
+    loss, facts = policy_loss(logp, batch, how, reference=reference)
+    loss.backward()
+    # Advantages 1 - 0.4 · 0 and 1 - 0.4 · 0.5, each token weighted 1/2.
+    assert logp.grad is not None and logp.grad.tolist() == pytest.approx([-0.5, -0.4])
+    assert facts["kl"] == pytest.approx(0.25)
+
+
+def test_drift_of_the_sampler_is_weighed_and_capped_and_the_ratio_begins_at_1() -> None:
+    batch = rows([[1, 1, 1]], [1.0], old=-1.0)
+    before = torch.tensor([-1.0, -0.5, 1.0])
+    logp = before.clone().requires_grad_()
+    loss, facts = policy_loss(logp, batch, Objective(cap=2.0), start=before)
+    loss.backward()
+    assert logp.grad is not None
+    assert logp.grad.tolist() == pytest.approx([-1 / 3, -math.exp(0.5) / 3, -2.0 / 3])
+    assert facts["ratio_error"] == 0 and facts["clip_fraction"] == 0
+    assert facts["drift"] == pytest.approx((math.exp(0.5) - 1 + math.exp(2) - 1) / 3)
+    # Without it the last token, far more likely for the learner than for the sampler, would be clipped away.
+    assert policy_loss(before, batch)[1]["clip_fraction"] == pytest.approx(2 / 3)
+
+
+def test_entropy_is_rewarded() -> None:
+    batch = rows([[1, 1]], [0.0])
+    entropy = torch.tensor([0.5, 1.5], requires_grad=True)
+    loss, facts = policy_loss(torch.from_numpy(batch.old), batch, Objective(entropy=0.1), entropy=entropy)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(-0.1) and facts["entropy"] == pytest.approx(1.0)
+    assert entropy.grad is not None and entropy.grad.tolist() == pytest.approx([-0.05, -0.05])
+
+
 def test_batches_of_a_step_add_up() -> None:
     units = [Unit(Action("", (1,) * n, (2,) * n, (-1.0,) * n), float(n - 3), 0.05) for n in (1, 2, 3, 4, 5)]
-    whole = [float(policy_loss(torch.full((len(b.targets),), -1.1), b, Clip())[0]) for b in pack(units, budget=10_000)]
-    parts = [float(policy_loss(torch.full((len(b.targets),), -1.1), b, Clip())[0]) for b in pack(units, budget=1)]
+    whole = [float(policy_loss(torch.full((len(b.targets),), -1.1), b)[0]) for b in pack(units, budget=10_000)]
+    parts = [float(policy_loss(torch.full((len(b.targets),), -1.1), b)[0]) for b in pack(units, budget=1)]
     assert len(whole) == 1 and len(parts) == 5 and sum(parts) == pytest.approx(whole[0])
 
 

@@ -94,6 +94,9 @@ def test_a_wrong_type_is_named_with_its_place(data: Any, place: str) -> None:
         ({"stages": [{"again": 1}]}, "again is 1; expected a share"),
         ({"stages": [{"cooldown": 1.5}]}, "cooldown is 1.5; expected a share"),
         ({"stages": [{"again": -0.5}]}, "again is -0.5; expected a share"),
+        ({"stages": [{"truncated": "left_out"}]}, "truncated is 'left_out'; did you mean 'left-out'?"),
+        ({"stages": [{"beta": -0.1}]}, "beta is -0.1; expected 0 or more"),
+        ({"stages": [{"cap": -1}]}, "cap is -1; expected 0 or more"),
         ({"stages": [{"leads": 3}]}, "checkpoint_every is 20, not a multiple of recipe: stages[0].leads (3)"),
         *(
             ({"stages": [{name: 0}]}, f"{name} is 0")

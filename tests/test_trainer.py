@@ -500,6 +500,29 @@ class TestSteps:
         assert [bool(m.get("skipped")) for m in found] == [True, False, False, False]
         assert same(before, weights(base)) and not same(weights(trained["arm"]), weights(base))
 
+    def test_actions_that_the_limit_cut_may_be_left_out_of_the_loss_but_not_of_the_reward(
+        self, base: CausalPolicy, tmp_path: Path
+    ) -> None:
+        """An arm is one token, so that every action of one token without an end was cut."""
+        stage = replace(RL, steps=1, truncated="left-out")
+        trained = trainer(base, tmp_path, replace(RECIPE, stages=(stage,))).run()
+        [found] = metrics(tmp_path)
+        assert found["truncated"] == 8 and found["reward"] > 0 and "grad_norm" not in found
+        assert same(weights(trained["arm"]), weights(base))
+
+    @pytest.mark.parametrize(
+        "more",
+        [{"beta": 0.1, "kl": "k2"}, {"beta": 0.1, "kl": "k1", "kl_in": "reward"}, {"entropy": 0.01}, {"cap": 2.0}],
+    )
+    def test_every_term_of_the_objective_learns(self, base: CausalPolicy, tmp_path: Path, more: dict[str, Any]) -> None:
+        stage = replace(RL, steps=12, **more)
+        trainer(base, tmp_path, replace(RECIPE, stages=(stage,))).run()
+        found = metrics(tmp_path)
+        assert {"beta": "kl_1", "entropy": "entropy_1", "cap": "drift_1"}[next(iter(more))] in found[0]
+        assert found[-1]["reward"] > found[0]["reward"]
+        # Updates see the sampler's own distribution: the first ratio is 1 whatever the terms are.
+        assert all(m["ratio_error_1"] < 1e-5 for m in found if "ratio_error_1" in m)
+
     def test_a_step_without_a_task_goes_on_too(self, base: CausalPolicy, tmp_path: Path) -> None:
         talk = DialogueTask("quiet", ("Andrew",), (), ())
         policies = {"manager": fresh(base), "answerer": fresh(base)}

@@ -28,6 +28,7 @@ import yaml
 from memorist.errors import RecipeError, nearest
 from memorist.plain import without_defaults
 
+TRUNCATED = ("counted", "left-out")
 STAGES = ("rl", "rejection", "sft")
 
 
@@ -75,8 +76,10 @@ class Stage:
     sibling was furthest above the mean. lr: learning rate, which rises over `warmup` steps and falls to 0 over the last
     `cooldown` share of all. temperature, top_k: what the learning role draws its actions from (top_k 0: all tokens); a
     high temperature over few tokens explores without breaking the form. updates: passes over a step's rows.
-    rule, reduction: see `training.credit`. clip_low, clip_high, dual: ratio bounds. beta: weight of the KL to the
-    stage's start. success: reward from which "rejection" imitates a run.
+    rule, reduction: see `training.credit`. clip_low, clip_high, dual, entropy, cap: see `training.objective`. beta:
+    weight of the KL to the stage's start, estimated by `kl` (k1, k2, k3) and put into the loss or the reward (`kl_in`).
+    truncated: whether actions that the token limit cut carry loss ("counted") or only their reward ("left-out").
+    success: reward from which "rejection" imitates a run.
     """
 
     kind: str = "rl"
@@ -101,6 +104,11 @@ class Stage:
     clip_high: float = 0.2
     dual: float = 3.0
     beta: float = 0.0
+    kl: str = "k3"
+    kl_in: str = "loss"
+    entropy: float = 0.0
+    cap: float = 0.0
+    truncated: str = "counted"
     grad_norm: float = 1.0
     budget: int = 8192
     success: float = 1.0
@@ -205,6 +213,11 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
             raise RecipeError(f"{place}.again is {stage.again:g}; expected a share of 0 or more and below 1")
         if not 0 <= stage.cooldown <= 1:
             raise RecipeError(f"{place}.cooldown is {stage.cooldown:g}; expected a share of 0 to 1")
+        if stage.truncated not in TRUNCATED:
+            raise RecipeError(f"{place}.truncated is {stage.truncated!r}; {nearest(stage.truncated, TRUNCATED)}")
+        for name in ("beta", "entropy", "cap", "clip_low", "clip_high", "dual"):
+            if getattr(stage, name) < 0:
+                raise RecipeError(f"{place}.{name} is {getattr(stage, name):g}; expected 0 or more")
         for name in ("lr", "temperature", "grad_norm"):
             if getattr(stage, name) <= 0:
                 raise RecipeError(f"{place}.{name} is {getattr(stage, name):g}; expected more than 0")

@@ -7,21 +7,28 @@ log-probabilities under the distribution they were drawn from. Models, tokenizer
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from memorist.decision import Action, Distribution, Observation, Stop
 from memorist.errors import PolicyError
-from memorist.models.rows import RowBatch
+from memorist.models.masks import pairs_per_token, tree_masks, why_not_shared
+from memorist.models.rows import RowBatch, Unit, pack
 from memorist.models.sampler import Request
 
 PREFILL_TOKENS = {"cpu": 4_096}
+LOGITS = 2**25
+"""Logits, tokens by vocabulary, of one piece: 128 MB in float32."""
+CHECKED = 48
+"""Tokens of each part of the tree that a policy tries itself on."""
 MOST_PREFILL_TOKENS = 65_536
 """Prompt tokens, padding included, that one prefill takes at most: on CPUs (measured) what stays in their caches."""
 
@@ -74,6 +81,39 @@ class CausalPolicy:
     def parameters(self) -> list[Any]:
         """Trainable tensors."""
         return [p for p in self.model.parameters() if p.requires_grad]
+
+    @property
+    def _config(self) -> Any:
+        return self.model.config.get_text_config()
+
+    @cached_property
+    def why_plain(self) -> str:
+        """Why every decision gets a row of its own; empty where tree rows give what plain rows give, which is tried."""
+        return why_not_shared(self._config) or self._why_trees_fail()
+
+    def _why_trees_fail(self) -> str:
+        vocabulary = self._config.vocab_size
+        length = min(CHECKED, self.window // 2)
+        ids = [int(i) for i in np.random.default_rng(0).integers(0, vocabulary, 3 * length)]
+        prompt, tails = tuple(ids[:length]), sorted((tuple(ids[length : 2 * length]), tuple(ids[2 * length :])))
+        units = [Unit(Action("", prompt, tail, (0.0,) * length), 1.0, 1.0) for tail in tails]
+        with torch.no_grad():
+            [tree] = (self.score(batch) for batch in pack(units, budget=3 * length))
+            plain = torch.cat([self.score(batch) for batch in pack(units, budget=2 * length, share=False)])
+        off = float((tree - plain).abs().max())
+        allowed = 1e-4 if self.model.dtype == torch.float32 else 0.2
+        return "" if off <= allowed else f"tree rows are off by {off:.2g} in log-probability, more than {allowed:g}"
+
+    @cached_property
+    def pairs(self) -> float:
+        """Pairs of tokens in attention that cost as much as one token in all else."""
+        layers = sum(p.numel() for p in self.model.base_model.parameters())
+        layers -= sum(p.numel() for p in self.model.get_input_embeddings().parameters())
+        return pairs_per_token(self._config, layers)
+
+    def rows(self, units: Sequence[Unit], budget: int) -> list[RowBatch]:
+        """Units as batches of at most `budget` padded tokens: trees where they are right and worth it, else plain."""
+        return pack(units, budget=budget, share=not self.why_plain, pairs=self.pairs)
 
     def prompt_ids(self, observation: Observation) -> tuple[int, ...]:
         """The observation as token ids, by the tokenizer's chat template where it has one."""
@@ -223,31 +263,59 @@ class CausalPolicy:
         stop = Stop.END if ended else Stop.LENGTH
         return Action(text, prompt, tuple(tokens), tuple(logprobs), stop=stop, distribution=distribution)
 
-    def score(self, batch: RowBatch) -> torch.Tensor:
-        """Log-probabilities of all action tokens of a batch, shape (N,), in the order of its targets."""
+    def _hidden(self, batch: RowBatch) -> torch.Tensor:
+        """The last layer's output where action tokens are predicted, shape (N, width)."""
         device = self.model.device
         if batch.plain:
-            attention: Any = torch.from_numpy(batch.segment >= 0).long().to(device)
+            attention: Any = torch.from_numpy(batch.real).long().to(device)
         else:
-            allowed = torch.from_numpy(batch.attention()).to(device)
-            attention = torch.zeros(allowed.shape, dtype=self.model.dtype, device=device)
-            attention.masked_fill_(~allowed, torch.finfo(self.model.dtype).min)
-            attention = attention[:, None]
+            attention = tree_masks(self._config, batch, self.model.dtype, device)
         hidden = self.model.base_model(
             input_ids=torch.from_numpy(batch.tokens).to(device),
             attention_mask=attention,
             position_ids=torch.from_numpy(batch.positions).to(device),
             use_cache=False,
         ).last_hidden_state
-        picked = hidden[torch.from_numpy(batch.target_row).to(device), torch.from_numpy(batch.target_from).to(device)]
-        logits = self.model.get_output_embeddings()(picked).float()
-        targets = torch.from_numpy(batch.targets).to(device)
-        logp = torch.empty(len(batch.targets), device=device)
+        return hidden[torch.from_numpy(batch.target_row).to(device), torch.from_numpy(batch.target_from).to(device)]
+
+    def score(self, batch: RowBatch) -> torch.Tensor:
+        """Log-probabilities of all action tokens of a batch, shape (N,), in the order of its targets."""
+        return self._judged(batch, _log_probability)
+
+    def score_with_entropy(self, batch: RowBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities, and entropies in nats of the distributions that they are under, shape (N,) each."""
+        logp, entropy = self._judged(batch, _log_probability_and_entropy).unbind(1)
+        return logp, entropy
+
+    def _judged(self, batch: RowBatch, judge: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """What `judge` says of each target's log-probabilities over the vocabulary, in float32; in pieces, so that no
+        more than `LOGITS` logits are kept for the backward pass."""
+        hidden = self._hidden(batch)
+        targets = torch.from_numpy(batch.targets).to(hidden.device)
+        most = max(1, LOGITS // self._config.vocab_size)
+        places, found = [], []
+
+        def piece(states: torch.Tensor, wanted: torch.Tensor, distribution: Distribution) -> torch.Tensor:
+            return judge(warp(self.model.get_output_embeddings()(states).float(), distribution), wanted)
+
         for distribution, where in batch.by_distribution():
-            index = torch.from_numpy(where).to(device)
-            warped = warp(logits[index], distribution)
-            logp = logp.index_put((index,), warped.gather(1, targets[index, None])[:, 0])
-        return logp
+            for place in torch.from_numpy(where).to(hidden.device).split(most):
+                given = (hidden[place], targets[place], distribution)
+                places.append(place)
+                once = len(targets) <= most or not torch.is_grad_enabled()
+                found.append(piece(*given) if once else checkpoint(piece, *given, use_reentrant=False))
+        back = torch.empty_like(targets)
+        back[torch.cat(places)] = torch.arange(len(targets), device=targets.device)
+        return torch.cat(found)[back]
+
+
+def _log_probability(logp: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return logp.gather(1, targets[:, None])[:, 0]
+
+
+def _log_probability_and_entropy(logp: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    finite = logp.masked_fill(logp == -torch.inf, 0.0)  # what is excluded adds nothing
+    return torch.stack([_log_probability(logp, targets), -(finite.exp() * finite).sum(-1)], dim=1)
 
 
 def _batches(prompts: Sequence[tuple[int, ...]], most: int) -> list[list[tuple[int, ...]]]:

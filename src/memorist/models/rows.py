@@ -1,12 +1,15 @@
-"""Rows: what a policy computes on in training. Decisions with the same prompt share one row.
+"""Rows: what a policy computes on in training. Tokens that decisions have in common are computed once.
 
-A row is a prompt followed by the actions of its siblings, each a branch that sees the prompt and itself; positions
-restart at every branch. So a prompt of P tokens with G actions of T costs P + G·T instead of G·(P + T), with the
-same loss and the same gradient. Loss denominators count tokens before this merging.
+A row is a tree of token sequences (a prompt and what was written after it), laid out depth first; a token sees what
+lies on the path to it, and positions are depths. So G siblings of T tokens after a prompt of P cost P + G·T instead of
+G·(P + T), and a decision whose prompt extends an earlier one is on the same path: many turns in one window and many
+windows are the same thing. Loss and gradient are those of a row for each decision; loss denominators count tokens
+before this merging.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +21,7 @@ from memorist.decision import Action, Author, Distribution
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Sequenced = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +38,16 @@ class Unit:
 class RowBatch:
     """Rows padded to one length L.
 
-    tokens, positions, segment: shape (B, L); segment 0 is the prompt, 1… its branches, -1 padding. target_row,
-    target_from: for each of N action tokens, the row and column whose output predicts it; targets: its id;
-    unit: index of its action in the batch; old: log-probability when drawn; policy: whether the policy wrote it.
+    tokens, positions, until: shape (B, L); a token is seen from itself to before column `until`. length: shape (B,),
+    without padding. target_row, target_from: for each of N action tokens, the row and column whose output predicts it;
+    targets: its id; unit: index of its action in the batch; old: log-probability when drawn; advantage, weight: its
+    unit's.
     """
 
     tokens: Ints
     positions: Ints
-    segment: Ints
+    until: Ints
+    length: Ints
     target_row: Ints
     target_from: Ints
     targets: Ints
@@ -52,18 +58,23 @@ class RowBatch:
     distributions: tuple[Distribution, ...]
 
     @property
-    def plain(self) -> bool:
-        """Whether no row has more than one branch, so that ordinary causal attention is right."""
-        return bool(self.segment.max(initial=0) <= 1)
+    def real(self) -> npt.NDArray[np.bool_]:
+        """Which columns are no padding, shape (B, L)."""
+        return np.arange(self.tokens.shape[1])[None] < self.length[:, None]
 
-    def attention(self) -> npt.NDArray[np.bool_]:
-        """Who may see whom: shape (B, L, L)."""
-        length = self.tokens.shape[1]
-        seen, by = self.segment[:, None, :], self.segment[:, :, None]
-        allowed = (seen == 0) | (seen == by)
-        allowed &= np.tril(np.ones((length, length), bool))[None]
-        # Padding sees itself, so that no row of the softmax is empty.
-        return (allowed & (seen >= 0)) | np.eye(length, dtype=bool)[None]
+    @property
+    def plain(self) -> bool:
+        """Whether no row branches, so that ordinary causal attention is right."""
+        return bool((self.until == self.length[:, None])[self.real].all())
+
+    def attention(self, window: int | None = None) -> npt.NDArray[np.bool_]:
+        """Who may see whom, shape (B, L, L); with `window`, only among the last so many positions of its path."""
+        column = np.arange(self.tokens.shape[1])
+        allowed = (column[None, None, :] <= column[None, :, None]) & (column[None, :, None] < self.until[:, None, :])
+        if window is not None:
+            allowed &= self.positions[:, :, None] - self.positions[:, None, :] < window
+        # Padding sees itself (its `until` says so), so that no row of the softmax is empty.
+        return np.asarray(allowed)
 
     def by_distribution(self) -> Iterator[tuple[Distribution, Ints]]:
         """Each distribution with the indices of the action tokens drawn from it."""
@@ -72,57 +83,110 @@ class RowBatch:
             yield distribution, np.flatnonzero(units[self.unit])
 
 
-def pack(units: Sequence[Unit], *, budget: int, share: bool = True) -> list[RowBatch]:
-    """Merge siblings and fill batches of at most `budget` padded tokens; the order is a function of the units.
+@dataclass(slots=True)
+class _Tree:
+    """Sequences in lexicographic order, each with its units, that become one row; `size` tokens in all."""
+
+    sequences: list[tuple[Sequenced, list[Unit]]]
+    size: int
+
+
+def pack(units: Sequence[Unit], *, budget: int, share: bool = True, pairs: float = math.inf) -> list[RowBatch]:
+    """Merge what units have in common and fill batches; the order is a function of the units.
 
     Units without tokens or weight carry no loss and are left out.
+
+    Args:
+        units: of one update.
+        budget: padded tokens of a batch at most; a sequence that is longer is a batch of its own.
+        share: whether anything may be merged.
+        pairs: how many pairs of tokens in attention cost as much as one token in all else. A dense mask pays for pairs
+            that do not see each other, so sequences are merged only where the tokens saved are worth more.
     """
-    rows: dict[Any, list[Unit]] = {}
-    for index, unit in enumerate(units):
-        if unit.action.tokens and unit.weight:
-            rows.setdefault(unit.action.prompt if share else index, []).append(unit)
-    lengths = {key: len(us[0].action.prompt) + sum(len(u.action.tokens) for u in us) for key, us in rows.items()}
-    batches: list[list[list[Unit]]] = []
-    for key in sorted(rows, key=lambda k: lengths[k]):
-        if batches and (len(batches[-1]) + 1) * lengths[key] <= budget:
-            batches[-1].append(rows[key])
+    carrying = [unit for unit in units if unit.action.tokens and unit.weight]
+    trees = _merged(carrying, budget, pairs) if share else _apart(carrying)
+    trees.sort(key=lambda tree: tree.size)
+    batches: list[list[_Tree]] = []
+    for tree in trees:
+        if batches and (len(batches[-1]) + 1) * tree.size <= budget:
+            batches[-1].append(tree)
         else:
-            batches.append([rows[key]])
+            batches.append([tree])
     return [_batch(batch) for batch in batches]
 
 
-def _batch(rows: Sequence[Sequence[Unit]]) -> RowBatch:
-    length = max(len(us[0].action.prompt) + sum(len(u.action.tokens) for u in us) for us in rows)
-    tokens = np.zeros((len(rows), length), np.int64)
-    positions = np.zeros((len(rows), length), np.int64)
-    segment = np.full((len(rows), length), -1, np.int64)
+def _apart(units: Sequence[Unit]) -> list[_Tree]:
+    return [_Tree([(sequence := (*u.action.prompt, *u.action.tokens), [u])], len(sequence)) for u in units]
+
+
+def _merged(units: Sequence[Unit], budget: int, pairs: float) -> list[_Tree]:
+    by_sequence: dict[Sequenced, list[Unit]] = {}
+    for unit in units:
+        by_sequence.setdefault((*unit.action.prompt, *unit.action.tokens), []).append(unit)
+    trees: list[_Tree] = []
+    # In lexicographic order a sequence has most in common with its neighbours.
+    for sequence in sorted(by_sequence):
+        if trees:
+            tree = trees[-1]
+            shared = common(tree.sequences[-1][0], sequence)
+            size = tree.size + len(sequence) - shared
+            more_pairs = size**2 - tree.size**2 - len(sequence) ** 2
+            if shared and size <= budget and more_pairs <= shared * pairs:
+                tree.sequences.append((sequence, by_sequence[sequence]))
+                tree.size = size
+                continue
+        trees.append(_Tree([(sequence, by_sequence[sequence])], len(sequence)))
+    return trees
+
+
+def common(first: Sequenced, second: Sequenced) -> int:
+    """Length of the common beginning."""
+    least = min(len(first), len(second))
+    if first[:least] == second[:least]:
+        return least
+    return next(at for at in range(least) if first[at] != second[at])
+
+
+def _batch(trees: Sequence[_Tree]) -> RowBatch:
+    length = max(tree.size for tree in trees)
+    tokens = np.zeros((len(trees), length), np.int64)
+    positions = np.zeros((len(trees), length), np.int64)
+    until = np.tile(np.arange(1, length + 1), (len(trees), 1))
     parts: dict[str, list[Any]] = {n: [] for n in ("row", "start", "target", "unit", "old", "advantage", "weight")}
     distributions: list[Distribution] = []
-    for r, units in enumerate(rows):
-        prompt = units[0].action.prompt
-        end = len(prompt)
-        tokens[r, :end], positions[r, :end], segment[r, :end] = prompt, np.arange(end), 0
-        for branch, unit in enumerate(units, start=1):
-            action = unit.action
-            count = len(action.tokens)
-            tokens[r, end : end + count] = action.tokens
-            positions[r, end : end + count] = np.arange(len(prompt), len(prompt) + count)
-            segment[r, end : end + count] = branch
-            carries = _policy_mask(action)
-            starts = np.concatenate([[len(prompt) - 1], np.arange(end, end + count - 1)])
-            parts["row"].append(np.full(int(carries.sum()), r))
-            parts["start"].append(starts[carries])
-            parts["target"].append(np.array(action.tokens)[carries])
-            parts["unit"].append(np.full(int(carries.sum()), len(distributions)))
-            parts["old"].append(np.array(action.logprobs, np.float32)[carries])
-            parts["advantage"].append(np.full(int(carries.sum()), unit.advantage, np.float32))
-            parts["weight"].append(np.full(int(carries.sum()), unit.weight, np.float32))
-            distributions.append(action.distribution)
-            end += count
+    for row, tree in enumerate(trees):
+        path: list[int] = []  # columns of the present sequence, by depth
+        before: Sequenced = ()
+        end = 0
+        for sequence, units in tree.sequences:
+            shared = common(before, sequence)
+            until[row, path[shared:]] = end
+            del path[shared:]
+            fresh = len(sequence) - shared
+            tokens[row, end : end + fresh] = sequence[shared:]
+            positions[row, end : end + fresh] = np.arange(shared, len(sequence))
+            path.extend(range(end, end + fresh))
+            end += fresh
+            before = sequence
+            for unit in units:
+                action = unit.action
+                carries = _policy_mask(action)
+                first = len(action.prompt)
+                starts = np.array(path[first - 1 : first - 1 + len(action.tokens)])
+                count = int(carries.sum())
+                parts["row"].append(np.full(count, row))
+                parts["start"].append(starts[carries])
+                parts["target"].append(np.array(action.tokens)[carries])
+                parts["unit"].append(np.full(count, len(distributions)))
+                parts["old"].append(np.array(action.logprobs, np.float32)[carries])
+                parts["advantage"].append(np.full(count, unit.advantage, np.float32))
+                parts["weight"].append(np.full(count, unit.weight, np.float32))
+                distributions.append(action.distribution)
+        until[row, path] = end
     joined = {name: np.concatenate(values) for name, values in parts.items()}
     return RowBatch(
-        tokens, positions, segment, joined["row"], joined["start"], joined["target"], joined["unit"],
-        joined["old"], joined["advantage"], joined["weight"], tuple(distributions),
+        tokens, positions, until, np.array([tree.size for tree in trees]), joined["row"], joined["start"],
+        joined["target"], joined["unit"], joined["old"], joined["advantage"], joined["weight"], tuple(distributions),
     )  # fmt: skip
 
 

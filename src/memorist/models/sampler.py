@@ -51,6 +51,10 @@ class Policy(Sampler, Protocol):
         """Trainable tensors."""
         ...
 
+    def rows(self, units: Sequence[Any], budget: int) -> Sequence[Any]:
+        """Decisions with their advantages and weights, as batches of at most `budget` padded tokens."""
+        ...
+
     def score(self, rows: Any) -> Any:
         """Log-probabilities of the action tokens of packed rows, under the distributions they were drawn from."""
         ...

@@ -21,18 +21,25 @@ import torch
 import yaml
 
 from memorist.agents.build import open_teacher
-from memorist.decision import Distribution
+from memorist.decision import Distribution, Stop
 from memorist.errors import RecipeError, TrainingError, need_known
 from memorist.log import write_trajectories
 from memorist.memory.record import Code
 from memorist.models.causal import CausalPolicy
 from memorist.models.registry import open_policy
-from memorist.models.rows import Unit, pack
+from memorist.models.rows import RowBatch, Unit
 from memorist.models.usage import peak_memory_bytes
 from memorist.recipe import Recipe, Stage, to_plain
 from memorist.training import checkpoint
 from memorist.training.credit import REDUCTIONS, RULES, credit
-from memorist.training.objective import Clip, imitation_loss, policy_loss
+from memorist.training.objective import (
+    DIVERGENCES,
+    PLACES,
+    Clip,
+    Objective,
+    imitation_loss,
+    policy_loss,
+)
 from memorist.training.rollout import BuildAgent, Group, Seat, derive, play
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -128,6 +135,8 @@ class Trainer:
             need_known(f"stages[{i}].rule", stage.rule, RULES)
             need_known(f"stages[{i}].reduction", stage.reduction, REDUCTIONS)
             need_known(f"stages[{i}].cut", stage.cut, cuts)
+            need_known(f"stages[{i}].kl", stage.kl, DIVERGENCES)
+            need_known(f"stages[{i}].kl_in", stage.kl_in, PLACES)
 
     def _stage(self, number: int, stage: Stage, first: int, tensors: Mapping[str, Any]) -> None:
         policy = self.policies[stage.role]
@@ -217,19 +226,17 @@ class Trainer:
             if stage.kind == "rejection":
                 units = successes(groups, stage, credited.tokens, derive(self.recipe.seed, step, 5))
             else:
-                units = [unit for unit in credited.units if unit.advantage or stage.beta]
+                units = [unit for unit in credited.units if unit.advantage or stage.beta or stage.entropy]
+                if stage.truncated == "left-out":
+                    facts["truncated"] = sum(unit.action.stop is Stop.LENGTH for unit in units)
+                    units = [unit for unit in units if unit.action.stop is not Stop.LENGTH]
         if not units:
             return facts
-        clip = Clip(stage.clip_low, stage.clip_high, stage.dual)
+        batches = policy.rows(units, stage.budget)
+        before = [self._before(stage, policy, start, batch) for batch in batches]
         for update in range(stage.updates):
-            for batch in pack(units, budget=stage.budget):
-                logp = policy.score(batch)
-                if stage.kind != "rl":
-                    loss, parts = imitation_loss(logp, batch)
-                else:
-                    with torch.no_grad():
-                        reference = start.score(batch) if stage.beta else None
-                    loss, parts = policy_loss(logp, batch, clip, beta=stage.beta, reference=reference)
+            for batch, known in zip(batches, before, strict=True):
+                loss, parts = self._loss(stage, policy, batch, *known)
                 loss.backward()
                 for name, value in parts.items():
                     facts[f"{name}_{update + 1}"] = facts.get(f"{name}_{update + 1}", 0.0) + value
@@ -241,6 +248,27 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
         return facts
+
+    def _before(
+        self, stage: Stage, policy: CausalPolicy, start: CausalPolicy, batch: RowBatch
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """What does not change within a step: log-probabilities of the reference, and of the policy before it."""
+        with torch.no_grad():
+            reference = start.score(batch) if stage.kind == "rl" and stage.beta else None
+            return reference, policy.score(batch) if stage.kind == "rl" and stage.cap else None
+
+    def _loss(
+        self,
+        stage: Stage,
+        policy: CausalPolicy,
+        batch: RowBatch,
+        reference: torch.Tensor | None,
+        before: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        if stage.kind != "rl":
+            return imitation_loss(policy.score(batch), batch)
+        logp, entropy = policy.score_with_entropy(batch) if stage.entropy else (policy.score(batch), None)
+        return policy_loss(logp, batch, objective(stage), reference=reference, start=before, entropy=entropy)
 
     def _stop_if_broken(self, metrics: Mapping[str, Any], groups: Sequence[Group]) -> None:
         """Stop after steps in a row whose loss or gradient was not finite, with the last step's trajectories kept."""
@@ -301,6 +329,12 @@ def _weights(model: Any) -> dict[str, torch.Tensor]:
             seen.add(value.data_ptr())
             weights[name] = value
     return weights
+
+
+def objective(stage: Stage) -> Objective:
+    """What a stage descends."""
+    clip = Clip(stage.clip_low, stage.clip_high, stage.dual)
+    return Objective(clip, stage.beta, stage.kl, stage.kl_in, stage.entropy, stage.cap)
 
 
 def learning_rate(stage: Stage, step: int) -> float:

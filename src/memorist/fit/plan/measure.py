@@ -20,7 +20,7 @@ from memorist.fit.plan.architecture import Architecture
 from memorist.fit.plan.config import read_config
 from memorist.fit.plan.workload import Workload
 from memorist.models.causal import CausalPolicy
-from memorist.models.rows import Unit, pack
+from memorist.models.rows import Unit
 from memorist.models.sampler import Request
 
 
@@ -113,7 +113,7 @@ class Learner:
             for _ in range(workload.group_size):
                 tokens = tuple(map(int, draw.integers(0, vocab, workload.new_tokens)))
                 units.append(Unit(Action("", prompt, tokens, (0.0,) * len(tokens)), 1.0, 1e-3))
-        self.batches = pack(units, budget=workload.micro_tokens)
+        self.batches = policy.rows(units, workload.micro_tokens)
 
     def update(self) -> None:
         """One update, as the trainer does it."""
