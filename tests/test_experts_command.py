@@ -181,6 +181,9 @@ class TestRoles:
         [
             (("--log", "first"), "manager was calibrated on these replies"),
             (("--log", "none"), "cannot be read"),
+            (("--read-rate", "0"), "--read-rate is 0 GB; expected more than 0"),
+            (("--budget", "-1"), "--budget is -1 GB; expected more than 0"),
+            (("--changes", "-1"), "--changes is -1; expected 0 or more"),
             (("--role", "manager"), "roles manager, answerer, manager; give two or more, each once"),
             (("--role", "retriever"), "no such calibration"),
         ],
@@ -197,6 +200,13 @@ class TestRoles:
         (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         data = ("--data", tmp_path / "log.jsonl", "--role", "manager", "--task", "t", "--store", tmp_path)
         assert "which this model's tokenizer reads as" in refused("calibrate", home / "model", *data)
+
+    def test_logs_and_other_data_are_told_apart(self, home: Path, logs: Path, tmp_path: Path) -> None:
+        options = ("--task", "t", "--store", tmp_path)
+        message = refused("calibrate", home / "model", "--data", logs / "first/runs.jsonl", *options)
+        assert "a logged trajectory; say whose replies are wanted: --role manager" in message
+        message = refused("calibrate", home / "model", "--data", home / "one.jsonl", "--role", "manager", *options)
+        assert "lacks 'decisions'; expected a logged trajectory" in message
 
     def test_a_role_that_nobody_reads_is_refused(self, home: Path, logs: Path, tmp_path: Path) -> None:
         shutil.copytree(home / "roles", tmp_path / "roles")

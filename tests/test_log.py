@@ -15,13 +15,14 @@ from memorist.errors import DataError
 from memorist.log import read_trajectories, read_trajectory, write_trajectories
 from memorist.training.rollout import Rounds, Seat, rollout
 
+SAID = st.text(st.characters(exclude_categories=()))  # lone surrogates too: people paste anything
 IDS = st.lists(st.integers(0, 10**6), max_size=5).map(tuple)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 LEGAL = st.none() | st.lists(st.none() | IDS, max_size=3).map(tuple)
 SPANS = st.lists(st.builds(Span, st.integers(0, 9), st.integers(0, 9), st.sampled_from(Author)), max_size=3).map(tuple)
 ACTIONS = st.builds(
     Action,
-    st.text(),
+    SAID,
     IDS,
     IDS,
     st.lists(FLOATS, max_size=5).map(tuple),
@@ -30,7 +31,7 @@ ACTIONS = st.builds(
     st.builds(Distribution, FLOATS, FLOATS, st.integers(0, 9), LEGAL),
     SPANS,
 )
-OBSERVATIONS = st.builds(Observation, st.text(), st.text(), st.lists(st.text(), max_size=3).map(tuple))
+OBSERVATIONS = st.builds(Observation, SAID, SAID, st.lists(st.text(), max_size=3).map(tuple))
 DECISIONS = st.lists(st.builds(Decision, st.text(), st.text(), OBSERVATIONS, ACTIONS), max_size=3).map(tuple)
 REWARDS = st.lists(
     st.builds(Reward, st.text(), FLOATS, st.none() | st.integers(0, 9), st.none() | st.tuples(st.just(1), st.just(2))),

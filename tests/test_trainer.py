@@ -36,7 +36,7 @@ from memorist.training import checkpoint  # noqa: E402
 from memorist.training import trainer as trainer_module  # noqa: E402
 from memorist.training.objective import imitation_loss  # noqa: E402
 from memorist.training.rollout import Seat, play  # noqa: E402
-from memorist.training.trainer import MEASURED, Trainer, _Window, learning_rate, read_metrics  # noqa: E402
+from memorist.training.trainer import MEASURED, Trainer, _Window, learning_rate, read_metrics, successes  # noqa: E402
 
 # A choice between two arms: one token, of which "right" is rewarded.
 ARMS = ("right", "wrong")
@@ -412,6 +412,7 @@ class TestSteps:
         ] + [(2, 1, 1)]
         for m in seen:
             assert {"reward", "length", "groups", "flat_groups", "tokens", "decisions", *MEASURED} <= m.keys()
+            assert "plain_rows" not in m and m.get("row_tokens", 1) > 0
             assert m["groups"] == 2 and m["decisions"] == 8 and m["left"] >= 0
             assert 0 < m["update_seconds"] < m["seconds"] and m["peak_memory_bytes"] > 2**20
             if m["kind"] == "rl" and m["flat_groups"] < 2:
@@ -461,6 +462,28 @@ class TestSteps:
         assert same(weights(run.run()["arm"]), weights(base))
         assert [(m["reward"], m["flat_groups"]) for m in metrics(tmp_path)] == [(0.0, 2), (0.0, 2)]
 
+    def test_why_rows_are_plain_is_told(self, base: CausalPolicy, tmp_path: Path) -> None:
+        stage = replace(RL, steps=1, beta=0.1)
+        shared = trainer(base, tmp_path / "shared", replace(RECIPE, stages=(stage,)))
+        plain = trainer(base, tmp_path / "plain", replace(RECIPE, stages=(stage,)))
+        plain.policies["arm"].why_plain = "it carries a state"
+        shared.run()
+        plain.run()
+        [merged], [apart] = metrics(tmp_path / "shared"), metrics(tmp_path / "plain")
+        assert apart["plain_rows"] == "it carries a state" and "plain_rows" not in merged
+        assert merged["row_tokens"] < apart["row_tokens"] == 8 * (len("lever 0:") + 1)
+
+    def test_successes_are_imitated_under_the_policys_own_distribution(
+        self, base: CausalPolicy, tmp_path: Path
+    ) -> None:
+        stage = replace(RL, kind="rejection", temperature=2.0, top_k=4)
+        run = trainer(base, tmp_path)
+        seats = {"arm": Seat(base, Distribution(temperature=2.0, top_k=4)), "advisor": Seat(base)}
+        groups = run.groups(0, stage, 0, seats)
+        units = successes(groups, stage, tokens=5, seed=0)
+        assert len(units) == 5 and {unit.action.distribution for unit in units} == {Distribution()}
+        assert {unit.action.text for unit in units} == {"right"}
+
     def test_steps_whose_loss_is_not_finite_are_skipped_and_three_in_a_row_stop_the_run(
         self, base: CausalPolicy, tmp_path: Path
     ) -> None:
@@ -484,7 +507,8 @@ class TestSteps:
         def now_and_then(logp: Any, batch: Any, *more: Any, **options: Any) -> Any:
             loss, facts = usual(logp, batch, *more, **options)
             calls.append(1)
-            return (loss * float("nan") if len(calls) == 1 else loss), facts
+            # Infinite with a finite gradient at first: nothing but the loss itself tells.
+            return (loss + float("inf") if len(calls) == 1 else loss), facts
 
         monkeypatch.setattr(trainer_module, "policy_loss", now_and_then)
         before: dict[str, torch.Tensor] = {}

@@ -21,7 +21,8 @@ def write_trajectories(file: Path, trajectories: Iterable[Trajectory]) -> int:
     """Write a file anew, complete or not at all; returns the number of lines."""
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished, count = file.with_name(file.name + ".new"), 0
-    with open(unfinished, "w", encoding="utf-8") as out:
+    # A lone surrogate, which UTF-8 cannot hold, becomes the escape by which JSON spells it.
+    with open(unfinished, "w", encoding="utf-8", errors="backslashreplace") as out:
         for trajectory in trajectories:
             out.write(json.dumps(without_defaults(trajectory), ensure_ascii=False) + "\n")
             count += 1
@@ -81,7 +82,9 @@ def trajectory_from(row: Any, file: str = "-", record: str = "-") -> Trajectory:
         return Trajectory(str(row["task"]), int(row["seed"]), tuple(decisions), rewards, dict(row.get("facts", {})))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         problem = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise DataError(file, record, at[-1], f"{problem}; expected what write_trajectories writes") from error
+        raise DataError(
+            file, record, at[-1], f"{problem}; expected a logged trajectory, as runs write into trajectories/"
+        ) from error
 
 
 def _decision(row: Mapping[str, Any]) -> Decision:

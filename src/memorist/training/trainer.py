@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,8 @@ class Trainer:
             self._log(number, step, groups)
             facts = self._update(stage, step, policy, start_policy, optimizer, groups)
             metrics = {"stage": number, "kind": stage.kind, "role": stage.role, "step": step + 1, "steps": stage.steps}
+            if policy.why_plain:
+                metrics["plain_rows"] = policy.why_plain
             metrics |= describe(groups, stage.role) | {k: v if math.isfinite(v) else None for k, v in facts.items()}
             metrics["seconds"], metrics["update_seconds"] = time.monotonic() - clock, time.monotonic() - played
             metrics["peak_memory_bytes"] = peak_memory_bytes()
@@ -234,15 +236,18 @@ class Trainer:
             return facts
         batches = policy.rows(units, stage.budget)
         before = [self._before(stage, policy, start, batch) for batch in batches]
+        facts["row_tokens"] = sum(int(batch.length.sum()) for batch in batches)
         for update in range(stage.updates):
+            total = 0.0
             for batch, known in zip(batches, before, strict=True):
                 loss, parts = self._loss(stage, policy, batch, *known)
                 loss.backward()
+                total += float(loss.detach())
                 for name, value in parts.items():
                     facts[f"{name}_{update + 1}"] = facts.get(f"{name}_{update + 1}", 0.0) + value
             facts["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), stage.grad_norm))
-            if not math.isfinite(facts["grad_norm"]):
-                # A loss that is not finite leaves gradients that are not; one such step would spoil every weight.
+            if not math.isfinite(total + facts["grad_norm"]):
+                # One such step would spoil every weight.
                 optimizer.zero_grad()
                 return facts | {"skipped": 1}
             optimizer.step()
@@ -272,8 +277,11 @@ class Trainer:
 
     def _stop_if_broken(self, metrics: Mapping[str, Any], groups: Sequence[Group]) -> None:
         """Stop after steps in a row whose loss or gradient was not finite, with the last step's trajectories kept."""
+        if not metrics.get("skipped"):
+            return
+        # From the file, so that a resumed run counts as an undisturbed one does.
         recent = [bool(m.get("skipped")) for m in read_metrics(self.folder / "metrics.jsonl")][-MOST_SKIPPED:]
-        if metrics.get("skipped") and len(recent) == MOST_SKIPPED and all(recent):
+        if len(recent) == MOST_SKIPPED and all(recent):
             file = self.folder / "offending.jsonl"
             write_trajectories(file, (run.trajectory for group in groups for run in group))
             raise TrainingError(
@@ -356,7 +364,9 @@ def successes(groups: Sequence[Group], stage: Stage, tokens: int, seed: int) -> 
     ]
     rng, units, count = random.Random(seed), [], 0
     while pool and count < tokens:
-        action = rng.choice(pool)
+        # However it was drawn, it is imitated under the policy's own distribution: a token outside the few most likely
+        # ones that exploration draws from would have no gradient.
+        action = replace(rng.choice(pool), distribution=Distribution())
         units.append(Unit(action, 1.0, 1.0 / tokens))
         count += len(action.tokens)
     return units

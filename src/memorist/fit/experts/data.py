@@ -118,6 +118,8 @@ def _tokens(file: Path, number: int, line: str, folder: Path, opened: list[Any])
         raise DataError(*where, "line", f"no JSON ({error})") from error
     if not isinstance(row, dict):
         raise DataError(*where, "line", f"expected an object with {FORMS}")
+    if "decisions" in row:
+        raise DataError(*where, "decisions", "a logged trajectory; say whose replies are wanted: --role manager")
     if "input_ids" in row:
         ids = row["input_ids"]
         if not isinstance(ids, list) or not ids or not all(type(one) is int and one >= 0 for one in ids):

@@ -57,14 +57,19 @@ def roles(
         console: where progress is shown.
 
     Raises:
-        ExpertsError: torch is not installed; fewer than two roles; calibrations, log or number cannot be worked with;
-            a role whose replies nobody can read.
+        ExpertsError: torch is not installed; fewer than two roles; calibrations, log or a number cannot be worked
+            with; a role whose replies nobody can read.
     """
     checkpoint = open_checkpoint(model)
     routing = Routing.of(checkpoint)
     check_keep(routing, keep)
     if len(set(names)) < 2 or len(set(names)) != len(names):
         raise ExpertsError(f"roles {', '.join(names) or 'none'}; give two or more, each once: --role manager --role …")
+    for what, value in (("--read-rate", rate), ("--budget", 1 if budget is None else budget)):
+        if not value > 0:
+            raise ExpertsError(f"{what} is {value / 1e9:g} GB; expected more than 0")
+    if not changes >= 0:
+        raise ExpertsError(f"--changes is {changes:g}; expected 0 or more per minute")
     tasks = read_tasks(store, names, checkpoint)[0]
     architecture = open_model(str(model)).architecture
     each = (bytes_with(architecture, keep) - bytes_with(architecture, keep - 1)) / len(checkpoint.moe_layers)

@@ -73,7 +73,7 @@ def united(choices: Sequence[Ids], ranking: Ids) -> Ids:
 
 
 def advise(sizes: Mapping[str, float], passed: Collection[str], budget: float | None, moving: float) -> tuple[str, str]:
-    """Which mode to use, and why (PreMoe's order: the union if it fits, own experts if roles change seldom, else one).
+    """Which mode to use, and why: the union if it fits, own experts if changing them is cheap, else one choice for all.
 
     Args:
         sizes: bytes of the weights in memory, by mode.
