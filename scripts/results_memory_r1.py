@@ -1,25 +1,31 @@
 """Measure the rows of Memory-R1: three seeds, held-out dialogues, resumable. Writes results/memory-r1.json.
 
-Each (experiment, seed) is trained once into runs/results/… and judged once into a JSON file beside it; what is there
-already is not done again, so several processes may share the work by --only. Hyperparameters were chosen on the
-validation split; only this script looks at the test split. Run: python scripts/results_memory_r1.py
+Each (experiment, seed) is trained once into runs/results/… and judged once into results/memory-r1/NAME-SEED.json, every
+question with its points, so that the rows can be made again without training. What is there already is not done again
+as long as recipe and base are those that it was made with; several processes may share the work by --only.
+Hyperparameters were chosen on the validation split; only this script looks at the test split.
+Run: python scripts/results_memory_r1.py
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from memorist import __version__
 from memorist.agents.build import builder
 from memorist.evaluation.benchmarks import locomo
 from memorist.evaluation.demo import demo
@@ -33,19 +39,33 @@ from memorist.training.rollout import Seat
 
 Right = dict[str, list[float]]
 Found = dict[str, Any]
-ROOT = Path("runs/results")
+RUNS = Path("runs/results")
+FOUND = Path("results/memory-r1")
 TEST = 40
 FEW = 152
 
 
-def kept(place: Path, measure: Callable[[], Found]) -> Found:
-    """What `measure` gives, kept in a file."""
-    if not place.exists():
-        found = measure()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.with_suffix(".new").write_text(json.dumps(found))
-        place.with_suffix(".new").rename(place)
-    return json.loads(place.read_text())
+def keep(name: str, made_by: Mapping[str, str], measure: Callable[[], Found]) -> None:
+    """What `measure` gives, kept in a file with what it was made by; measured again only if that has changed."""
+    place = FOUND / f"{name}.json"
+    if place.exists() and json.loads(place.read_text())["made_by"] == made_by:
+        return
+    found = {"made_by": dict(made_by), "date": datetime.date.today().isoformat()} | measure()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.with_suffix(".new").write_text(json.dumps(found) + "\n")
+    place.with_suffix(".new").rename(place)
+
+
+def base() -> str:
+    """Twelve hex digits that change with the bundled base."""
+    weights = resources.files("memorist") / "models" / "bundled" / "model.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+
+
+def makers(name: str, seed: int) -> dict[str, str]:
+    """What an experiment's outcome depends on: base, recipe and, where it starts from it, the trained Manager's recipe."""
+    found = {"base": base(), "recipe": experiments(seed)[name].fingerprint()}
+    return found | ({"manager": experiments(seed)["manager"].fingerprint()} if name.startswith("answerer") else {})
 
 
 def frozen(recipe: Recipe) -> Found:
@@ -61,8 +81,11 @@ def frozen(recipe: Recipe) -> Found:
     return found
 
 
-def trained(recipe: Recipe, folder: Path) -> Found:
+def trained(name: str, seed: int) -> Found:
     """Train (or go on), then judge the recipe's models with the trained role in its place, on both grammars."""
+    recipe, folder = experiments(seed)[name], RUNS / f"{name}-{seed}"
+    if name.startswith("answerer"):  # The Manager's outcome may be here while its weights are not.
+        train(experiments(seed)["manager"], RUNS / f"manager-{seed}", resume=True, progress=_line(f"manager-{seed}"))
     train(recipe, folder, resume=True, progress=_line(folder.name))
     build, seats = builder(recipe.agent), greedy_seats(recipe.models, folder)
     return {g: sit("trained", build, dialogues("test", TEST, grammar=g), seats).right() for g in ("a", "b")}
@@ -81,7 +104,7 @@ def experiments(seed: int) -> dict[str, Recipe]:
     long = load_recipe("memory-r1")
     by_role = {role: tuple(stage for stage in long.stages if stage.role == role) for role in ("manager", "answerer")}
     long = replace(long, seed=seed, data=replace(long.data, seed=seed), stages=by_role["manager"])
-    managed = replace(long, models={**long.models, "manager": str(ROOT / f"manager-{seed}" / "policies" / "manager")})
+    managed = replace(long, models={**long.models, "manager": str(RUNS / f"manager-{seed}" / "policies" / "manager")})
     return {
         "manager": long,
         "sft": replace(load_recipe("memory-r1-sft"), seed=seed, data=long.data),
@@ -93,7 +116,7 @@ def experiments(seed: int) -> dict[str, Recipe]:
 
 def demonstrated() -> Found:
     """The demo, as `make demo` runs it."""
-    shown = demo(ROOT / "demo", Console())
+    shown = demo(RUNS / "demo", Console())
     return {"gain": shown.manager_gain.to_json(), "both": shown.gain.to_json(), "seconds": shown.seconds}
 
 
@@ -126,22 +149,22 @@ def main() -> None:
     quiet_libraries()
     names = [] if args.write else args.only or [*experiments(0), *SINGLE]
     if names:
-        kept(ROOT / "frozen.json", lambda: frozen(load_recipe("memory-r1")))
+        keep("frozen", {"base": base()}, lambda: frozen(load_recipe("memory-r1")))
     for name in (n for n in experiments(0) if n in names):
         for seed in range(args.seeds):
-            folder, recipe = ROOT / f"{name}-{seed}", experiments(seed)[name]
-            kept(folder.with_suffix(".json"), lambda r=recipe, f=folder: trained(r, f))
+            keep(f"{name}-{seed}", makers(name, seed), partial(trained, name, seed))
     for name in (n for n in SINGLE if n in names):
-        kept(ROOT / f"{name}.json", SINGLE[name])
+        keep(name, {"base": base(), "version": __version__}, SINGLE[name])
     write(args.seeds)
 
 
 def read(name: str) -> Found:
     """What has been measured under a name; a KeyError says what is missing."""
-    place = ROOT / f"{name}.json"
+    place = FOUND / f"{name}.json"
     if not place.exists():
         raise KeyError(name)
-    return json.loads(place.read_text())
+    found: Found = json.loads(place.read_text())
+    return found
 
 
 def write(seeds: int) -> None:
