@@ -42,7 +42,8 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """How an action was drawn. `temperature` 0 is greedy. `legal` limits each position to token ids (None: all)."""
+    """How an action was drawn. `temperature` 0 is greedy. `legal` limits its first positions, in order, to token ids
+    (None: all)."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -53,6 +54,10 @@ class Distribution:
     def greedy(self) -> bool:
         """Whether the most likely action is taken."""
         return self.temperature == 0.0
+
+    def legal_at(self, position: int) -> tuple[int, ...] | None:
+        """The token ids that a position is limited to (None: all)."""
+        return self.legal[position] if self.legal is not None and position < len(self.legal) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,11 +157,9 @@ class CausalPolicy:
         """One action per request. Equal prompts are prefilled once; batches are formed by length, the same way
         every time."""
         for request in requests:
-            if request.observation.options or request.distribution.legal is not None:
-                raise PolicyError(
-                    f"{self.name!r} writes text under a temperature, top-k and top-p; it was asked to choose among "
-                    "options or under legal-token sets, which a causal language model does not do yet"
-                )
+            if request.observation.options:
+                raise PolicyError(f"{self.name!r} writes text; it was asked to choose among options")
+            self._check_legal(request.distribution)
         prompts = [self.prompt_ids(r.observation) for r in requests]
         actions: list[Action | None] = [None] * len(requests)
         byprompt: dict[tuple[int, ...], list[int]] = {}
@@ -179,6 +177,14 @@ class CausalPolicy:
             for i, action in zip(members, decoded, strict=True):
                 actions[i] = action
         return [a for a in actions if a is not None]
+
+    def _check_legal(self, distribution: Distribution) -> None:
+        vocabulary = self._config.vocab_size
+        for position, allowed in enumerate(distribution.legal or ()):
+            if allowed is not None and not (allowed and all(0 <= token < vocabulary for token in allowed)):
+                raise PolicyError(
+                    f"legal set of position {position} is {allowed!r}; expected at least one id below {vocabulary}"
+                )
 
     @contextmanager
     def _fused(self) -> Iterator[None]:
@@ -226,7 +232,7 @@ class CausalPolicy:
         scored: list[list[float]] = [[] for _ in requests]
         live = list(range(len(requests)))
         for step in range(max(limits)):
-            token, logprob = draw(logits, [requests[i].distribution for i in live], draws[live, step])
+            token, logprob = draw(logits, [requests[i].distribution for i in live], draws[live, step], step)
             keep = []
             for row, i in enumerate(live):
                 written[i].append(int(token[row]))
@@ -263,7 +269,7 @@ class CausalPolicy:
         stop = Stop.END if ended else Stop.LENGTH
         return Action(text, prompt, tuple(tokens), tuple(logprobs), stop=stop, distribution=distribution)
 
-    def _hidden(self, batch: RowBatch) -> torch.Tensor:
+    def hidden(self, batch: RowBatch) -> torch.Tensor:
         """The last layer's output where action tokens are predicted, shape (N, width)."""
         device = self.model.device
         if batch.plain:
@@ -290,17 +296,17 @@ class CausalPolicy:
     def _judged(self, batch: RowBatch, judge: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """What `judge` says of each target's log-probabilities over the vocabulary, in float32; in pieces, so that no
         more than `LOGITS` logits are kept for the backward pass."""
-        hidden = self._hidden(batch)
+        hidden = self.hidden(batch)
         targets = torch.from_numpy(batch.targets).to(hidden.device)
         most = max(1, LOGITS // self._config.vocab_size)
         places, found = [], []
 
-        def piece(states: torch.Tensor, wanted: torch.Tensor, distribution: Distribution) -> torch.Tensor:
-            return judge(warp(self.model.get_output_embeddings()(states).float(), distribution), wanted)
+        def piece(states: torch.Tensor, wanted: torch.Tensor, distribution: Distribution, legal: Legal) -> torch.Tensor:
+            return judge(warp(self.model.get_output_embeddings()(states).float(), distribution, legal), wanted)
 
         for distribution, where in batch.by_distribution():
             for place in torch.from_numpy(where).to(hidden.device).split(most):
-                given = (hidden[place], targets[place], distribution)
+                given = (hidden[place], targets[place], distribution, batch.legal(place.cpu().numpy()))
                 places.append(place)
                 once = len(targets) <= most or not torch.is_grad_enabled()
                 found.append(piece(*given) if once else checkpoint(piece, *given, use_reentrant=False))
@@ -329,8 +335,26 @@ def _batches(prompts: Sequence[tuple[int, ...]], most: int) -> list[list[tuple[i
     return batches
 
 
-def warp(logits: torch.Tensor, distribution: Distribution) -> torch.Tensor:
-    """Log-probabilities of shape (N, V) under a distribution; greedy ones are scored at temperature 1."""
+Legal = Sequence[tuple[int, ...] | None]
+"""What each of some tokens is limited to (None: all)."""
+
+
+def limit(logits: torch.Tensor, legal: Legal) -> torch.Tensor:
+    """Logits of shape (N, V) with minus infinity for what the row's legal set leaves out."""
+    if not any(allowed is not None for allowed in legal):
+        return logits
+    left_out = torch.zeros(logits.shape, dtype=torch.bool)
+    for row, allowed in enumerate(legal):
+        if allowed is not None:
+            left_out[row] = True
+            left_out[row, list(allowed)] = False
+    return logits.masked_fill(left_out.to(logits.device), -torch.inf)
+
+
+def warp(logits: torch.Tensor, distribution: Distribution, legal: Legal = ()) -> torch.Tensor:
+    """Log-probabilities of shape (N, V) under a distribution; greedy ones are scored at temperature 1. The rows' legal
+    sets come first: temperature, top-k and top-p work on what they leave."""
+    logits = limit(logits, legal)
     temperature = distribution.temperature or 1.0
     logp = torch.log_softmax(logits / temperature, dim=-1)
     if distribution.top_k > 0 and distribution.top_k < logp.shape[-1]:
@@ -345,14 +369,21 @@ def warp(logits: torch.Tensor, distribution: Distribution) -> torch.Tensor:
 
 
 def draw(
-    logits: torch.Tensor, distributions: Sequence[Distribution], uniform: np.ndarray[Any, np.dtype[np.float64]]
+    logits: torch.Tensor,
+    distributions: Sequence[Distribution],
+    uniform: np.ndarray[Any, np.dtype[np.float64]],
+    position: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token and its log-probability per row, by inverting the cumulative distribution at `uniform`."""
+    """One token and its log-probability per row, by inverting the cumulative distribution at `uniform`.
+
+    Args:
+        position: of the tokens in their actions, for legal sets.
+    """
     tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
     logprobs = torch.empty(len(logits), device=logits.device)
     for distribution in dict.fromkeys(distributions):
         rows = torch.tensor([i for i, d in enumerate(distributions) if d == distribution], device=logits.device)
-        logp = warp(logits[rows], distribution)
+        logp = warp(logits[rows], distribution, [distribution.legal_at(position)] * len(rows))
         if distribution.greedy:
             chosen = logp.argmax(-1)
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,24 @@ def load(folder: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, dict
     return None
 
 
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A model's weights, tied ones once."""
+    seen: set[int] = set()
+    found = {}
+    for name, value in model.state_dict().items():
+        if value.data_ptr() not in seen:
+            seen.add(value.data_ptr())
+            found[name] = value
+    return found
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """An optimizer's tensors by name."""
     states = optimizer.state_dict()["state"]
     return {f"{i}.{name}": torch.as_tensor(v) for i, values in states.items() for name, v in values.items()}
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put back what `optimizer_tensors` took."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():

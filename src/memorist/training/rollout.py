@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from memorist.decision import Action, Decision, Distribution, Observation, Reward, Trajectory
-from memorist.errors import ReplayMismatch, RewardError
+from memorist.errors import RecipeError, ReplayMismatch, RewardError
 from memorist.memory.bank import MemoryBank
 from memorist.models.sampler import Actor, Request, Sampler
 
@@ -234,6 +234,39 @@ async def rollout(
         if not math.isfinite(reward.value):
             raise RewardError(f"task {task.id!r}: reward {reward.name!r} is {reward.value}; expected a finite number")
     return Run(task, Trajectory(task.id, seed, tuple(recorder.decisions), rewards), outcome, bank)
+
+
+def play_without(
+    build: BuildAgent, groups: Sequence[Group], seats: Mapping[str, Seat], role: str,
+    worth: Callable[[Trajectory], float],
+) -> list[list[float]]:  # fmt: skip
+    """For each run and each decision of `role` that a policy wrote, what the run is worth when that decision changes
+    nothing: it is replayed up to there, the agent's neutral action is taken, and the rest is played on with its seeds.
+
+    Raises:
+        RecipeError: the agent has no such action for the role.
+    """
+    runs = [run for group in groups for run in group]
+    if not runs:
+        return []
+    rounds = Rounds(seats)
+    agent = build(bank=runs[0].task.bank.fork(), **Recorder(rounds, 0, 0).roles)
+    neutral: str | None = getattr(agent, "neutral", {}).get(role)
+    if neutral is None:
+        raise RecipeError(f"credit 'counterfactual': the agent says no action of {role!r} that changes nothing")
+    branches: list[tuple[Run, int]] = []
+    for run in runs:
+        branches += [(run, i) for i, d in enumerate(run.trajectory.decisions) if d.role == role and d.policy_tokens]
+
+    def start(number: int) -> Callable[[], Any]:
+        run, i = branches[number]
+        past = run.trajectory.decisions
+        replaced = (*past[:i], replace(past[i], action=Action(neutral)))
+        return lambda: rollout(build, run.task, rounds, run=number, seed=run.trajectory.seed, replay=replaced)
+
+    played = iter(asyncio.run(rounds.run_all([start(n) for n in range(len(branches))])))
+    counts = [sum(d.role == role and d.policy_tokens > 0 for d in run.trajectory.decisions) for run in runs]
+    return [[worth(next(played).trajectory) for _ in range(count)] for count in counts]
 
 
 def play(
