@@ -30,6 +30,7 @@ from memorist.plain import without_defaults
 
 TRUNCATED = ("counted", "left-out")
 STAGES = ("rl", "rejection", "sft")
+PRECISIONS = ("float32", "bf16")
 ALONE = ("reinforce", "counterfactual", "ppo")
 """Credit rules that do not compare siblings."""
 
@@ -63,6 +64,21 @@ class DataSettings:
     difficulty: str = "easy"
     grammar: str = "a"
     questions: int = 0
+
+
+@dataclass(frozen=True)
+class WeightSettings:
+    """What of the models learns, and how it is computed.
+
+    lora: rank of a LoRA adapter for each role that learns (0: all weights learn). lora_alpha: the adapter counts
+    alpha / rank. precision: "float32", or "bf16": products in bfloat16 beside float32 weights. checkpointing: whether
+    layers are computed again for the backward pass instead of kept.
+    """
+
+    lora: int = 0
+    lora_alpha: int = 32
+    precision: str = "float32"
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +157,7 @@ class Recipe:
     seed: int = 0
     agent: AgentSettings = field(default_factory=AgentSettings)
     models: Mapping[str, str] = field(default_factory=lambda: {"manager": "bundled", "answerer": "bundled"})
+    weights: WeightSettings = field(default_factory=WeightSettings)
     data: DataSettings = field(default_factory=DataSettings)
     stages: tuple[Stage, ...] = ()
     checkpoint_every: int = 20
@@ -199,6 +216,14 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
     for place, number in (("checkpoint_every", recipe.checkpoint_every), ("data.dialogues", recipe.data.dialogues)):
         if number < 1:
             raise RecipeError(f"{where}: {place} is {number}; expected 1 or more")
+    if recipe.weights.precision not in PRECISIONS:
+        given = recipe.weights.precision
+        raise RecipeError(f"{where}: weights.precision is {given!r}; {nearest(given, PRECISIONS)}")
+    if recipe.weights.lora < 0 or recipe.weights.lora_alpha < 1:
+        raise RecipeError(
+            f"{where}: weights.lora is {recipe.weights.lora} and lora_alpha {recipe.weights.lora_alpha}; expected a "
+            "rank of 0 (all weights learn) or more, and 1 or more"
+        )
     if recipe.log_every < 0:
         raise RecipeError(f"{where}: log_every is {recipe.log_every}; expected 0 (no trajectories) or more")
     for i, stage in enumerate(recipe.stages):

@@ -6,10 +6,11 @@ log-probabilities under the distribution they were drawn from. Models, tokenizer
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from memorist.decision import Action, Distribution, Observation, Stop
 from memorist.errors import PolicyError
@@ -40,12 +42,18 @@ class CausalPolicy:
         model: any `AutoModelForCausalLM`; put in eval mode, for a policy must score as it samples (no dropout).
         tokenizer: its tokenizer, with an end and a pad token.
         name: written into every decision.
+        source: what the model can be opened by again.
+
+    `precision` "bf16" computes products in bfloat16 beside the weights as they are; log-probabilities stay float32.
+    `checkpointing` computes layers again for the backward pass instead of keeping what they gave.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+    def __init__(self, model: Any, tokenizer: Any, name: str, *, source: str = "") -> None:
         if tokenizer.eos_token_id is None:
             raise PolicyError(f"tokenizer of {name!r} has no end token; set eos_token in its configuration")
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        self.source = source or name
+        self.precision, self.checkpointing = "float32", False
         self.end = int(tokenizer.eos_token_id)
         self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end)
         self.window = int(model.config.max_position_embeddings)
@@ -71,7 +79,7 @@ class CausalPolicy:
                 f"no causal language model at {str(folder)!r}{offline}; expected a folder with config.json, "
                 "model.safetensors and tokenizer.json, or 'bundled'"
             ) from error
-        return cls(model, tokenizer, name or Path(folder).name)
+        return cls(model, tokenizer, name or Path(folder).name, source=name or str(folder))
 
     def save(self, folder: Path) -> None:
         """Write a standard checkpoint folder."""
@@ -81,6 +89,35 @@ class CausalPolicy:
     def parameters(self) -> list[Any]:
         """Trainable tensors."""
         return [p for p in self.model.parameters() if p.requires_grad]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The weights that may change, tied ones once."""
+        seen: set[int] = set()
+        found = {}
+        for name, value in self.model.state_dict().items():
+            if value.data_ptr() not in seen:
+                seen.add(value.data_ptr())
+                found[name] = value
+        return found
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `state` gave."""
+        self.model.load_state_dict(tensors, strict=False)
+
+    def frozen(self, name: str) -> CausalPolicy:
+        """A policy that stays as this one is now."""
+        found = self.twin(name)
+        found.model.requires_grad_(False)
+        return found
+
+    def twin(self, name: str) -> CausalPolicy:
+        """A policy that starts as this one is now and learns on its own."""
+        found = CausalPolicy(copy.deepcopy(self.model), self.tokenizer, name, source=self.source)
+        found.precision, found.checkpointing = self.precision, self.checkpointing
+        return found
+
+    def _take_place(self) -> None:
+        """Called before anything is computed, where policies share a model."""
 
     @property
     def _config(self) -> Any:
@@ -156,6 +193,7 @@ class CausalPolicy:
     def sample(self, requests: Sequence[Request]) -> list[Action]:
         """One action per request. Equal prompts are prefilled once; batches are formed by length, the same way
         every time."""
+        self._take_place()
         for request in requests:
             if request.observation.options:
                 raise PolicyError(f"{self.name!r} writes text; it was asked to choose among options")
@@ -172,11 +210,33 @@ class CausalPolicy:
         for batch in _batches(unique, PREFILL_TOKENS.get(self.model.device.type, MOST_PREFILL_TOKENS)):
             members = [i for prompt in batch for i in byprompt[prompt]]
             parent = [row for row, prompt in enumerate(batch) for _ in byprompt[prompt]]
-            with torch.inference_mode(), self._fused():
+            with torch.inference_mode(), self._fused(), self._precise():
                 decoded = self._decode(batch, parent, [requests[i] for i in members])
             for i, action in zip(members, decoded, strict=True):
                 actions[i] = action
         return [a for a in actions if a is not None]
+
+    def _precise(self) -> AbstractContextManager[Any]:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.model.device.type, torch.bfloat16)
+
+    @contextmanager
+    def _computed_again(self) -> Iterator[None]:
+        """Layers checkpoint themselves only where they are told that they are trained; nothing in them is told, so that
+        no dropout acts."""
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            yield
+            return
+        layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
+        for layer in layers:
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            layer.gradient_checkpointing = layer.training = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.gradient_checkpointing = layer.training = False
 
     def _check_legal(self, distribution: Distribution) -> None:
         vocabulary = self._config.vocab_size
@@ -271,17 +331,19 @@ class CausalPolicy:
 
     def hidden(self, batch: RowBatch) -> torch.Tensor:
         """The last layer's output where action tokens are predicted, shape (N, width)."""
+        self._take_place()
         device = self.model.device
         if batch.plain:
             attention: Any = torch.from_numpy(batch.real).long().to(device)
         else:
             attention = tree_masks(self._config, batch, self.model.dtype, device)
-        hidden = self.model.base_model(
-            input_ids=torch.from_numpy(batch.tokens).to(device),
-            attention_mask=attention,
-            position_ids=torch.from_numpy(batch.positions).to(device),
-            use_cache=False,
-        ).last_hidden_state
+        with self._precise(), self._computed_again():
+            hidden = self.model.base_model(
+                input_ids=torch.from_numpy(batch.tokens).to(device),
+                attention_mask=attention,
+                position_ids=torch.from_numpy(batch.positions).to(device),
+                use_cache=False,
+            ).last_hidden_state
         return hidden[torch.from_numpy(batch.target_row).to(device), torch.from_numpy(batch.target_from).to(device)]
 
     def score(self, batch: RowBatch) -> torch.Tensor:
@@ -302,7 +364,9 @@ class CausalPolicy:
         places, found = [], []
 
         def piece(states: torch.Tensor, wanted: torch.Tensor, distribution: Distribution, legal: Legal) -> torch.Tensor:
-            return judge(warp(self.model.get_output_embeddings()(states).float(), distribution, legal), wanted)
+            with self._precise():
+                logits = self.model.get_output_embeddings()(states)
+            return judge(warp(logits.float(), distribution, legal), wanted)
 
         for distribution, where in batch.by_distribution():
             for place in torch.from_numpy(where).to(hidden.device).split(most):

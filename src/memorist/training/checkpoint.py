@@ -61,17 +61,6 @@ def load(folder: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, dict
     return None
 
 
-def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A model's weights, tied ones once."""
-    seen: set[int] = set()
-    found = {}
-    for name, value in model.state_dict().items():
-        if value.data_ptr() not in seen:
-            seen.add(value.data_ptr())
-            found[name] = value
-    return found
-
-
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """An optimizer's tensors by name."""
     states = optimizer.state_dict()["state"]

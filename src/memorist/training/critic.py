@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,17 +25,17 @@ class Critic:
     """
 
     def __init__(self, policy: CausalPolicy, *, lr: float, clip: float) -> None:
-        model = copy.deepcopy(policy.model).requires_grad_(True)
-        self.trunk = CausalPolicy(model, policy.tokenizer, f"{policy.name}-critic")
+        self.trunk = policy.twin(f"{policy.name}-critic")
         self.clip = clip
+        model = self.trunk.model
         self.head = torch.nn.Linear(model.config.get_text_config().hidden_size, 1, device=model.device)
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
         self.optimizer = torch.optim.AdamW(self.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        """All that learns."""
-        return [*self.trunk.model.base_model.parameters(), *self.head.parameters()]
+        """All that learns; the trunk's own head gets no gradient."""
+        return [*self.trunk.parameters(), *self.head.parameters()]
 
     def values(self, batch: RowBatch) -> torch.Tensor:
         """The value before each action token of a batch, shape (N,)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -33,17 +32,16 @@ class Learner:
 
     def __init__(self, stage: Stage, policy: CausalPolicy, saved: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
         self.stage, self.policy = stage, policy
-        start = copy.deepcopy(policy.model).requires_grad_(False)
-        self.start = CausalPolicy(start, policy.tokenizer, f"{policy.name}-start")
+        self.start = policy.frozen(f"{policy.name}-start")
         self.optimizer = torch.optim.AdamW(policy.parameters(), lr=stage.lr, betas=(0.9, 0.95), weight_decay=0.0)
         self.critic: Critic | None = None
         if stage.kind == "rl" and stage.rule == "ppo":
-            self.critic = Critic(self.start, lr=stage.critic_lr, clip=stage.value_clip)
+            self.critic = Critic(policy, lr=stage.critic_lr, clip=stage.value_clip)
         if saved:
-            start.load_state_dict(saved["start"], strict=False)
+            self.start.restore(saved["start"])
             checkpoint.restore_optimizer(self.optimizer, saved["optimizer"])
             if self.critic is not None:
-                self.critic.trunk.model.load_state_dict(saved["critic"], strict=False)
+                self.critic.trunk.restore(saved["critic"])
                 self.critic.head.load_state_dict(saved["critic-head"])
                 checkpoint.restore_optimizer(self.critic.optimizer, saved["critic-optimizer"])
 
@@ -51,10 +49,10 @@ class Learner:
         """What it needs to go on, but for the policy's weights."""
         found = {
             "optimizer": checkpoint.optimizer_tensors(self.optimizer),
-            "start": checkpoint.weights(self.start.model),
+            "start": self.start.state(),
         }
         if self.critic is not None:
-            found["critic"] = checkpoint.weights(self.critic.trunk.model)
+            found["critic"] = self.critic.trunk.state()
             found["critic-head"] = dict(self.critic.head.state_dict())
             found["critic-optimizer"] = checkpoint.optimizer_tensors(self.critic.optimizer)
         return found

@@ -105,7 +105,7 @@ class Trainer:
             TrainingError: loss or gradient was not finite in three steps in a row.
         """
         self._check()
-        self.policies = self.policies or {role: open_policy(name) for role, name in self.recipe.models.items()}
+        self.policies = self.policies or open_roles(self.recipe)
         torch.manual_seed(self.recipe.seed)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "recipe.yaml").write_text(yaml.safe_dump(to_plain(self.recipe), sort_keys=False))
@@ -245,7 +245,7 @@ class Trainer:
 
     def _save(self, at: tuple[int, int], learner: Learner) -> None:
         # Only what learns; frozen roles may be played by samplers that have no weights.
-        tensors = {f"policy-{s.role}": checkpoint.weights(self.policies[s.role].model) for s in self.recipe.stages}
+        tensors = {f"policy-{s.role}": self.policies[s.role].state() for s in self.recipe.stages}
         tensors |= learner.tensors()
         state = {"recipe": self.recipe.fingerprint(), "stage": at[0], "step": at[1]}
         checkpoint.save(self.folder / "checkpoint", state, tensors)
@@ -256,7 +256,7 @@ class Trainer:
             return (0, 0), {}
         state, tensors = found
         for role in {stage.role for stage in self.recipe.stages}:
-            self.policies[role].model.load_state_dict(tensors[f"policy-{role}"], strict=False)
+            self.policies[role].restore(tensors[f"policy-{role}"])
         return (state["stage"], state["step"]), (tensors if state["step"] else {})
 
     def _rewind(self, at: tuple[int, int]) -> None:
@@ -272,6 +272,32 @@ class Trainer:
 def _logged(stage: int, step: int) -> str:
     """A name that sorts as the steps of a run do."""
     return f"stage-{stage:03d}-step-{step:06d}"
+
+
+def open_roles(recipe: Recipe) -> dict[str, CausalPolicy]:
+    """A policy for each role. With LoRA, roles that name the same model share it: those that learn have an adapter
+    each, the others are the model alone."""
+    settings = recipe.weights
+    learning = {stage.role for stage in recipe.stages}
+    opened: dict[str, CausalPolicy] = {}
+    found: dict[str, CausalPolicy] = {}
+    for number, (role, name) in enumerate(recipe.models.items()):
+        policy = opened.get(name) if settings.lora else None
+        if policy is None:
+            policy = opened[name] = open_policy(name)
+            policy.precision, policy.checkpointing = settings.precision, settings.checkpointing
+        if settings.lora and role in learning:
+            from memorist.models.adapters import with_adapter
+
+            seed = derive(recipe.seed, 7, number)
+            policy = with_adapter(policy, role, rank=settings.lora, alpha=settings.lora_alpha, seed=seed)
+        found[role] = policy
+    if settings.lora:
+        from memorist.models.adapters import AdapterPolicy
+
+        bases = {opened[recipe.models[role]] for role in learning}
+        found |= {r: AdapterPolicy(p, "", p.name) for r, p in found.items() if r not in learning and p in bases}
+    return found
 
 
 def describe(groups: Sequence[Group], role: str, worth: Worth) -> dict[str, Any]:
