@@ -16,7 +16,8 @@ pytest.importorskip("transformers")
 from memorist.decision import Action, Distribution, Observation, Stop  # noqa: E402
 from memorist.errors import PolicyError  # noqa: E402
 from memorist.models import causal  # noqa: E402
-from memorist.models.causal import CausalPolicy, draw, warp  # noqa: E402
+from memorist.models.causal import CausalPolicy  # noqa: E402
+from memorist.models.distributions import draw, warp  # noqa: E402
 from memorist.models.registry import open_policy  # noqa: E402
 from memorist.models.rows import Unit, pack  # noqa: E402
 from memorist.models.sampler import Policy, Request  # noqa: E402

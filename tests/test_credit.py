@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -263,7 +264,8 @@ class TestReinforce:
 
 def test_counterfactual_is_the_difference_that_a_decision_made() -> None:
     runs = [run(1, decision(2), decision(3)), run(0, decision(1))]
-    found = credit([runs], "manager", how=How("counterfactual"), others=[[0.25, 1.0], [0.5]])
+    priced = [replace(runs[0], without=(0.25, 1.0)), replace(runs[1], without=(0.5,))]
+    found = credit([priced], "manager", how=How("counterfactual"))
     assert [u.advantage for u in found.units] == [0.75, 0.0, -0.5]
 
 

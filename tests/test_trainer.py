@@ -37,7 +37,7 @@ from memorist.training import learner as learner_module  # noqa: E402
 from memorist.training.credit import Worth, is_flat  # noqa: E402
 from memorist.training.learner import learning_rate, successes  # noqa: E402
 from memorist.training.objective import imitation_loss  # noqa: E402
-from memorist.training.rollout import Seat, play, play_without  # noqa: E402
+from memorist.training.rollout import Seat, play, price  # noqa: E402
 from memorist.training.trainer import MEASURED, Trainer, _Window, read_metrics  # noqa: E402
 
 # A choice between two arms: one token, of which "right" is rewarded.
@@ -263,7 +263,9 @@ class TestCounterfactual:
         seats = {"arm": Seat(base, Distribution()), "advisor": Seat(base)}
         groups = play(Puller, LEVERS, seats, siblings=4, seed=1)
         assert {run.reward for group in groups for run in group} == {0.0, 1.0}
-        assert play_without(Puller, groups, seats, "arm", Worth()) == [[0.0]] * 20
+        priced = price(Puller, groups, seats, "arm", Worth())
+        assert [run.without for group in priced for run in group] == [(0.0,)] * 20
+        assert [[run.trajectory for run in group] for group in priced] == [[r.trajectory for r in g] for g in groups]
 
     def test_what_comes_before_is_replayed_and_what_comes_after_is_played_on(self) -> None:
         class Chain:
@@ -294,7 +296,7 @@ class TestCounterfactual:
         seats = {"arm": Seat(Longer(lambda o: str(len(o.prompt) + 1)))}
         groups = play(Chain, [Sum()], seats)
         assert groups[0][0].outcome == ["1", "2", "3"]
-        assert play_without(Chain, groups, seats, "arm", Worth()) == [[23.0, 103.0, 120.0]]
+        assert price(Chain, groups, seats, "arm", Worth())[0][0].without == (23.0, 103.0, 120.0)
 
     def test_an_agent_that_knows_no_such_action_is_told(self, base: CausalPolicy, tmp_path: Path) -> None:
         stage = replace(RL, role="advisor", rule="counterfactual")
@@ -407,6 +409,13 @@ class TestResume:
     def test_resuming_nothing_starts(self, base: CausalPolicy, tmp_path: Path, undisturbed: tuple[Any, Any]) -> None:
         trainer(base, tmp_path).run(resume=True)
         assert metrics(tmp_path) == undisturbed[1]
+
+
+def test_what_returns_text_alone_cannot_learn(base: CausalPolicy, tmp_path: Path) -> None:
+    run = trainer(base, tmp_path)
+    run.policies["arm"] = ScriptedSampler(["right"])  # type: ignore[assignment]
+    with pytest.raises(RecipeError, match=r"'arm' is to learn, but .* can only act"):
+        run.run()
 
 
 class TestCheckpoint:

@@ -41,6 +41,15 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    """Prompt tokens [start, end) that stand for something other than text, and the digest of what they stand for."""
+
+    start: int
+    end: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Distribution:
     """How an action was drawn. `temperature` 0 is greedy. `legal` limits its first positions, in order, to token ids
     (None: all)."""
@@ -80,7 +89,7 @@ class Action:
     """What a policy did. Samplers that only return text leave the rest empty and play frozen roles.
 
     prompt: token ids seen, shape (P,). tokens: ids written, shape (T,). logprobs: shape (T,), under
-    `distribution`. choice: indices of the chosen options, in order.
+    `distribution`. choice: indices of the chosen options, in order. media: what some of the prompt's tokens stand for.
     """
 
     text: str
@@ -91,6 +100,7 @@ class Action:
     stop: Stop = Stop.END
     distribution: Distribution = Distribution()
     spans: tuple[Span, ...] = ()
+    media: tuple[Media, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

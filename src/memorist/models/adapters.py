@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from memorist.errors import PolicyError
 from memorist.models.causal import CausalPolicy
+from memorist.models.tensors import placed_like, whole
 
 FILE = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 
 
 class AdapterPolicy(CausalPolicy):
@@ -28,7 +31,7 @@ class AdapterPolicy(CausalPolicy):
     def __init__(self, base: CausalPolicy, adapter: str, name: str) -> None:
         super().__init__(base.model, base.tokenizer, name, source=base.source)
         self.adapter = adapter
-        self.precision, self.checkpointing = base.precision, base.checkpointing
+        self.precision, self.checkpointing, self.around = base.precision, base.checkpointing, base.around
 
     def _take_place(self) -> None:
         model = self.model
@@ -51,7 +54,7 @@ class AdapterPolicy(CausalPolicy):
 
     def state(self) -> dict[str, torch.Tensor]:
         """The adapter's weights, by names that do not hold its own."""
-        return {name.replace(f".{self.adapter}.", "."): value.detach() for name, value in self._own().items()}
+        return {name.replace(f".{self.adapter}.", "."): whole(value.detach()) for name, value in self._own().items()}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put back what `state` gave.
@@ -67,7 +70,7 @@ class AdapterPolicy(CausalPolicy):
             )
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(tensors[name])
+                value.copy_(placed_like(tensors[name], value))
 
     def frozen(self, name: str) -> CausalPolicy:
         """A policy that stays as this one is now: the same base with a copy of the adapter."""
@@ -85,10 +88,14 @@ class AdapterPolicy(CausalPolicy):
         copied.restore(self.state())
         return copied
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, *, write: bool = True) -> None:
         """Write the adapter as peft does, with the name of its base, and the tokenizer."""
-        self._take_place()
-        self.model.save_pretrained(folder)
+        weights = self.state()
+        if not write:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.peft_config[self.adapter].save_pretrained(folder)
+        save_file({f"base_model.model.{name}": value for name, value in weights.items()}, folder / WEIGHTS)
         self.tokenizer.save_pretrained(folder)
         config = json.loads((folder / FILE).read_text(encoding="utf-8"))
         (folder / FILE).write_text(json.dumps(config | {"base_model_name_or_path": self.source}, indent=1))

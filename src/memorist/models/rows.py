@@ -9,6 +9,7 @@ before this merging.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -127,13 +128,27 @@ def pack(units: Sequence[Unit], *, budget: int, share: bool = True, pairs: float
 
 
 def _apart(units: Sequence[Unit]) -> list[_Tree]:
-    return [_Tree([(sequence := (*u.action.prompt, *u.action.tokens), [u])], len(sequence)) for u in units]
+    return [_Tree([(key := merge_key(u.action), [u])], len(key)) for u in units]
+
+
+def merge_key(action: Action) -> Sequenced:
+    """One number per token of the prompt and what was written after it; where two actions have the same ones from the
+    beginning on, they may be computed together. A text token's is its id; placeholders of pictures have equal ids
+    whatever they show, so theirs are made from the picture's digest and their place in it."""
+    if not action.media:
+        return (*action.prompt, *action.tokens)
+    key = [*action.prompt, *action.tokens]
+    for media in action.media:
+        for place in range(media.start, media.end):
+            seen = f"{key[place]} {place - media.start} {media.digest}"
+            key[place] = -int.from_bytes(hashlib.sha256(seen.encode()).digest()[:12])
+    return tuple(key)
 
 
 def _merged(units: Sequence[Unit], budget: int, pairs: float) -> list[_Tree]:
     by_sequence: dict[Sequenced, list[Unit]] = {}
     for unit in units:
-        by_sequence.setdefault((*unit.action.prompt, *unit.action.tokens), []).append(unit)
+        by_sequence.setdefault(merge_key(unit.action), []).append(unit)
     trees: list[_Tree] = []
     # In lexicographic order a sequence has most in common with its neighbours.
     for sequence in sorted(by_sequence):
@@ -175,7 +190,8 @@ def _batch(trees: Sequence[_Tree]) -> RowBatch:
             until[row, path[shared:]] = end
             del path[shared:]
             fresh = len(sequence) - shared
-            tokens[row, end : end + fresh] = sequence[shared:]
+            written = (*units[0].action.prompt, *units[0].action.tokens)
+            tokens[row, end : end + fresh] = written[shared:]
             positions[row, end : end + fresh] = np.arange(shared, len(sequence))
             path.extend(range(end, end + fresh))
             end += fresh

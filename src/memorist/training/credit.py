@@ -139,9 +139,8 @@ def is_flat(group: Group, worth: Worth = Worth()) -> bool:
 
 
 def credit(
-    groups: Sequence[Group], role: str, *, how: How = How(), others: Sequence[Sequence[float]] | None = None,
-    values: Sequence[Sequence[Numbers]] | None = None,
-) -> Credited:  # fmt: skip
+    groups: Sequence[Group], role: str, *, how: How = How(), values: Sequence[Sequence[Numbers]] | None = None
+) -> Credited:
     """One unit per decision of `role`, with an advantage for its tokens.
 
     Weights sum to 1 over all policy tokens of all groups, those without variance included, so a step's scale does
@@ -151,8 +150,7 @@ def credit(
     by the rule, with all terms of its name in the group. Under "ppo" it is earned where it stands.
 
     Args:
-        others: for "counterfactual", for every run what it earned without each decision of `decisions_of`.
-        values: for "ppo", for every run and each of these decisions what its policy tokens' states are worth.
+        values: for "ppo", for every run and each of its `decisions_of` what its policy tokens' states are worth.
 
     Raises:
         RecipeError: unknown rule or reduction, or a group of one where siblings are needed.
@@ -164,7 +162,7 @@ def credit(
     if how.rule == "ppo":
         advantages, returns = _ppo(runs, trajectories, how, values or [])
     else:
-        advantages, returns = _compared(groups, trajectories, how, others or []), None
+        advantages, returns = _compared(groups, trajectories, how), None
     weights, tokens = _weights(trajectories, how.reduction)
     units = [
         Unit(
@@ -180,9 +178,7 @@ Advantages = list[list[Numbers]]
 """For every run and each of its decisions, one number per policy token."""
 
 
-def _compared(
-    groups: Sequence[Group], trajectories: Sequence[Sequence[Decision]], how: How, others: Sequence[Sequence[float]]
-) -> Advantages:
+def _compared(groups: Sequence[Group], trajectories: Sequence[Sequence[Decision]], how: How) -> Advantages:
     """Rules that compare runs."""
     earned = [np.array([how.worth(run.trajectory) for run in group], np.float64) for group in groups]
     found: Advantages = []
@@ -200,9 +196,10 @@ def _compared(
                 raise RecipeError("credit 'reinforce' compares the step's runs and got one; set tasks to 2 or more")
             found = _spread(leave_one_out(flat) if len(flat) else flat, trajectories)
         else:
+            runs = [run for group in groups for run in group]
             found = [
-                [np.full(d.policy_tokens, r - without) for d, without in zip(own, theirs, strict=True)]
-                for r, own, theirs in zip(flat, trajectories, others, strict=True)
+                [np.full(d.policy_tokens, r - without) for d, without in zip(own, run.without, strict=True)]
+                for r, own, run in zip(flat, trajectories, runs, strict=True)
             ]
     start = 0
     for group in groups:

@@ -10,6 +10,7 @@ import torch
 from memorist.models.causal import CausalPolicy
 from memorist.models.rows import RowBatch, Unit
 from memorist.training.credit import Numbers
+from memorist.training.devices import Devices
 
 MOST_VALUE_NORM = 1.0
 
@@ -18,28 +19,34 @@ class Critic:
     """A copy of the policy's layers with a linear head: the value of a state is read where a token is predicted.
 
     Args:
-        policy: whose layers it starts from.
+        policy: whose layers it starts from. devices: over which they are divided.
         lr: of its own AdamW.
         clip: how far a value may move from what it was when the step began before its gradient stops (arXiv
             1707.06347's implementation; the spec's default is 0.5).
     """
 
-    def __init__(self, policy: CausalPolicy, *, lr: float, clip: float) -> None:
+    def __init__(self, policy: CausalPolicy, devices: Devices, *, lr: float, clip: float) -> None:
         self.trunk = policy.twin(f"{policy.name}-critic")
+        devices.shard(self.trunk)
         self.clip = clip
         model = self.trunk.model
         self.head = torch.nn.Linear(model.config.get_text_config().hidden_size, 1, device=model.device)
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
-        self.optimizer = torch.optim.AdamW(self.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
+        # Apart, for the trunk may be sharded.
+        groups = [{"params": part} for part in self._parts()]
+        self.optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """All that learns; the trunk's own head gets no gradient."""
-        return [*self.trunk.parameters(), *self.head.parameters()]
+        return [parameter for part in self._parts() for parameter in part]
+
+    def _parts(self) -> list[list[torch.nn.Parameter]]:
+        return [self.trunk.parameters(), list(self.head.parameters())]
 
     def values(self, batch: RowBatch) -> torch.Tensor:
         """The value before each action token of a batch, shape (N,)."""
-        found: torch.Tensor = self.head(self.trunk.hidden(batch).float())[:, 0]
+        found: torch.Tensor = self.trunk.around(lambda: self.head(self.trunk.hidden(batch).float())[:, 0])
         return found
 
     def judge(self, units: Sequence[Unit], budget: int) -> list[Numbers]:
@@ -62,6 +69,7 @@ class Critic:
 
     def step(self) -> None:
         """Learn from the gradients gathered."""
-        torch.nn.utils.clip_grad_norm_(self.parameters(), MOST_VALUE_NORM)
+        for part in self._parts():
+            torch.nn.utils.clip_grad_norm_(part, MOST_VALUE_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad()

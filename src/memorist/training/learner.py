@@ -12,10 +12,12 @@ import torch
 from memorist.decision import Distribution, Stop
 from memorist.models.causal import CausalPolicy
 from memorist.models.rows import RowBatch, Unit
+from memorist.models.tensors import whole
 from memorist.recipe import Stage
 from memorist.training import checkpoint
 from memorist.training.credit import Credited, How, Worth, credit, decisions_of
 from memorist.training.critic import Critic
+from memorist.training.devices import Devices
 from memorist.training.objective import Clip, Objective, imitation_loss, policy_loss
 from memorist.training.rollout import Group
 
@@ -28,15 +30,19 @@ class Learner:
 
     Args:
         saved: what `tensors` gave, to go on from there; empty at a stage's start.
+        devices: the processes among which rows are divided.
     """
 
-    def __init__(self, stage: Stage, policy: CausalPolicy, saved: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-        self.stage, self.policy = stage, policy
+    def __init__(
+        self, stage: Stage, policy: CausalPolicy, saved: Mapping[str, Mapping[str, torch.Tensor]], devices: Devices
+    ) -> None:
+        self.stage, self.policy, self.devices = stage, policy, devices
         self.start = policy.frozen(f"{policy.name}-start")
+        devices.shard(self.start)
         self.optimizer = torch.optim.AdamW(policy.parameters(), lr=stage.lr, betas=(0.9, 0.95), weight_decay=0.0)
         self.critic: Critic | None = None
         if stage.kind == "rl" and stage.rule == "ppo":
-            self.critic = Critic(policy, lr=stage.critic_lr, clip=stage.value_clip)
+            self.critic = Critic(policy, devices, lr=stage.critic_lr, clip=stage.value_clip)
         if saved:
             self.start.restore(saved["start"])
             checkpoint.restore_optimizer(self.optimizer, saved["optimizer"])
@@ -57,37 +63,37 @@ class Learner:
             found["critic-optimizer"] = checkpoint.optimizer_tensors(self.critic.optimizer)
         return found
 
-    def update(
-        self, step: int, groups: Sequence[Group], seed: int, others: Sequence[Sequence[float]] | None = None
-    ) -> dict[str, float]:
-        """Learn from a step's groups; what is worth logging.
-
-        Args:
-            step: of the stage, from 0.
-            others: for rule "counterfactual", see `credit`.
-        """
-        units, facts = self._units(groups, seed, others)
+    def update(self, step: int, groups: Sequence[Group], seed: int) -> dict[str, float]:
+        """Learn from the groups of a step (of the stage, from 0); what is worth logging."""
+        units, facts = self._units(groups, seed)
         if not units:
             return facts
-        batches = self.policy.rows(units, self.stage.budget)
+        every = self.policy.rows(units, self._budget(units))
+        facts["row_tokens"] = sum(int(batch.length.sum()) for batch in every)
+        alone = sum(len(u.action.prompt) + len(u.action.tokens) for batch in every for u in batch.units)
+        facts["shared_share"] = 1 - facts["row_tokens"] / alone
+        batches = self.devices.rows(every)
         before = [self._before(batch) for batch in batches]
-        facts["row_tokens"] = sum(int(batch.length.sum()) for batch in batches)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.stage, step)
         for update in range(self.stage.updates):
-            total = 0.0
+            sums: dict[str, float] = dict.fromkeys(self._sums, 0.0)
             for batch, known in zip(batches, before, strict=True):
                 loss, parts = self._loss(batch, *known)
                 loss.backward()
-                total += float(loss.detach())
+                parts["loss"] = float(loss.detach())
                 if self.critic is not None:
                     missed = self.critic.loss(batch)
                     missed.backward()
                     parts["value_loss"] = float(missed.detach())
                 for name, value in parts.items():
-                    facts[f"{name}_{update + 1}"] = facts.get(f"{name}_{update + 1}", 0.0) + value
-            facts["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.stage.grad_norm))
-            if not math.isfinite(total + facts["grad_norm"] + facts.get(f"value_loss_{update + 1}", 0.0)):
+                    sums[name] += value
+            sums = self.devices.add(sums)
+            facts |= {f"{name}_{update + 1}": value for name, value in sums.items()}
+            self.devices.add_gradients(self.policy.parameters())
+            norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.stage.grad_norm)
+            facts["grad_norm"] = float(whole(norm))
+            if not math.isfinite(sum(sums.values()) + facts["grad_norm"]):
                 # One such step would spoil every weight.
                 self.optimizer.zero_grad()
                 if self.critic is not None:
@@ -96,16 +102,32 @@ class Learner:
             self.optimizer.step()
             self.optimizer.zero_grad()
             if self.critic is not None:
+                self.devices.add_gradients(self.critic.parameters())
                 self.critic.step()
         return facts
 
-    def _units(
-        self, groups: Sequence[Group], seed: int, others: Sequence[Sequence[float]] | None
-    ) -> tuple[list[Unit], dict[str, float]]:
+    def _budget(self, units: Sequence[Unit]) -> int:
+        """Tokens of a batch: so many that each process has one."""
+        if self.devices.count == 1:
+            return self.stage.budget
+        tokens = sum(len(u.action.prompt) + len(u.action.tokens) for u in units)
+        return min(self.stage.budget, tokens // self.devices.count + 1)
+
+    @property
+    def _sums(self) -> list[str]:
+        """What a stage's loss says of each batch, the same in all processes."""
+        stage = self.stage
+        if stage.kind != "rl":
+            return ["nll", "loss"]
+        found = ["loss", "clip_fraction", "entropy_estimate", "ratio_error"]
+        found += ["kl"] * bool(stage.beta) + ["entropy"] * bool(stage.entropy) + ["drift"] * bool(stage.cap)
+        return found + ["value_loss"] * (self.critic is not None)
+
+    def _units(self, groups: Sequence[Group], seed: int) -> tuple[list[Unit], dict[str, float]]:
         stage = self.stage
         if stage.kind == "sft":
             return taught(groups, stage.role, self.policy), {}
-        credited = self._credited(groups, others)
+        credited = self._credited(groups)
         facts: dict[str, float] = {
             "groups": credited.groups, "flat_groups": credited.flat_groups, "tokens": credited.tokens
         }  # fmt: skip
@@ -118,11 +140,11 @@ class Learner:
             units = [unit for unit in units if unit.action.stop is not Stop.LENGTH]
         return units, facts
 
-    def _credited(self, groups: Sequence[Group], others: Sequence[Sequence[float]] | None) -> Credited:
+    def _credited(self, groups: Sequence[Group]) -> Credited:
         stage = self.stage
         how = how_credited(stage)
         if self.critic is None:
-            return credit(groups, stage.role, how=how, others=others)
+            return credit(groups, stage.role, how=how)
         runs = [decisions_of(run, stage.role) for group in groups for run in group]
         judged = iter(self.critic.judge([Unit(d.action, 0.0, 1.0) for own in runs for d in own], stage.budget))
         values = [[next(judged) for _ in own] for own in runs]

@@ -23,22 +23,24 @@ from memorist.agents.build import open_teacher
 from memorist.decision import Distribution
 from memorist.errors import RecipeError, TrainingError, need_known
 from memorist.log import write_trajectories
-from memorist.memory.record import Code
 from memorist.models.causal import CausalPolicy
 from memorist.models.registry import open_policy
+from memorist.models.sampler import Policy
 from memorist.models.usage import peak_memory_bytes
 from memorist.recipe import Recipe, Stage, to_plain
 from memorist.training import checkpoint
 from memorist.training.credit import ALL_RULES, REDUCTIONS, Worth, is_flat
+from memorist.training.devices import Devices
 from memorist.training.learner import Learner, worth_of
 from memorist.training.objective import DIVERGENCES, PLACES
-from memorist.training.rollout import BuildAgent, Group, Seat, derive, play, play_without
+from memorist.training.rollout import BuildAgent, Group, Seat, derive, play, price
+from memorist.training.watch import describe
 
 Progress = Callable[[Mapping[str, Any]], None]
 TRAJECTORIES = "trajectories"
 MOST_SKIPPED = 3
 """Steps in a row that may be skipped because loss or gradient was not finite."""
-MEASURED = ("seconds", "left", "update_seconds", "peak_memory_bytes")
+MEASURED = ("seconds", "left", "update_seconds", "tokens_per_second", "peak_memory_bytes")
 """Metrics that are measured, so that they differ between repeats of a run; all others are equal."""
 
 
@@ -93,6 +95,7 @@ class Trainer:
     folder: Path
     progress: Progress = lambda metrics: None
     policies: dict[str, CausalPolicy] = field(default_factory=dict)
+    devices: Devices = field(default_factory=Devices)
     _window: _Window = field(default_factory=lambda: _Window((-1, -1), []))
 
     def run(self, *, resume: bool = False) -> dict[str, CausalPolicy]:
@@ -100,22 +103,34 @@ class Trainer:
 
         Raises:
             CheckpointError: `resume` and the checkpoint is torn or of another recipe.
-            RecipeError: there are no tasks, or a stage names a rule, reduction or cut that does not exist.
+            RecipeError: there are no tasks, a stage names a rule, reduction or cut that does not exist, or a model that
+                returns text alone is to learn.
             RewardError: a task gave a reward that is not a finite number.
             TrainingError: loss or gradient was not finite in three steps in a row.
         """
         self._check()
         self.policies = self.policies or open_roles(self.recipe)
+        learning = sorted({stage.role for stage in self.recipe.stages})
+        for role in learning:
+            if not isinstance(self.policies[role], Policy):
+                raise RecipeError(
+                    f"{role!r} is to learn, but {self.policies[role].name!r} can only act: what returns text alone "
+                    "plays frozen roles; give the role a local model"
+                )
+        self.devices.shard(*(self.policies[role] for role in learning))
         torch.manual_seed(self.recipe.seed)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "recipe.yaml").write_text(yaml.safe_dump(to_plain(self.recipe), sort_keys=False))
         at, tensors = self._restore() if resume else ((0, 0), {})
-        self._rewind(at)
+        self.devices.wait()  # until all have read what the first one now changes
+        if self.devices.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "recipe.yaml").write_text(yaml.safe_dump(to_plain(self.recipe), sort_keys=False))
+            self._rewind(at)
         for number, stage in enumerate(self.recipe.stages):
             if number >= at[0]:
                 self._stage(number, stage, at[1] if number == at[0] else 0, tensors if number == at[0] else {})
-        for role in {stage.role for stage in self.recipe.stages}:
-            self.policies[role].save(self.folder / "policies" / role)
+        for role in learning:
+            self.policies[role].save(self.folder / "policies" / role, write=self.devices.first)
+        self.devices.wait()
         return self.policies
 
     def _check(self) -> None:
@@ -132,7 +147,7 @@ class Trainer:
 
     def _stage(self, number: int, stage: Stage, first: int, tensors: Mapping[str, Any]) -> None:
         policy = self.policies[stage.role]
-        learner = Learner(stage, policy, tensors)
+        learner = Learner(stage, policy, tensors, self.devices)
         frozen = {role: Seat(p) for role, p in self.policies.items() if role != stage.role}
         teacher = open_teacher(stage.teacher) if stage.kind == "sft" else None
         began = time.monotonic()
@@ -143,24 +158,27 @@ class Trainer:
                 **frozen,
                 stage.role: Seat(sampler, Distribution(temperature=stage.temperature, top_k=stage.top_k)),
             }
-            groups, others = self.groups(number, stage, step, seats), None
-            if stage.kind == "rl" and stage.rule == "counterfactual":
-                others = play_without(self.build, groups, seats, stage.role, worth_of(stage))
+            with self.devices.together(*(seat.sampler for seat in seats.values())):
+                groups = self.groups(number, stage, step, seats)
             played = time.monotonic()
             self._log(number, step, groups)
-            facts = learner.update(step, groups, derive(self.recipe.seed, step, 5), others)
+            facts = learner.update(step, groups, derive(self.recipe.seed, step, 5))
             metrics = {"stage": number, "kind": stage.kind, "role": stage.role, "step": step + 1, "steps": stage.steps}
             if policy.why_plain:
                 metrics["plain_rows"] = policy.why_plain
             metrics |= describe(groups, stage.role, worth_of(stage)) | {
                 k: v if math.isfinite(v) else None for k, v in facts.items()
             }
-            metrics["seconds"], metrics["update_seconds"] = time.monotonic() - clock, time.monotonic() - played
+            seconds = time.monotonic() - clock
+            metrics |= {"seconds": seconds, "update_seconds": time.monotonic() - played}
+            metrics["tokens_per_second"] = facts.get("tokens", 0.0) / seconds
             metrics["peak_memory_bytes"] = peak_memory_bytes()
             metrics["left"] = (time.monotonic() - began) / (step + 1 - first) * (stage.steps - step - 1)
-            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as log:
-                log.write(json.dumps(metrics) + "\n")
-            self.progress(metrics)
+            if self.devices.first:
+                with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as log:
+                    log.write(json.dumps(metrics) + "\n")
+                self.progress(metrics)
+            self.devices.wait()
             self._stop_if_broken(metrics, groups)
             last = step + 1 == stage.steps
             if last or (step + 1) % self.recipe.checkpoint_every == 0:
@@ -183,16 +201,25 @@ class Trainer:
             count = stage.tasks - len(kept)
             if stage.cut == "whole":
                 chosen = self._others(count, mine) if attempt else self._drawn(number, step, count)
-                groups = play(self.build, chosen, seats, siblings=stage.siblings, seed=mine)
+                groups = self._play(stage, chosen, seats, mine)
             else:
                 chosen = self._window.choose(count, 0 if attempt else int(stage.again * count), mine)
-                groups = play(self.build, chosen, seats, siblings=stage.siblings, seed=mine)
+                groups = self._play(stage, chosen, seats, mine)
                 self._window.note(groups, worth)
             last = attempt == stage.redraw
             kept += [group for group in groups if last or not is_flat(group, worth)]
             if len(kept) == stage.tasks or not groups:
                 break
         return kept
+
+    def _play(self, stage: Stage, tasks: Sequence[Any], seats: Mapping[str, Seat], seed: int) -> list[Group]:
+        """One group per task; each process plays its part, and all know what came of every one."""
+        numbers = self.devices.mine(range(len(tasks)))
+        mine = [tasks[n] for n in numbers]
+        groups = play(self.build, mine, seats, siblings=stage.siblings, seed=seed, numbers=numbers)
+        if stage.kind == "rl" and stage.rule == "counterfactual":
+            groups = price(self.build, groups, seats, stage.role, worth_of(stage))
+        return self.devices.gather(groups)
 
     def _others(self, count: int, seed: int) -> list[Any]:
         """Tasks in place of those that taught nothing."""
@@ -229,7 +256,8 @@ class Trainer:
         recent = [bool(m.get("skipped")) for m in read_metrics(self.folder / "metrics.jsonl")][-MOST_SKIPPED:]
         if len(recent) == MOST_SKIPPED and all(recent):
             file = self.folder / "offending.jsonl"
-            write_trajectories(file, (run.trajectory for group in groups for run in group))
+            if self.devices.first:
+                write_trajectories(file, (run.trajectory for group in groups for run in group))
             raise TrainingError(
                 f"loss or gradient was not finite in {MOST_SKIPPED} steps in a row, up to step {metrics['step']} of "
                 f"stage {metrics['stage']} ({metrics['role']}); that step's trajectories are in {file}. Nothing was "
@@ -239,7 +267,7 @@ class Trainer:
     def _log(self, number: int, step: int, groups: Sequence[Group]) -> None:
         """Write down the trajectories of some steps: a file each, so that a step that is run again replaces its own."""
         every = self.recipe.log_every
-        if every and (step == 0 or (step + 1) % every == 0):
+        if self.devices.first and every and (step == 0 or (step + 1) % every == 0):
             file = self.folder / TRAJECTORIES / f"{_logged(number, step + 1)}.jsonl"
             write_trajectories(file, (run.trajectory for group in groups for run in group))
 
@@ -248,7 +276,8 @@ class Trainer:
         tensors = {f"policy-{s.role}": self.policies[s.role].state() for s in self.recipe.stages}
         tensors |= learner.tensors()
         state = {"recipe": self.recipe.fingerprint(), "stage": at[0], "step": at[1]}
-        checkpoint.save(self.folder / "checkpoint", state, tensors)
+        if self.devices.first:  # all have brought the tensors together
+            checkpoint.save(self.folder / "checkpoint", state, tensors)
 
     def _restore(self) -> tuple[tuple[int, int], Mapping[str, Any]]:
         found = checkpoint.load(self.folder / "checkpoint", self.recipe.fingerprint())
@@ -298,26 +327,6 @@ def open_roles(recipe: Recipe) -> dict[str, CausalPolicy]:
         bases = {opened[recipe.models[role]] for role in learning}
         found |= {r: AdapterPolicy(p, "", p.name) for r, p in found.items() if r not in learning and p in bases}
     return found
-
-
-def describe(groups: Sequence[Group], role: str, worth: Worth) -> dict[str, Any]:
-    """What people watch: what runs were worth and the terms that made it, lengths, operations by kind, codes."""
-    runs = [run for group in groups for run in group]
-    decisions = [d for run in runs for d in run.trajectory.decisions if d.role == role]
-    operations: dict[str, int] = {}
-    codes: dict[str, int] = {}
-    for run in runs:
-        for result in (r for results in getattr(run.outcome, "results", ()) for r in results):
-            kind = "malformed" if result.code is Code.MALFORMED else result.operation.kind[:12]
-            operations[kind] = operations.get(kind, 0) + 1
-            codes[result.code.value] = codes.get(result.code.value, 0) + 1
-    return {
-        "reward": float(np.mean([worth(run.trajectory) for run in runs])) if runs else 0.0,
-        "decisions": len(decisions),
-        "length": float(np.mean([len(d.action.tokens) for d in decisions])) if decisions else 0.0,
-        "operations": operations,
-        "codes": codes,
-    }
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
