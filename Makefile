@@ -22,7 +22,7 @@ timed = @began=$$(date +%s); $(2); status=$$?; echo "$(1): $$(($$(date +%s) - be
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-promises lint types unit results-memory-r1 bench bench-experts docs clean
+.PHONY: help demo test test-promises lint types unit results-memory-r1 bench bench-experts bench-trainer docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench: $(STAMP) ## run every benchmark in benchmarks/
 
 bench-experts: $(STAMP) ## measure the rows of pruning and lazy loading (half an hour, 12 GB of disk)
 	@$(RUN) benchmarks/experts.py --json results/experts.json
+
+bench-trainer: $(STAMP) ## measure the rows of the trainer beside TRL (a quarter of an hour, 3 GB of disk)
+	@$(RUN) benchmarks/trainer.py --json results/trainer.json
 
 docs: $(STAMP) ## make docs/results.md from results/*.json
 	@$(RUN) scripts/make_results.py

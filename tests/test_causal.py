@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ pytest.importorskip("transformers")
 from memorist.decision import Action, Distribution, Observation, Stop  # noqa: E402
 from memorist.errors import PolicyError  # noqa: E402
 from memorist.models import causal  # noqa: E402
-from memorist.models.causal import CausalPolicy, draw, warp  # noqa: E402
+from memorist.models.causal import CausalPolicy  # noqa: E402
+from memorist.models.distributions import draw, warp  # noqa: E402
 from memorist.models.registry import open_policy  # noqa: E402
 from memorist.models.rows import Unit, pack  # noqa: E402
 from memorist.models.sampler import Policy, Request  # noqa: E402
@@ -272,12 +274,41 @@ class TestTextIsData:
             policy.prompt_ids(Observation("hi", system="be kind"))
 
 
-@pytest.mark.parametrize(
-    ("observation", "distribution"),
-    [(Observation("x", options=("a", "b")), WARM), (Observation("x"), Distribution(legal=((1,),)))],
-)
-def test_what_it_cannot_do_is_refused_and_not_ignored(
-    tiny: CausalPolicy, observation: Observation, distribution: Distribution
-) -> None:
-    with pytest.raises(PolicyError, match="choose among options or under legal-token sets"):
-        tiny.sample([Request(observation, distribution, 0)])
+def test_what_it_cannot_do_is_refused_and_not_ignored(tiny: CausalPolicy) -> None:
+    with pytest.raises(PolicyError, match="asked to choose among options"):
+        tiny.sample([Request(Observation("x", options=("a", "b")), WARM, 0)])
+
+
+class TestLegalSets:
+    SETS = ((3, 5, 7), None, (9,), (2, 11))
+
+    def test_only_legal_tokens_are_drawn_and_all_of_them_are(self, tiny: CausalPolicy) -> None:
+        limited = Distribution(temperature=2.0, legal=self.SETS)
+        actions = tiny.sample([Request(Observation("x", max_tokens=6), limited, seed) for seed in range(60)])
+        for place, allowed in enumerate(self.SETS):
+            seen = {action.tokens[place] for action in actions if len(action.tokens) > place}
+            assert seen == set(allowed) if allowed else len(seen) > 10
+        assert len({action.tokens[4] for action in actions if len(action.tokens) > 4}) > 10  # free after the sets' end
+        assert all(action.logprobs[2] == 0 for action in actions if len(action.tokens) > 2)  # a set of one is no choice
+
+    @pytest.mark.parametrize("distribution", [WARM, NARROW, Distribution(temperature=2.0, top_k=2)])
+    def test_they_are_scored_as_they_were_drawn(self, tiny: CausalPolicy, distribution: Distribution) -> None:
+        wide = tuple(tuple(range(start, 200, 3)) for start in range(3))
+        mixed = [replace(distribution, legal=legal) for legal in (None, wide, self.SETS)]
+        actions = tiny.sample([Request(Observation(p, max_tokens=8), d, 0) for p in PROMPTS for d in mixed])
+        drawn = torch.tensor([x for action in actions for x in action.logprobs])
+        assert torch.allclose(scored(tiny, actions), drawn, atol=1e-5)
+        together = torch.cat([tiny.score(batch) for batch in pack([Unit(a, 1.0, 1.0) for a in actions], budget=10_000)])
+        assert torch.allclose(together.sort().values, drawn.sort().values, atol=1e-5)
+
+    def test_the_most_likely_legal_token_is_the_greedy_one(self, tiny: CausalPolicy) -> None:
+        (free,) = tiny.sample([Request(Observation("x", max_tokens=1), GREEDY, 0)])
+        others = tuple(token for token in range(256) if token != free.tokens[0])
+        (held,) = tiny.sample([Request(Observation("x", max_tokens=1), replace(GREEDY, legal=(others,)), 0)])
+        (back,) = tiny.sample([Request(Observation("x", max_tokens=1), replace(GREEDY, legal=(free.tokens,)), 0)])
+        assert held.tokens != free.tokens == back.tokens
+
+    @pytest.mark.parametrize("legal", [((),), ((1,), (-1,)), ((10**6,),)])
+    def test_sets_that_cannot_be_are_refused(self, tiny: CausalPolicy, legal: tuple[tuple[int, ...], ...]) -> None:
+        with pytest.raises(PolicyError, match="legal set of position"):
+            tiny.sample([Request(Observation("x"), Distribution(legal=legal), 0)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,18 @@ from hypothesis import strategies as st
 from memorist.decision import Action, Author, Decision, Observation, Reward, Span, Trajectory
 from memorist.errors import RecipeError
 from memorist.memory.scratch import ScratchBank
-from memorist.training.credit import REDUCTIONS, RULES, by_mean, credit, grpo, grpo_no_std, leave_one_out
+from memorist.training.credit import (
+    REDUCTIONS,
+    RULES,
+    How,
+    Worth,
+    by_mean,
+    credit,
+    gae,
+    grpo,
+    grpo_no_std,
+    leave_one_out,
+)
 from memorist.training.rollout import Group, Run
 
 REWARDS = st.lists(st.floats(-10, 10, allow_nan=False, width=32), min_size=2, max_size=12)
@@ -32,7 +44,7 @@ def group(*rewards: float, tokens: int = 3) -> Group:
 
 
 def advantages(*rewards: float, rule: str = "grpo") -> list[float]:
-    return [unit.advantage for unit in credit([group(*rewards)], "manager", rule=rule).units]
+    return [unit.advantage for unit in credit([group(*rewards)], "manager", how=How(rule)).units]
 
 
 # Vectors T4 of memory-r1.md and 1 of memfactory.md
@@ -98,14 +110,14 @@ def test_grpo_does_not_care_about_the_scale_of_rewards(rewards: list[float], sca
 @pytest.mark.parametrize("rule", RULES)
 def test_a_group_of_one_is_refused(rule: str) -> None:
     with pytest.raises(RecipeError, match="group of one"):
-        credit([group(1, 0), group(1)], "manager", rule=rule)
+        credit([group(1, 0), group(1)], "manager", how=How(rule))
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:
     with pytest.raises(RecipeError, match="'grpo'"):
-        credit([group(1, 0)], "manager", rule="gropo")
+        credit([group(1, 0)], "manager", how=How("gropo"))
     with pytest.raises(RecipeError, match="'token'"):
-        credit([group(1, 0)], "manager", reduction="tokens")
+        credit([group(1, 0)], "manager", how=How(reduction="tokens"))
 
 
 GROUPS = st.lists(st.lists(st.lists(st.integers(0, 5), max_size=4), min_size=2, max_size=4), min_size=1, max_size=4)
@@ -116,7 +128,7 @@ class TestWeights:
     @given(shapes=GROUPS)
     def test_they_sum_to_one_over_all_tokens_of_the_policy(self, reduction: str, shapes: list[list[list[int]]]) -> None:
         groups = [[run(i, *map(decision, counts)) for i, counts in enumerate(runs)] for runs in shapes]
-        credited = credit(groups, "manager", reduction=reduction)
+        credited = credit(groups, "manager", how=How(reduction=reduction))
         total = sum(unit.weight * len(unit.action.tokens) for unit in credited.units)
         tokens = sum(sum(counts) for runs in shapes for counts in runs)
         assert credited.tokens == tokens and credited.groups == len(shapes)
@@ -125,14 +137,14 @@ class TestWeights:
     def test_each_reduction_weighs_what_its_name_says(self) -> None:
         runs = [run(1, decision(1), decision(3)), run(0, decision(4))]
         weights = {
-            reduction: [unit.weight for unit in credit([runs], "manager", reduction=reduction).units]
+            reduction: [unit.weight for unit in credit([runs], "manager", how=How(reduction=reduction)).units]
             for reduction in REDUCTIONS
         }
         assert weights["token"] == pytest.approx([1 / 8] * 3)
         assert weights["trajectory"] == pytest.approx([1 / 8] * 3)  # two runs of four tokens each
         assert weights["decision"] == pytest.approx([1 / 3, 1 / 9, 1 / 12])
         uneven = [run(1, decision(1)), run(0, decision(3), decision(1))]
-        assert [u.weight for u in credit([uneven], "manager", reduction="trajectory").units] == pytest.approx(
+        assert [u.weight for u in credit([uneven], "manager", how=How(reduction="trajectory")).units] == pytest.approx(
             [1 / 2, 1 / 8, 1 / 8]
         )
 
@@ -166,6 +178,139 @@ def test_credit_looks_at_the_trajectory_s_own_terms() -> None:
     terms = (Reward("em", 1.0), Reward("format", 0.5), Reward("of a decision", 9.0, decision=0))
     trajectory = Trajectory("t", 0, (decision(1),), terms)
     assert trajectory.total() == 1.5 and trajectory.total({"format": 0.0, "em": 2.0}) == 2.0
+
+
+class TestProcessRewards:
+    """Terms on a decision or a span count on their own tokens, beside what the run gives."""
+
+    def runs(self, *terms: tuple[Reward, ...]) -> Group:
+        return [
+            Run(None, Trajectory("t", 0, (decision(2), decision(3)), (Reward("won", 1.0), *own)), None, ScratchBank())
+            for own in terms
+        ]
+
+    def test_they_land_on_their_own_tokens(self) -> None:
+        group = self.runs((Reward("valid", 1.0, 1, (1, 3)),), (Reward("valid", 0.0, 1, (0, 2)),))
+        found = [u.advantage for u in credit([group], "manager", how=How("grpo-no-std")).units]
+        assert found == [0.0, (0.0, 0.5, 0.5), 0.0, (-0.5, -0.5, 0.0)]
+
+    def test_a_whole_decision_is_a_span_and_weights_count(self) -> None:
+        group = self.runs((Reward("valid", 1.0, 0),), (Reward("valid", 0.0, 0),))
+        how = How("leave-one-out", worth=Worth({"valid": 3.0}))
+        assert [u.advantage for u in credit([group], "manager", how=how).units] == [3.0, 0.0, -3.0, 0.0]
+
+    def test_a_term_that_nothing_can_be_compared_with_gives_nothing(self) -> None:
+        group = self.runs((Reward("valid", 5.0, 0),), ())
+        assert [u.advantage for u in credit([group], "manager").units] == [0.0] * 4
+
+    def test_a_span_counts_tokens_of_the_whole_action_the_tool_s_included(self) -> None:
+        mixed = decision(5, spans=(Span(0, 1), Span(1, 3, Author.TOOL), Span(3, 5)))
+        group = [
+            Run(None, Trajectory("t", 0, (mixed,), (Reward("valid", v, 0, (3, 4)),)), None, ScratchBank())
+            for v in (1.0, 0.0)
+        ]
+        found = [u.advantage for u in credit([group], "manager", how=How("grpo-no-std")).units]
+        assert found == [(0.0, 0.5, 0.0), (0.0, -0.5, 0.0)]
+
+
+class TestWorth:
+    """Vectors 3 and 4 of esearch-r1.md, with the cost as a term of its own."""
+
+    def runs(self, *won_and_cost: tuple[float, float], share: float = 0.5, most: float = 20.0) -> Group:
+        return [
+            Run(
+                None,
+                Trajectory("t", 0, (decision(1),), (Reward("won", w), Reward("cost", -share * min(1.0, c / most)))),
+                None,
+                ScratchBank(),
+            )
+            for w, c in won_and_cost
+        ]
+
+    def test_where_all_fail_none_is_better_for_being_cheap(self) -> None:
+        group = self.runs((0, 0), (0, 5), (0, 10.25), (0, 12))
+        linear = credit([group], "manager").units
+        assert linear[0].advantage > 1  # giving up at once would be reinforced
+        gated = credit([group], "manager", how=How(worth=Worth(gate="won")))
+        assert [u.advantage for u in gated.units] == [0.0] * 4 and gated.flat_groups == 1
+
+    def test_costs_rank_successes(self) -> None:
+        group = self.runs((1, 7.55), (1, 9.5), (0, 3), (0, 0))
+        worth = Worth(gate="won")
+        assert [worth(run.trajectory) for run in group] == pytest.approx([0.81125, 0.7625, 0, 0])
+        found = [u.advantage for u in credit([group], "manager", how=How(worth=worth)).units]
+        assert found == pytest.approx([0.9188, 0.8116, -0.8652, -0.8652], abs=2e-3)
+
+    def test_weights_and_unknown_gates(self) -> None:
+        (run_,) = self.runs((1, 10))
+        assert Worth({"cost": 2.0})(run_.trajectory) == 0.5
+        with pytest.raises(RecipeError, match="'won'"):
+            Worth(gate="wonn")(run_.trajectory)
+
+
+class TestReinforce:
+    @given(st.lists(REWARDS, min_size=1, max_size=4))
+    def test_the_baseline_is_the_mean_of_all_other_runs_of_the_step(self, rewards: list[list[float]]) -> None:
+        flat = [r for group in rewards for r in group]
+        found = [u.advantage for u in credit([group(*g) for g in rewards], "manager", how=How("reinforce")).units]
+        expected = [r - (sum(flat) - r) / (len(flat) - 1) for r in flat]
+        assert found == pytest.approx(expected, abs=1e-6, rel=1e-6)
+
+    def test_groups_of_one_will_do_but_not_a_single_run(self) -> None:
+        assert [u.advantage for u in credit([group(1), group(0)], "manager", how=How("reinforce")).units] == [1, -1]
+        with pytest.raises(RecipeError, match="compares the step's runs and got one"):
+            credit([group(1)], "manager", how=How("reinforce"))
+
+
+def test_counterfactual_is_the_difference_that_a_decision_made() -> None:
+    runs = [run(1, decision(2), decision(3)), run(0, decision(1))]
+    priced = [replace(runs[0], without=(0.25, 1.0)), replace(runs[1], without=(0.5,))]
+    found = credit([priced], "manager", how=How("counterfactual"))
+    assert [u.advantage for u in found.units] == [0.75, 0.0, -0.5]
+
+
+class TestGae:
+    def test_vector_t5_of_the_spec(self) -> None:
+        found = gae(np.array([0.0, 0.0, 1.0]), np.array([0.2, 0.5, 0.4]))
+        assert found.tolist() == pytest.approx([0.8, 0.5, 0.6])
+
+    @given(
+        st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=1, max_size=8),
+        st.floats(0, 1),
+        st.floats(0, 1),
+    )
+    def test_it_is_the_sum_of_the_paper_s_equation_16(
+        self, steps: list[tuple[float, float]], gamma: float, gae_lambda: float
+    ) -> None:
+        rewards, values = [r for r, _ in steps], [v for _, v in steps]
+        deltas = [r + gamma * (values[t + 1] if t + 1 < len(values) else 0) - values[t] for t, r in enumerate(rewards)]
+        expected = [
+            sum((gamma * gae_lambda) ** n * delta for n, delta in enumerate(deltas[t:])) for t in range(len(deltas))
+        ]
+        found = gae(np.array(rewards), np.array(values), gamma, gae_lambda)
+        assert found.tolist() == pytest.approx(expected, abs=1e-9)
+
+    def test_it_runs_along_the_whole_trajectory_and_rewards_stand_where_they_are_earned(self) -> None:
+        terms = (Reward("won", 1.0), Reward("valid", 0.5, 0))
+        one = Run(None, Trajectory("t", 0, (decision(2), decision(1)), terms), None, ScratchBank())
+        values = [[np.array([0.2, 0.5]), np.array([0.4])]]
+        how = How("ppo", whiten=False)
+        found = credit([[one]], "manager", how=how, values=values)
+        assert found.units[0].advantage == pytest.approx((1.3, 1.0)) and found.units[1].advantage == pytest.approx(0.6)
+        assert found.units[0].returns == pytest.approx((1.5, 1.5)) and found.units[0].values == (0.2, 0.5)
+        assert found.units[1].returns == pytest.approx((1.0,))
+
+    def test_whitened_estimates_have_mean_0_and_deviation_1_over_the_step(self) -> None:
+        groups = [group(1, 0, tokens=3), group(0, 0, tokens=2)]
+        values = [[np.linspace(0, 1, run_.trajectory.decisions[0].policy_tokens)] for g in groups for run_ in g]
+        units = credit(groups, "manager", how=How("ppo"), values=values).units
+        every = np.concatenate([np.broadcast_to(u.advantage, len(u.action.tokens)) for u in units])
+        assert every.mean() == pytest.approx(0, abs=1e-9) and every.std() == pytest.approx(1)
+
+
+def test_the_epsilon_beside_the_deviation_is_a_parameter() -> None:
+    found = credit([group(1, 0)], "manager", how=How("grpo", epsilon=1.0)).units
+    assert found[0].advantage == pytest.approx(0.5 / (0.5**0.5 + 1.0))
 
 
 def test_no_groups_no_units() -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from memorist.decision import Action, Author, Decision, Distribution, Observation, Span  # noqa: E402
+from memorist.decision import Action, Author, Decision, Distribution, Media, Observation, Span  # noqa: E402
+from memorist.errors import PolicyError  # noqa: E402
 from memorist.models.causal import CausalPolicy  # noqa: E402
 from memorist.models.rows import Unit, pack  # noqa: E402
 from memorist.models.sampler import Request  # noqa: E402
@@ -191,6 +192,33 @@ def walks(draw: Any) -> list[list[Unit]]:
             window = (*window, *tokens, *seen) if draw(st.booleans()) else (*window[:2], *seen, 3)
         found.append(trajectory)
     return found
+
+
+class TestPictures:
+    """Placeholders have equal ids whatever they show."""
+
+    def seen(self, digest: str, *tail: int) -> Unit:
+        media = (Media(1, 4, digest),) if digest else ()
+        return Unit(Action("", (5, 9, 9, 9, 6), (7, *tail), (-1.0,) * (1 + len(tail)), media=media), 1.0, 1.0)
+
+    def tokens(self, *units: Unit) -> int:
+        return sum(int(batch.length.sum()) for batch in pack(units, budget=1000))
+
+    def test_two_that_show_different_things_are_not_merged(self) -> None:
+        assert self.tokens(self.seen("cat", 1), self.seen("dog", 2)) == 7 + 6  # all but the token before the picture
+        assert self.tokens(self.seen("cat", 1), self.seen("", 2)) == 7 + 6
+
+    def test_the_same_one_is_computed_once(self) -> None:
+        assert self.tokens(self.seen("cat", 1), self.seen("cat", 2)) == 7 + 1
+
+    def test_rows_hold_the_tokens_themselves(self) -> None:
+        (batch,) = pack([self.seen("cat", 1), self.seen("dog", 2)], budget=1000)
+        assert sorted(batch.tokens[0].tolist()) == sorted([5, 9, 9, 9, 6, 7, 1, 9, 9, 9, 6, 7, 2])
+
+    def test_a_policy_that_reads_text_refuses_them(self, tiny: CausalPolicy) -> None:
+        (batch,) = pack([self.seen("cat", 1)], budget=1000)
+        with pytest.raises(PolicyError, match="saw pictures"):
+            tiny.score(batch)
 
 
 class TestTrees:

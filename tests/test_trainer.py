@@ -33,10 +33,12 @@ from memorist.recipe import Recipe, Stage  # noqa: E402
 from memorist.tasks.dialogue import DialogueTask  # noqa: E402
 from memorist.tasks.locomo import Question  # noqa: E402
 from memorist.training import checkpoint  # noqa: E402
-from memorist.training import trainer as trainer_module  # noqa: E402
+from memorist.training import learner as learner_module  # noqa: E402
+from memorist.training.credit import Worth, is_flat  # noqa: E402
+from memorist.training.learner import learning_rate, successes  # noqa: E402
 from memorist.training.objective import imitation_loss  # noqa: E402
-from memorist.training.rollout import Seat, play  # noqa: E402
-from memorist.training.trainer import MEASURED, Trainer, _Window, learning_rate, read_metrics, successes  # noqa: E402
+from memorist.training.rollout import Seat, play, price  # noqa: E402
+from memorist.training.trainer import MEASURED, Trainer, _Window, read_metrics  # noqa: E402
 
 # A choice between two arms: one token, of which "right" is rewarded.
 ARMS = ("right", "wrong")
@@ -64,6 +66,8 @@ class Lever:
 
 class Puller:
     """Asks its frozen advisor, then pulls an arm."""
+
+    neutral: ClassVar[Mapping[str, str]] = {"arm": ARMS[1]}
 
     def __init__(self, *, bank: MemoryBank, arm: Actor, advisor: Actor) -> None:
         self.arm, self.advisor = arm, advisor
@@ -160,9 +164,12 @@ def killed_after(count: int) -> Callable[[Mapping[str, Any]], None]:
 
 
 class TestLearning:
-    @pytest.mark.parametrize("rule", ["grpo", "leave-one-out"])
-    def test_the_rewarded_arm_is_learnt(self, base: CausalPolicy, tmp_path: Path, rule: str) -> None:
-        stage = replace(RL, steps=20, tasks=4, siblings=8, rule=rule)
+    @pytest.mark.parametrize(
+        ("rule", "siblings"),
+        [("grpo", 8), ("leave-one-out", 8), ("reinforce", 1), ("counterfactual", 1), ("ppo", 1)],
+    )
+    def test_the_rewarded_arm_is_learnt(self, base: CausalPolicy, tmp_path: Path, rule: str, siblings: int) -> None:
+        stage = replace(RL, steps=20, tasks=32 // siblings, siblings=siblings, rule=rule)
         run = trainer(base, tmp_path, replace(RECIPE, stages=(stage,)))
         before = weights(run.policies["advisor"])
         trained = run.run()
@@ -226,6 +233,92 @@ class TestLearning:
         kinds = {kind for m in found for kind in m["operations"]}
         assert {"NOOP", "DELETE", "UPDATE"} <= kinds
         assert max(found[-1]["operations"], key=found[-1]["operations"].get) == "UPDATE"
+
+
+class TestCritic:
+    def test_it_learns_what_states_are_worth_and_is_not_saved_with_the_policy(
+        self, base: CausalPolicy, tmp_path: Path
+    ) -> None:
+        stage = replace(RL, rule="ppo", steps=25, tasks=16, siblings=1, lr=1e-9, critic_lr=3e-3)
+        run = trainer(base, tmp_path, replace(RECIPE, stages=(stage,)))
+        run.run()
+        found = metrics(tmp_path)
+        # The policy stays: half the runs win, so what remains is half the variance of a coin.
+        assert found[0]["value_loss_1"] > 0.2 and 0.09 < sum(m["value_loss_1"] for m in found[-5:]) / 5 < 0.16
+        assert not list((tmp_path / "policies").rglob("*critic*"))
+
+    def test_a_killed_run_goes_on_with_the_same_critic(self, base: CausalPolicy, tmp_path: Path) -> None:
+        stage = replace(RL, rule="ppo", steps=5, siblings=1, tasks=6, updates=2)
+        recipe = replace(RECIPE, stages=(stage,))
+        whole = trainer(base, tmp_path / "whole", recipe).run()
+        with pytest.raises(Killed):
+            trainer(base, tmp_path / "cut", recipe, progress=killed_after(3)).run()
+        cut = trainer(base, tmp_path / "cut", recipe).run(resume=True)
+        assert same(weights(cut["arm"]), weights(whole["arm"]))
+        assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+
+
+class TestCounterfactual:
+    def test_each_decision_is_priced_against_the_one_that_changes_nothing(self, base: CausalPolicy) -> None:
+        seats = {"arm": Seat(base, Distribution()), "advisor": Seat(base)}
+        groups = play(Puller, LEVERS, seats, siblings=4, seed=1)
+        assert {run.reward for group in groups for run in group} == {0.0, 1.0}
+        priced = price(Puller, groups, seats, "arm", Worth())
+        assert [run.without for group in priced for run in group] == [(0.0,)] * 20
+        assert [[run.trajectory for run in group] for group in priced] == [[r.trajectory for r in g] for g in groups]
+
+    def test_what_comes_before_is_replayed_and_what_comes_after_is_played_on(self) -> None:
+        class Chain:
+            neutral: ClassVar[Mapping[str, str]] = {"arm": "0"}
+
+            def __init__(self, *, bank: MemoryBank, arm: Actor) -> None:
+                self.arm = arm
+
+            async def run(self, task: Any) -> list[str]:
+                said: list[str] = []
+                for _ in range(3):
+                    said.append((await self.arm.act(Observation("".join(said)))).text)
+                return said
+
+        @dataclass(frozen=True)
+        class Sum:
+            id: str = "sum"
+            bank: MemoryBank = field(default_factory=ScratchBank, compare=False)
+
+            def score(self, outcome: list[str]) -> tuple[Reward, ...]:
+                return (Reward("sum", float("".join(outcome))),)
+
+        class Longer(ScriptedSampler):
+            def sample(self, requests: Any) -> Any:
+                return [replace(action, tokens=(1,)) for action in super().sample(requests)]
+
+        # It writes one more than what it sees is long; so after "0" it writes "2".
+        seats = {"arm": Seat(Longer(lambda o: str(len(o.prompt) + 1)))}
+        groups = play(Chain, [Sum()], seats)
+        assert groups[0][0].outcome == ["1", "2", "3"]
+        assert price(Chain, groups, seats, "arm", Worth())[0][0].without == (23.0, 103.0, 120.0)
+
+    def test_an_agent_that_knows_no_such_action_is_told(self, base: CausalPolicy, tmp_path: Path) -> None:
+        stage = replace(RL, role="advisor", rule="counterfactual")
+        with pytest.raises(RecipeError, match="no action of 'advisor' that changes nothing"):
+            trainer(base, tmp_path, replace(RECIPE, stages=(stage,))).run()
+
+
+class TestRedraw:
+    def test_groups_that_teach_nothing_give_way_to_others(self, base: CausalPolicy, tmp_path: Path) -> None:
+        run = trainer(base, tmp_path)
+        seats = {"arm": Seat(base, Distribution()), "advisor": Seat(base)}
+        for cut in ("whole", "turns"):
+            stage = replace(RL, cut=cut, siblings=2, tasks=8, leads=2)
+            flat = [is_flat(group) for group in run.groups(0, stage, 0, seats)]
+            again = run.groups(1, replace(stage, redraw=20), 0, seats)
+            assert any(flat) and len(again) == 8 and not any(map(is_flat, again))
+
+    def test_after_the_last_attempt_they_stay(self, base: CausalPolicy, tmp_path: Path) -> None:
+        run = trainer(base, tmp_path)
+        seats = {"arm": Seat(base), "advisor": Seat(base)}  # greedy: all siblings do the same
+        groups = run.groups(0, replace(RL, redraw=2, tasks=3), 0, seats)
+        assert len(groups) == 3 and all(map(is_flat, groups))
 
 
 def logged(folder: Path) -> dict[str, str]:
@@ -318,6 +411,13 @@ class TestResume:
         assert metrics(tmp_path) == undisturbed[1]
 
 
+def test_what_returns_text_alone_cannot_learn(base: CausalPolicy, tmp_path: Path) -> None:
+    run = trainer(base, tmp_path)
+    run.policies["arm"] = ScriptedSampler(["right"])  # type: ignore[assignment]
+    with pytest.raises(RecipeError, match=r"'arm' is to learn, but .* can only act"):
+        run.run()
+
+
 class TestCheckpoint:
     def test_a_full_disk_leaves_the_previous_one_intact(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = tmp_path / "checkpoint"
@@ -361,7 +461,8 @@ class TestCheckpoint:
 class TestPlayingAgain:
     def played(self, window: _Window, rewards: Mapping[str, list[float]], again: int, seed: int = 0) -> list[str]:
         chosen = window.choose(4, again, seed)
-        window.note([[SimpleNamespace(reward=r) for r in rewards[name]] for name in chosen])  # type: ignore[misc]
+        runs = [[SimpleNamespace(trajectory=r) for r in rewards[name]] for name in chosen]
+        window.note(runs, lambda r: r)  # type: ignore[arg-type]
         return chosen
 
     def test_what_siblings_fared_differently_in_is_played_again(self) -> None:
@@ -502,7 +603,7 @@ class TestSteps:
         self, base: CausalPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         calls: list[int] = []
-        usual = trainer_module.policy_loss
+        usual = learner_module.policy_loss
 
         def now_and_then(logp: Any, batch: Any, *more: Any, **options: Any) -> Any:
             loss, facts = usual(logp, batch, *more, **options)
@@ -510,7 +611,7 @@ class TestSteps:
             # Infinite with a finite gradient at first: nothing but the loss itself tells.
             return (loss + float("inf") if len(calls) == 1 else loss), facts
 
-        monkeypatch.setattr(trainer_module, "policy_loss", now_and_then)
+        monkeypatch.setattr(learner_module, "policy_loss", now_and_then)
         before: dict[str, torch.Tensor] = {}
         run = trainer(base, tmp_path, replace(RECIPE, stages=(replace(RL, steps=4),)))
 

@@ -15,6 +15,7 @@ transformers = pytest.importorskip("transformers")
 from memorist.decision import Action, Distribution  # noqa: E402
 from memorist.models import causal  # noqa: E402
 from memorist.models.causal import CausalPolicy  # noqa: E402
+from memorist.models.distributions import warp  # noqa: E402
 from memorist.models.rows import Unit  # noqa: E402
 from memorist.training.objective import policy_loss  # noqa: E402
 
@@ -105,7 +106,7 @@ def test_entropies_are_those_of_the_distributions_that_actions_are_drawn_from() 
             logp, entropy = made.score_with_entropy(batch)
             ids = torch.tensor([unit.action.prompt + unit.action.tokens])
             logits = made.model(ids).logits[0, len(unit.action.prompt) - 1 : -1]
-        every = causal.warp(logits, drawn)
+        every = warp(logits, drawn)
         wanted = torch.special.entr(every.exp()).sum(-1)
         assert torch.allclose(entropy, wanted, atol=1e-5) and (logp == made.score(batch)).all()
         assert float(entropy.max()) <= np.log(drawn.top_k or 90) + 1e-5
@@ -154,3 +155,8 @@ def test_a_policy_whose_trees_are_wrong_says_so_and_goes_on_with_plain_rows(monk
     monkeypatch.setattr(made.model.model, "forward", deaf)
     assert made.why_plain.startswith("tree rows are off by")
     assert all(batch.plain for batch in made.rows(decisions(), 500))
+
+
+def test_of_experts_those_count_that_a_token_is_sent_to() -> None:
+    few, many = (policy("qwen3_moe", **EXPERTS | {"num_experts": n}) for n in (2, 8))
+    assert few.pairs < many.pairs < 1.2 * few.pairs  # the router alone grows

@@ -41,8 +41,18 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    """Prompt tokens [start, end) that stand for something other than text, and the digest of what they stand for."""
+
+    start: int
+    end: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Distribution:
-    """How an action was drawn. `temperature` 0 is greedy. `legal` limits each position to token ids (None: all)."""
+    """How an action was drawn. `temperature` 0 is greedy. `legal` limits its first positions, in order, to token ids
+    (None: all)."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -53,6 +63,10 @@ class Distribution:
     def greedy(self) -> bool:
         """Whether the most likely action is taken."""
         return self.temperature == 0.0
+
+    def legal_at(self, position: int) -> tuple[int, ...] | None:
+        """The token ids that a position is limited to (None: all)."""
+        return self.legal[position] if self.legal is not None and position < len(self.legal) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +89,7 @@ class Action:
     """What a policy did. Samplers that only return text leave the rest empty and play frozen roles.
 
     prompt: token ids seen, shape (P,). tokens: ids written, shape (T,). logprobs: shape (T,), under
-    `distribution`. choice: indices of the chosen options, in order.
+    `distribution`. choice: indices of the chosen options, in order. media: what some of the prompt's tokens stand for.
     """
 
     text: str
@@ -86,6 +100,7 @@ class Action:
     stop: Stop = Stop.END
     distribution: Distribution = Distribution()
     spans: tuple[Span, ...] = ()
+    media: tuple[Media, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from memorist.decision import Action, Author, Decision, Distribution, Observation, Reward, Span, Stop, Trajectory
+from memorist.decision import Action, Author, Decision, Distribution, Media, Observation, Reward, Span, Stop, Trajectory
 from memorist.errors import DataError
 from memorist.plain import without_defaults
 
@@ -93,12 +93,14 @@ def _decision(row: Mapping[str, Any]) -> Decision:
     if drawn.get("legal") is not None:
         drawn["legal"] = tuple(None if ids is None else tuple(ids) for ids in drawn["legal"])
     spans = [{**span, "author": Author(span.get("author", Author.POLICY))} for span in done.pop("spans", ())]
+    pictures = done.pop("media", ())
     for name, kind in (("prompt", int), ("tokens", int), ("logprobs", float), ("choice", int)):
         done[name] = tuple(map(kind, done.get(name, ())))
     action = Action(
         **{**done, "stop": Stop(done.get("stop", Stop.END))},
         distribution=Distribution(**drawn),
         spans=tuple(Span(**span) for span in spans),
+        media=tuple(Media(**media) for media in pictures),
     )
     observation = Observation(**{**seen, "options": tuple(seen.get("options", ()))})
     return Decision(str(row["role"]), str(row["policy"]), observation, action)

@@ -30,6 +30,9 @@ from memorist.plain import without_defaults
 
 TRUNCATED = ("counted", "left-out")
 STAGES = ("rl", "rejection", "sft")
+PRECISIONS = ("float32", "bf16")
+ALONE = ("reinforce", "counterfactual", "ppo")
+"""Credit rules that do not compare siblings."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,21 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
+class WeightSettings:
+    """What of the models learns, and how it is computed.
+
+    lora: rank of a LoRA adapter for each role that learns (0: all weights learn). lora_alpha: the adapter counts
+    alpha / rank. precision: "float32", or "bf16": products in bfloat16 beside float32 weights. checkpointing: whether
+    layers are computed again for the backward pass instead of kept.
+    """
+
+    lora: int = 0
+    lora_alpha: int = 32
+    precision: str = "float32"
+    checkpointing: bool = False
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage of training.
 
@@ -76,7 +94,10 @@ class Stage:
     sibling was furthest above the mean. lr: learning rate, which rises over `warmup` steps and falls to 0 over the last
     `cooldown` share of all. temperature, top_k: what the learning role draws its actions from (top_k 0: all tokens); a
     high temperature over few tokens explores without breaking the form. updates: passes over a step's rows.
-    rule, reduction: see `training.credit`. clip_low, clip_high, dual, entropy, cap: see `training.objective`. beta:
+    rule, reduction, epsilon, gamma, gae_lambda, whiten: see `training.credit`. rewards: weights of reward terms by name
+    (those left out count 1). gate: a reward term; where it is 0, none lowers a run's worth. redraw: how often groups
+    whose runs are all worth the same are replaced by new ones in a step. critic_lr, value_clip: of the critic that rule
+    "ppo" has. clip_low, clip_high, dual, entropy, cap: see `training.objective`. beta:
     weight of the KL to the stage's start, estimated by `kl` (k1, k2, k3) and put into the loss or the reward (`kl_in`).
     truncated: whether actions that the token limit cut carry loss ("counted") or only their reward ("left-out").
     success: reward from which "rejection" imitates a run.
@@ -100,6 +121,15 @@ class Stage:
     updates: int = 1
     rule: str = "grpo"
     reduction: str = "token"
+    epsilon: float = 1e-6
+    gamma: float = 1.0
+    gae_lambda: float = 1.0
+    whiten: bool = True
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    gate: str = ""
+    redraw: int = 0
+    critic_lr: float = 1e-3
+    value_clip: float = 0.5
     clip_low: float = 0.2
     clip_high: float = 0.2
     dual: float = 3.0
@@ -127,6 +157,7 @@ class Recipe:
     seed: int = 0
     agent: AgentSettings = field(default_factory=AgentSettings)
     models: Mapping[str, str] = field(default_factory=lambda: {"manager": "bundled", "answerer": "bundled"})
+    weights: WeightSettings = field(default_factory=WeightSettings)
     data: DataSettings = field(default_factory=DataSettings)
     stages: tuple[Stage, ...] = ()
     checkpoint_every: int = 20
@@ -185,6 +216,14 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
     for place, number in (("checkpoint_every", recipe.checkpoint_every), ("data.dialogues", recipe.data.dialogues)):
         if number < 1:
             raise RecipeError(f"{where}: {place} is {number}; expected 1 or more")
+    if recipe.weights.precision not in PRECISIONS:
+        given = recipe.weights.precision
+        raise RecipeError(f"{where}: weights.precision is {given!r}; {nearest(given, PRECISIONS)}")
+    if recipe.weights.lora < 0 or recipe.weights.lora_alpha < 1:
+        raise RecipeError(
+            f"{where}: weights.lora is {recipe.weights.lora} and lora_alpha {recipe.weights.lora_alpha}; expected a "
+            "rank of 0 (all weights learn) or more, and 1 or more"
+        )
     if recipe.log_every < 0:
         raise RecipeError(f"{where}: log_every is {recipe.log_every}; expected 0 (no trajectories) or more")
     for i, stage in enumerate(recipe.stages):
@@ -198,7 +237,7 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
         for name in ("steps", "tasks", "siblings", "dialogues", "leads", "questions", "updates", "budget"):
             if getattr(stage, name) < 1:
                 raise RecipeError(f"{place}.{name} is {getattr(stage, name)}; expected 1 or more")
-        if stage.kind != "sft" and stage.siblings < 2:
+        if stage.kind != "sft" and stage.rule not in ALONE and stage.siblings < 2:
             raise RecipeError(
                 f"{place}.siblings is {stage.siblings}; {stage.rule!r} compares siblings, so set 2 or more"
             )
@@ -207,18 +246,22 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
                 f"{where}: checkpoint_every is {recipe.checkpoint_every}, not a multiple of {place}.leads "
                 f"({stage.leads}); a run could not go on with the same numbers"
             )
-        if stage.top_k < 0:
-            raise RecipeError(f"{place}.top_k is {stage.top_k}; expected 0 (all tokens) or more")
+        for name, what in (("top_k", "0 (all tokens)"), ("redraw", "0 (never)")):
+            if getattr(stage, name) < 0:
+                raise RecipeError(f"{place}.{name} is {getattr(stage, name)}; expected {what} or more")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(stage, name) <= 1:
+                raise RecipeError(f"{place}.{name} is {getattr(stage, name):g}; expected 0 to 1")
         if not 0 <= stage.again < 1:
             raise RecipeError(f"{place}.again is {stage.again:g}; expected a share of 0 or more and below 1")
         if not 0 <= stage.cooldown <= 1:
             raise RecipeError(f"{place}.cooldown is {stage.cooldown:g}; expected a share of 0 to 1")
         if stage.truncated not in TRUNCATED:
             raise RecipeError(f"{place}.truncated is {stage.truncated!r}; {nearest(stage.truncated, TRUNCATED)}")
-        for name in ("beta", "entropy", "cap", "clip_low", "clip_high", "dual"):
+        for name in ("beta", "entropy", "cap", "clip_low", "clip_high", "dual", "epsilon"):
             if getattr(stage, name) < 0:
                 raise RecipeError(f"{place}.{name} is {getattr(stage, name):g}; expected 0 or more")
-        for name in ("lr", "temperature", "grad_norm"):
+        for name in ("lr", "temperature", "grad_norm", "critic_lr", "value_clip"):
             if getattr(stage, name) <= 0:
                 raise RecipeError(f"{place}.{name} is {getattr(stage, name):g}; expected more than 0")
     return recipe
@@ -242,7 +285,8 @@ def _read(kind: Any, data: Any, where: str) -> Any:
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(data, Mapping):
             raise RecipeError(f"{where}: expected keys and values, got {data!r}")
-        return {str(key): _read(str, value, f"{where}.{key}") for key, value in data.items()}
+        inner = typing.get_args(kind)[1]
+        return {str(key): _read(inner, value, f"{where}.{key}") for key, value in data.items()}
     if kind is float and isinstance(data, int | float | str) and not isinstance(data, bool):
         try:  # YAML reads 5e-4 as a string.
             number = float(data)

@@ -12,7 +12,7 @@ Algorithms 3 and 4 of arXiv 2508.19828. Where the paper is silent or contradicts
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -95,6 +95,11 @@ class MemoryR1:
         self.bank, self.manager, self.answerer = bank, manager, answerer
         self.extract, self.prompts = extract, STYLES[style]
         self.k, self.candidates = k, candidates
+
+    @property
+    def neutral(self) -> Mapping[str, str]:
+        """By role, an action that changes nothing; what a decision was worth is priced against it."""
+        return {"manager": self.prompts.nothing}
 
     @staticmethod
     def reply_forms(style: str) -> dict[str, Callable[[str], bool]]:

@@ -58,12 +58,14 @@ def train(
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. seed=1 or stages.0.lr=1e-3")
     ] = None,
+    track: Annotated[str | None, typer.Option(help="show metrics in tensorboard, wandb or trackio too")] = None,
 ) -> None:
     """Train what a recipe says; metrics.jsonl, checkpoint and trained policies go to the run folder."""
     from memorist.evaluation.progress import Bar
     from memorist.evaluation.runs import train as run
     from memorist.fit.plan.runs import Watch
     from memorist.recipe import load_recipe, read_recipe, to_plain
+    from memorist.training.watch import Tracked, open_tracker
 
     plain = to_plain(load_recipe(recipe))
     for item in setting or []:
@@ -74,7 +76,12 @@ def train(
         raise RecipeError(f"{folder} holds a run already; add --resume to go on with it, or give another --out")
     screen = console()
     watch = Watch(folder, Bar(screen), screen.print)
-    run(read, folder, resume=resume, progress=watch)
+    tracker = open_tracker(track, folder, read) if track else None
+    try:
+        run(read, folder, resume=resume, progress=Tracked(tracker, read, watch) if tracker else watch)
+    finally:
+        if tracker:
+            tracker.end()
     watch.end()
     screen.print(f"done: {folder}/policies; try: memorist eval synthetic --run {folder}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,4 +19,5 @@ def console(stderr: bool = False) -> Any:
     from memorist.models.registry import quiet_libraries
 
     quiet_libraries()
-    return Console(stderr=stderr)
+    # Of several processes that a launcher started, the first one speaks.
+    return Console(stderr=stderr, quiet=os.environ.get("RANK", "0") != "0")

@@ -6,23 +6,29 @@ log-probabilities under the distribution they were drawn from. Models, tokenizer
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from memorist.decision import Action, Distribution, Observation, Stop
 from memorist.errors import PolicyError
+from memorist.models.distributions import Legal, draw, log_probability, log_probability_and_entropy, warp
 from memorist.models.masks import pairs_per_token, tree_masks, why_not_shared
+from memorist.models.prompting import observation_ids, text_ids
 from memorist.models.rows import RowBatch, Unit, pack
 from memorist.models.sampler import Request
+from memorist.models.tensors import best_device, placed_like, whole
 
 PREFILL_TOKENS = {"cpu": 4_096}
 LOGITS = 2**25
@@ -40,12 +46,20 @@ class CausalPolicy:
         model: any `AutoModelForCausalLM`; put in eval mode, for a policy must score as it samples (no dropout).
         tokenizer: its tokenizer, with an end and a pad token.
         name: written into every decision.
+        source: what the model can be opened by again.
+
+    `precision` "bf16" computes products in bfloat16 beside the weights as they are; log-probabilities stay float32.
+    `checkpointing` computes layers again for the backward pass instead of keeping what they gave. `around` is called
+    with each scoring pass: what shards the weights brings them together there.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+    def __init__(self, model: Any, tokenizer: Any, name: str, *, source: str = "") -> None:
         if tokenizer.eos_token_id is None:
             raise PolicyError(f"tokenizer of {name!r} has no end token; set eos_token in its configuration")
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        self.source = source or name
+        self.precision, self.checkpointing = "float32", False
+        self.around: Callable[[Callable[[], Any]], Any] = lambda compute: compute()
         self.end = int(tokenizer.eos_token_id)
         self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end)
         self.window = int(model.config.max_position_embeddings)
@@ -64,23 +78,63 @@ class CausalPolicy:
             attention = "sdpa" if torch.cuda.is_available() else "eager"
             model = AutoModelForCausalLM.from_pretrained(
                 str(folder), dtype=torch.float32, attn_implementation=attention
-            )
+            ).to(best_device())
         except (OSError, ValueError) as error:
             offline = " (hubs are offline: HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
             raise PolicyError(
                 f"no causal language model at {str(folder)!r}{offline}; expected a folder with config.json, "
                 "model.safetensors and tokenizer.json, or 'bundled'"
             ) from error
-        return cls(model, tokenizer, name or Path(folder).name)
+        return cls(model, tokenizer, name or Path(folder).name, source=name or str(folder))
 
-    def save(self, folder: Path) -> None:
-        """Write a standard checkpoint folder."""
-        self.model.save_pretrained(folder)
+    def save(self, folder: Path, *, write: bool = True) -> None:
+        """Write a standard checkpoint folder; of processes that share the weights all take part and one writes."""
+        weights = self.state()
+        if not write:
+            return
+        self.model.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save_pretrained(folder)
 
     def parameters(self) -> list[Any]:
         """Trainable tensors."""
         return [p for p in self.model.parameters() if p.requires_grad]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The weights that may change, tied ones once."""
+        seen: set[int] = set()
+        found = {}
+        for name, value in self.model.state_dict(keep_vars=True).items():
+            if id(value) not in seen:
+                seen.add(id(value))
+                found[name] = whole(value.detach())
+        return found
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `state` gave."""
+        own = self.model.state_dict()
+        with torch.no_grad():
+            for name, value in tensors.items():
+                own[name].copy_(placed_like(value, own[name]))
+
+    def frozen(self, name: str) -> CausalPolicy:
+        """A policy that stays as this one is now."""
+        found = self.twin(name)
+        found.model.requires_grad_(False)
+        return found
+
+    def twin(self, name: str) -> CausalPolicy:
+        """A policy that starts as this one is now and learns on its own."""
+        if any(isinstance(p, DTensor) for p in self.model.parameters()):
+            model = type(self.model)(self.model.config).to(self.model.device)  # what is sharded cannot be copied
+            model.load_state_dict(self.state(), strict=False)
+        else:
+            model = copy.deepcopy(self.model)
+        found = CausalPolicy(model, self.tokenizer, name, source=self.source)
+        found.precision, found.checkpointing = self.precision, self.checkpointing
+        return found
+
+    def _take_place(self) -> None:
+        """Called before anything is computed, where policies share a model."""
 
     @property
     def _config(self) -> Any:
@@ -107,9 +161,9 @@ class CausalPolicy:
     @cached_property
     def pairs(self) -> float:
         """Pairs of tokens in attention that cost as much as one token in all else."""
-        layers = sum(p.numel() for p in self.model.base_model.parameters())
-        layers -= sum(p.numel() for p in self.model.get_input_embeddings().parameters())
-        return pairs_per_token(self._config, layers)
+        embedding = {id(p) for p in self.model.get_input_embeddings().parameters()}
+        layers = ((n, p) for n, p in self.model.base_model.named_parameters() if id(p) not in embedding)
+        return pairs_per_token(self._config, {name: parameter.numel() for name, parameter in layers})
 
     def rows(self, units: Sequence[Unit], budget: int) -> list[RowBatch]:
         """Units as batches of at most `budget` padded tokens: trees where they are right and worth it, else plain."""
@@ -121,47 +175,22 @@ class CausalPolicy:
         if ids is None:
             if len(self._prompts) > 100_000:
                 self._prompts.clear()
-            ids = self._prompts[observation] = tuple(self._encode_observation(observation))
-        return ids
-
-    def _encode_observation(self, observation: Observation) -> list[int]:
-        parts = [part for part in (observation.system, observation.prompt) if part]
-        if not self.tokenizer.chat_template:
-            return self._ids("\n\n".join(parts))
-        # Only the template may write special tokens: what memories and people say is spliced in as plain text.
-        roles = ["system"] * bool(observation.system) + ["user"] * bool(observation.prompt)
-        marks = [f"\ue000{i}\ue000" for i in range(len(parts))]
-        messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        ids: list[int] = []
-        for mark, part in zip(marks, parts, strict=True):
-            before, found, text = text.partition(mark)
-            if not found:
-                raise PolicyError(
-                    f"the chat template of {self.name!r} leaves out a message; use a template that keeps it"
-                )
-            ids += self._ids(before, special=True) + self._ids(part)
-        return ids + self._ids(text, special=True)
-
-    def _ids(self, text: str, special: bool = False) -> list[int]:
-        """Token ids; without `special`, text that spells a special token stays text."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not special)
+            ids = self._prompts[observation] = tuple(observation_ids(self.tokenizer, self.name, observation))
         return ids
 
     def encode(self, observation: Observation, text: str) -> Action:
         """An action that writes `text` and ends, for imitation; its log-probabilities are unknown (zeros)."""
-        tokens = (*self._ids(text), self.end)
+        tokens = (*text_ids(self.tokenizer, text), self.end)
         return Action(text, self.prompt_ids(observation), tokens, (0.0,) * len(tokens))
 
     def sample(self, requests: Sequence[Request]) -> list[Action]:
         """One action per request. Equal prompts are prefilled once; batches are formed by length, the same way
         every time."""
+        self._take_place()
         for request in requests:
-            if request.observation.options or request.distribution.legal is not None:
-                raise PolicyError(
-                    f"{self.name!r} writes text under a temperature, top-k and top-p; it was asked to choose among "
-                    "options or under legal-token sets, which a causal language model does not do yet"
-                )
+            if request.observation.options:
+                raise PolicyError(f"{self.name!r} writes text; it was asked to choose among options")
+            self._check_legal(request.distribution)
         prompts = [self.prompt_ids(r.observation) for r in requests]
         actions: list[Action | None] = [None] * len(requests)
         byprompt: dict[tuple[int, ...], list[int]] = {}
@@ -174,11 +203,41 @@ class CausalPolicy:
         for batch in _batches(unique, PREFILL_TOKENS.get(self.model.device.type, MOST_PREFILL_TOKENS)):
             members = [i for prompt in batch for i in byprompt[prompt]]
             parent = [row for row, prompt in enumerate(batch) for _ in byprompt[prompt]]
-            with torch.inference_mode(), self._fused():
+            with torch.inference_mode(), self._fused(), self._precise():
                 decoded = self._decode(batch, parent, [requests[i] for i in members])
             for i, action in zip(members, decoded, strict=True):
                 actions[i] = action
         return [a for a in actions if a is not None]
+
+    def _precise(self) -> AbstractContextManager[Any]:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.model.device.type, torch.bfloat16)
+
+    @contextmanager
+    def _computed_again(self) -> Iterator[None]:
+        """Layers checkpoint themselves only where they are told that they are trained; nothing in them is told, so that
+        no dropout acts."""
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            yield
+            return
+        layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
+        for layer in layers:
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            layer.gradient_checkpointing = layer.training = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.gradient_checkpointing = layer.training = False
+
+    def _check_legal(self, distribution: Distribution) -> None:
+        vocabulary = self._config.vocab_size
+        for position, allowed in enumerate(distribution.legal or ()):
+            if allowed is not None and not (allowed and all(0 <= token < vocabulary for token in allowed)):
+                raise PolicyError(
+                    f"legal set of position {position} is {allowed!r}; expected at least one id below {vocabulary}"
+                )
 
     @contextmanager
     def _fused(self) -> Iterator[None]:
@@ -226,7 +285,7 @@ class CausalPolicy:
         scored: list[list[float]] = [[] for _ in requests]
         live = list(range(len(requests)))
         for step in range(max(limits)):
-            token, logprob = draw(logits, [requests[i].distribution for i in live], draws[live, step])
+            token, logprob = draw(logits, [requests[i].distribution for i in live], draws[live, step], step)
             keep = []
             for row, i in enumerate(live):
                 written[i].append(int(token[row]))
@@ -263,59 +322,61 @@ class CausalPolicy:
         stop = Stop.END if ended else Stop.LENGTH
         return Action(text, prompt, tuple(tokens), tuple(logprobs), stop=stop, distribution=distribution)
 
-    def _hidden(self, batch: RowBatch) -> torch.Tensor:
-        """The last layer's output where action tokens are predicted, shape (N, width)."""
+    def hidden(self, batch: RowBatch) -> torch.Tensor:
+        """The last layer's output where action tokens are predicted, shape (N, width).
+
+        Raises:
+            PolicyError: the actions saw pictures.
+        """
+        if any(unit.action.media for unit in batch.units):
+            raise PolicyError(f"{self.name!r} reads text; it was asked to score actions that saw pictures")
+        self._take_place()
         device = self.model.device
         if batch.plain:
             attention: Any = torch.from_numpy(batch.real).long().to(device)
         else:
             attention = tree_masks(self._config, batch, self.model.dtype, device)
-        hidden = self.model.base_model(
-            input_ids=torch.from_numpy(batch.tokens).to(device),
-            attention_mask=attention,
-            position_ids=torch.from_numpy(batch.positions).to(device),
-            use_cache=False,
-        ).last_hidden_state
+        with self._precise(), self._computed_again():
+            hidden = self.model.base_model(
+                input_ids=torch.from_numpy(batch.tokens).to(device),
+                attention_mask=attention,
+                position_ids=torch.from_numpy(batch.positions).to(device),
+                use_cache=False,
+            ).last_hidden_state
         return hidden[torch.from_numpy(batch.target_row).to(device), torch.from_numpy(batch.target_from).to(device)]
 
     def score(self, batch: RowBatch) -> torch.Tensor:
         """Log-probabilities of all action tokens of a batch, shape (N,), in the order of its targets."""
-        return self._judged(batch, _log_probability)
+        found: torch.Tensor = self.around(lambda: self._judged(batch, log_probability))
+        return found
 
     def score_with_entropy(self, batch: RowBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities, and entropies in nats of the distributions that they are under, shape (N,) each."""
-        logp, entropy = self._judged(batch, _log_probability_and_entropy).unbind(1)
+        logp, entropy = self.around(lambda: self._judged(batch, log_probability_and_entropy)).unbind(1)
         return logp, entropy
 
     def _judged(self, batch: RowBatch, judge: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """What `judge` says of each target's log-probabilities over the vocabulary, in float32; in pieces, so that no
         more than `LOGITS` logits are kept for the backward pass."""
-        hidden = self._hidden(batch)
+        hidden = self.hidden(batch)
         targets = torch.from_numpy(batch.targets).to(hidden.device)
         most = max(1, LOGITS // self._config.vocab_size)
         places, found = [], []
 
-        def piece(states: torch.Tensor, wanted: torch.Tensor, distribution: Distribution) -> torch.Tensor:
-            return judge(warp(self.model.get_output_embeddings()(states).float(), distribution), wanted)
+        def piece(states: torch.Tensor, wanted: torch.Tensor, distribution: Distribution, legal: Legal) -> torch.Tensor:
+            with self._precise():
+                logits = self.model.get_output_embeddings()(states)
+            return judge(warp(logits.float(), distribution, legal), wanted)
 
         for distribution, where in batch.by_distribution():
             for place in torch.from_numpy(where).to(hidden.device).split(most):
-                given = (hidden[place], targets[place], distribution)
+                given = (hidden[place], targets[place], distribution, batch.legal(place.cpu().numpy()))
                 places.append(place)
                 once = len(targets) <= most or not torch.is_grad_enabled()
                 found.append(piece(*given) if once else checkpoint(piece, *given, use_reentrant=False))
         back = torch.empty_like(targets)
         back[torch.cat(places)] = torch.arange(len(targets), device=targets.device)
         return torch.cat(found)[back]
-
-
-def _log_probability(logp: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return logp.gather(1, targets[:, None])[:, 0]
-
-
-def _log_probability_and_entropy(logp: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    finite = logp.masked_fill(logp == -torch.inf, 0.0)  # what is excluded adds nothing
-    return torch.stack([_log_probability(logp, targets), -(finite.exp() * finite).sum(-1)], dim=1)
 
 
 def _batches(prompts: Sequence[tuple[int, ...]], most: int) -> list[list[tuple[int, ...]]]:
@@ -327,38 +388,3 @@ def _batches(prompts: Sequence[tuple[int, ...]], most: int) -> list[list[tuple[i
         else:
             batches.append([prompt])
     return batches
-
-
-def warp(logits: torch.Tensor, distribution: Distribution) -> torch.Tensor:
-    """Log-probabilities of shape (N, V) under a distribution; greedy ones are scored at temperature 1."""
-    temperature = distribution.temperature or 1.0
-    logp = torch.log_softmax(logits / temperature, dim=-1)
-    if distribution.top_k > 0 and distribution.top_k < logp.shape[-1]:
-        least = logp.topk(distribution.top_k, dim=-1).values[:, -1:]
-        logp = torch.log_softmax(logp.masked_fill(logp < least, -torch.inf), dim=-1)
-    if distribution.top_p < 1.0:
-        order = logp.sort(dim=-1, descending=True)
-        before = order.values.exp().cumsum(-1) - order.values.exp()
-        dropped = torch.zeros_like(logp, dtype=torch.bool).scatter(-1, order.indices, before >= distribution.top_p)
-        logp = torch.log_softmax(logp.masked_fill(dropped, -torch.inf), dim=-1)
-    return logp
-
-
-def draw(
-    logits: torch.Tensor, distributions: Sequence[Distribution], uniform: np.ndarray[Any, np.dtype[np.float64]]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token and its log-probability per row, by inverting the cumulative distribution at `uniform`."""
-    tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
-    logprobs = torch.empty(len(logits), device=logits.device)
-    for distribution in dict.fromkeys(distributions):
-        rows = torch.tensor([i for i, d in enumerate(distributions) if d == distribution], device=logits.device)
-        logp = warp(logits[rows], distribution)
-        if distribution.greedy:
-            chosen = logp.argmax(-1)
-        else:
-            cumulative = logp.double().exp().cumsum(-1)
-            point = torch.from_numpy(uniform).to(logits.device)[rows, None] * cumulative[:, -1:]
-            chosen = torch.searchsorted(cumulative, point, right=True)[:, 0].clamp(max=logp.shape[-1] - 1)
-        tokens[rows] = chosen
-        logprobs[rows] = logp.gather(1, chosen[:, None])[:, 0]
-    return tokens, logprobs

@@ -6,6 +6,7 @@ window, counted along each path. Layers that carry a state from token to token c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -48,13 +49,17 @@ def tree_masks(config: Any, batch: RowBatch, dtype: torch.dtype, device: torch.d
     return masks if len(masks) > 1 or SLIDING in kinds else masks[FULL]
 
 
-def pairs_per_token(config: Any, parameters: int) -> float:
+def pairs_per_token(config: Any, parameters: Mapping[str, int]) -> float:
     """How many pairs of tokens in attention cost as many operations as one token in all else.
 
     Args:
         config: of the text model.
-        parameters: of all layers, without embedding and head.
+        parameters: numbers of them by name, of all layers, without embedding and head; of experts, those count that a
+            token is sent to.
     """
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return parameters / config.num_hidden_layers / (2 * heads * width)
+    experts = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
+    share = config.num_experts_per_tok / experts if experts else 1.0
+    used = sum(count * (share if ".experts." in name else 1.0) for name, count in parameters.items())
+    return used / config.num_hidden_layers / (2 * heads * width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from importlib import resources
 from pathlib import Path
@@ -30,6 +31,11 @@ def open_policy(name: str) -> CausalPolicy:
         raise PolicyError("local models need torch and transformers: pip install 'memorist[train]'") from error
     if name == "bundled":
         return CausalPolicy.load(bundled_folder(), "bundled")
+    if (adapter := Path(name) / "adapter_config.json").is_file():
+        from memorist.models.adapters import load_adapter
+
+        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        return load_adapter(Path(name), open_policy(base), Path(name).name)
     return CausalPolicy.load(name)
 
 

@@ -9,9 +9,10 @@ before this merging.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,15 @@ Sequenced = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One action with what the loss needs: its advantage, the weight of each of its tokens, and, for importance
-    ratios, the log-probabilities under which it was drawn (these stand in the action)."""
+    """One action with what the loss needs of the tokens that the policy wrote: their advantage (one for all, or one
+    each), the weight of each, what a critic held their states to be worth and what they turned out to be; the
+    log-probabilities under which they were drawn, for importance ratios, stand in the action."""
 
     action: Action
-    advantage: float
+    advantage: float | tuple[float, ...]
     weight: float
+    values: tuple[float, ...] = ()
+    returns: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,8 @@ class RowBatch:
 
     tokens, positions, until: shape (B, L); a token is seen from itself to before column `until`. length: shape (B,),
     without padding. target_row, target_from: for each of N action tokens, the row and column whose output predicts it;
-    targets: its id; unit: index of its action in the batch; old: log-probability when drawn; advantage, weight: its
-    unit's.
+    targets: its id; unit: index of its unit in `units`; place: its index in that unit's action; old: log-probability
+    when drawn; advantage, weight, values, returns: its unit's (zeros where it has none).
     """
 
     tokens: Ints
@@ -52,10 +56,13 @@ class RowBatch:
     target_from: Ints
     targets: Ints
     unit: Ints
+    place: Ints
     old: Floats
     advantage: Floats
     weight: Floats
-    distributions: tuple[Distribution, ...]
+    values: Floats
+    returns: Floats
+    units: tuple[Unit, ...]
 
     @property
     def real(self) -> npt.NDArray[np.bool_]:
@@ -77,10 +84,15 @@ class RowBatch:
         return np.asarray(allowed)
 
     def by_distribution(self) -> Iterator[tuple[Distribution, Ints]]:
-        """Each distribution with the indices of the action tokens drawn from it."""
-        for distribution in dict.fromkeys(self.distributions):
-            units = np.array([d == distribution for d in self.distributions])
+        """Each distribution, without legal sets, with the indices of the action tokens drawn from it."""
+        distributions = [replace(unit.action.distribution, legal=None) for unit in self.units]
+        for distribution in dict.fromkeys(distributions):
+            units = np.array([d == distribution for d in distributions])
             yield distribution, np.flatnonzero(units[self.unit])
+
+    def legal(self, where: Ints) -> list[tuple[int, ...] | None]:
+        """What each of these action tokens was limited to (None: all)."""
+        return [self.units[self.unit[n]].action.distribution.legal_at(int(self.place[n])) for n in where]
 
 
 @dataclass(slots=True)
@@ -116,13 +128,27 @@ def pack(units: Sequence[Unit], *, budget: int, share: bool = True, pairs: float
 
 
 def _apart(units: Sequence[Unit]) -> list[_Tree]:
-    return [_Tree([(sequence := (*u.action.prompt, *u.action.tokens), [u])], len(sequence)) for u in units]
+    return [_Tree([(key := merge_key(u.action), [u])], len(key)) for u in units]
+
+
+def merge_key(action: Action) -> Sequenced:
+    """One number per token of the prompt and what was written after it; where two actions have the same ones from the
+    beginning on, they may be computed together. A text token's is its id; placeholders of pictures have equal ids
+    whatever they show, so theirs are made from the picture's digest and their place in it."""
+    if not action.media:
+        return (*action.prompt, *action.tokens)
+    key = [*action.prompt, *action.tokens]
+    for media in action.media:
+        for place in range(media.start, media.end):
+            seen = f"{key[place]} {place - media.start} {media.digest}"
+            key[place] = -int.from_bytes(hashlib.sha256(seen.encode()).digest()[:12])
+    return tuple(key)
 
 
 def _merged(units: Sequence[Unit], budget: int, pairs: float) -> list[_Tree]:
     by_sequence: dict[Sequenced, list[Unit]] = {}
     for unit in units:
-        by_sequence.setdefault((*unit.action.prompt, *unit.action.tokens), []).append(unit)
+        by_sequence.setdefault(merge_key(unit.action), []).append(unit)
     trees: list[_Tree] = []
     # In lexicographic order a sequence has most in common with its neighbours.
     for sequence in sorted(by_sequence):
@@ -152,8 +178,9 @@ def _batch(trees: Sequence[_Tree]) -> RowBatch:
     tokens = np.zeros((len(trees), length), np.int64)
     positions = np.zeros((len(trees), length), np.int64)
     until = np.tile(np.arange(1, length + 1), (len(trees), 1))
-    parts: dict[str, list[Any]] = {n: [] for n in ("row", "start", "target", "unit", "old", "advantage", "weight")}
-    distributions: list[Distribution] = []
+    names = ("row", "start", "target", "unit", "place", "old", "advantage", "weight", "values", "returns")
+    parts: dict[str, list[Any]] = {name: [] for name in names}
+    placed: list[Unit] = []
     for row, tree in enumerate(trees):
         path: list[int] = []  # columns of the present sequence, by depth
         before: Sequenced = ()
@@ -163,34 +190,37 @@ def _batch(trees: Sequence[_Tree]) -> RowBatch:
             until[row, path[shared:]] = end
             del path[shared:]
             fresh = len(sequence) - shared
-            tokens[row, end : end + fresh] = sequence[shared:]
+            written = (*units[0].action.prompt, *units[0].action.tokens)
+            tokens[row, end : end + fresh] = written[shared:]
             positions[row, end : end + fresh] = np.arange(shared, len(sequence))
             path.extend(range(end, end + fresh))
             end += fresh
             before = sequence
             for unit in units:
                 action = unit.action
-                carries = _policy_mask(action)
+                carries = written_by_policy(action)
                 first = len(action.prompt)
                 starts = np.array(path[first - 1 : first - 1 + len(action.tokens)])
                 count = int(carries.sum())
                 parts["row"].append(np.full(count, row))
                 parts["start"].append(starts[carries])
                 parts["target"].append(np.array(action.tokens)[carries])
-                parts["unit"].append(np.full(count, len(distributions)))
+                parts["unit"].append(np.full(count, len(placed)))
+                parts["place"].append(np.flatnonzero(carries))
                 parts["old"].append(np.array(action.logprobs, np.float32)[carries])
-                parts["advantage"].append(np.full(count, unit.advantage, np.float32))
-                parts["weight"].append(np.full(count, unit.weight, np.float32))
-                distributions.append(action.distribution)
+                for name in ("advantage", "weight", "values", "returns"):
+                    parts[name].append(np.broadcast_to(np.array(getattr(unit, name) or 0.0, np.float32), count))
+                placed.append(unit)
         until[row, path] = end
     joined = {name: np.concatenate(values) for name, values in parts.items()}
     return RowBatch(
         tokens, positions, until, np.array([tree.size for tree in trees]), joined["row"], joined["start"],
-        joined["target"], joined["unit"], joined["old"], joined["advantage"], joined["weight"], tuple(distributions),
+        joined["target"], joined["unit"], joined["place"], joined["old"], joined["advantage"], joined["weight"],
+        joined["values"], joined["returns"], tuple(placed),
     )  # fmt: skip
 
 
-def _policy_mask(action: Action) -> npt.NDArray[np.bool_]:
+def written_by_policy(action: Action) -> npt.NDArray[np.bool_]:
     """Which tokens of an action the policy wrote; all, where no spans are given."""
     if not action.spans:
         return np.ones(len(action.tokens), bool)

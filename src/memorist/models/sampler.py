@@ -6,7 +6,7 @@ endpoint, a network that is being trained) is decided outside.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -63,6 +63,22 @@ class Policy(Sampler, Protocol):
         """An action that writes `text` for `observation`, as the policy would have tokenised it (for imitation)."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write a standard checkpoint folder."""
+    def save(self, folder: Path, *, write: bool = True) -> None:
+        """Write a standard checkpoint folder; of processes that share the weights all take part and one writes."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """The weights that may change."""
+        ...
+
+    def restore(self, tensors: Mapping[str, Any]) -> None:
+        """Put back what `state` gave."""
+        ...
+
+    def frozen(self, name: str) -> Policy:
+        """A policy that stays as this one is now."""
+        ...
+
+    def twin(self, name: str) -> Policy:
+        """A policy that starts as this one is now and learns on its own."""
         ...

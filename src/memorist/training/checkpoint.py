@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from memorist.errors import CheckpointError
+from memorist.models.tensors import placed_like, whole
 
 
 def save(folder: Path, state: dict[str, Any], tensors: dict[str, dict[str, torch.Tensor]]) -> None:
@@ -63,13 +65,15 @@ def load(folder: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, dict
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """An optimizer's tensors by name."""
     states = optimizer.state_dict()["state"]
-    return {f"{i}.{name}": torch.as_tensor(v) for i, values in states.items() for name, v in values.items()}
+    return {f"{i}.{name}": whole(torch.as_tensor(v)) for i, values in states.items() for name, v in values.items()}
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put back what `optimizer_tensors` took."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        own = placed_like(value, parameters[int(index)]) if value.dim() else value
+        state.setdefault(int(index), {})[name] = own
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,25 +1,26 @@
-"""From a group's rewards to one advantage per action, and from reductions to one weight per token.
+"""From the rewards of runs to an advantage for every token that a policy wrote, and from reductions to its weight.
 
 Credit is computed per trajectory before rows are made, so how decisions are merged changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from memorist.decision import Decision
-from memorist.errors import RecipeError, nearest
-from memorist.models.rows import Unit
-from memorist.training.rollout import Group
+from memorist.decision import Decision, Trajectory
+from memorist.errors import RecipeError, need_known
+from memorist.models.rows import Unit, written_by_policy
+from memorist.training.rollout import Group, Run
 
-Rewards = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.float64]
+EPSILON = 1e-6
 
 
-def grpo(rewards: Rewards, epsilon: float = 1e-6) -> Rewards:
+def grpo(rewards: Numbers, epsilon: float = EPSILON) -> Numbers:
     """(r - mean) / (sample std + epsilon); a group without variance gets exactly zero (arXiv 2402.03300; n - 1 as
     in verl)."""
     if rewards.max() == rewards.min():
@@ -27,19 +28,19 @@ def grpo(rewards: Rewards, epsilon: float = 1e-6) -> Rewards:
     return (rewards - rewards.mean()) / (rewards.std(ddof=1) + epsilon)
 
 
-def grpo_no_std(rewards: Rewards, epsilon: float = 0.0) -> Rewards:
+def grpo_no_std(rewards: Numbers, epsilon: float = 0.0) -> Numbers:
     """r - mean: large differences count more (arXiv 2503.20783)."""
     if rewards.max() == rewards.min():
         return np.zeros_like(rewards)
     return rewards - rewards.mean()
 
 
-def leave_one_out(rewards: Rewards, epsilon: float = 0.0) -> Rewards:
+def leave_one_out(rewards: Numbers, epsilon: float = 0.0) -> Numbers:
     """r minus the mean of the others (arXiv 2402.14740)."""
     return grpo_no_std(rewards) * len(rewards) / (len(rewards) - 1)
 
 
-def by_mean(rewards: Rewards, epsilon: float = 1e-6) -> Rewards:
+def by_mean(rewards: Numbers, epsilon: float = EPSILON) -> Numbers:
     """(r - mean) / (mean + epsilon), for rewards of 0 and more: the group's gradient of log E[r] instead of E[r]. What
     succeeds rarely counts as much as what succeeds often; with E[r] it would count in proportion to how often it is
     tried, and what is right in few situations is unlearnt by all others before it is learnt."""
@@ -48,13 +49,53 @@ def by_mean(rewards: Rewards, epsilon: float = 1e-6) -> Rewards:
     return (rewards - rewards.mean()) / (rewards.mean() + epsilon)
 
 
-RULES: dict[str, Callable[..., Rewards]] = {
+RULES: dict[str, Callable[[Numbers, float], Numbers]] = {
     "grpo": grpo,
     "grpo-no-std": grpo_no_std,
     "leave-one-out": leave_one_out,
     "by-mean": by_mean,
 }
+"""Rules that compare the siblings of a group."""
+ALL_RULES = (*RULES, "reinforce", "counterfactual", "ppo")
 REDUCTIONS = ("token", "trajectory", "decision")
+
+
+def gae(rewards: Numbers, values: Numbers, gamma: float = 1.0, gae_lambda: float = 1.0) -> Numbers:
+    """Generalised advantage estimates along one trajectory, shape (T,) like both arguments: the sum of the later
+    r_t + gamma·V_{t+1} - V_t, each step off by a factor gamma·gae_lambda; the value after the last token is 0 (arXiv
+    1506.02438, eq. 16)."""
+    after = np.append(values[1:], 0.0)
+    found, ahead = np.zeros_like(values), 0.0
+    for at in reversed(range(len(values))):
+        ahead = rewards[at] + gamma * after[at] - values[at] + gamma * gae_lambda * ahead
+        found[at] = ahead
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What a trajectory's terms are worth.
+
+    weights: by name; terms without one count 1. gate: a term; where it is 0 or less, no term lowers the worth, so costs
+    rank successes and never make failing cheaply better than failing (arXiv 2512.18571; the spec's `gated`).
+    """
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+    gate: str = ""
+
+    def __call__(self, trajectory: Trajectory) -> float:
+        """The sum of the terms on the whole trajectory.
+
+        Raises:
+            RecipeError: no term has the gate's name.
+        """
+        terms = [(r.name, self.weights.get(r.name, 1.0) * r.value) for r in trajectory.rewards if r.decision is None]
+        if not self.gate:
+            return sum(value for _, value in terms)
+        if self.gate not in (name for name, _ in terms):
+            need_known("gate", self.gate, {name for name, _ in terms})
+        won = sum(value for name, value in terms if name == self.gate)
+        return sum(value for _, value in terms if won > 0 or value > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,37 +108,174 @@ class Credited:
     tokens: int
 
 
-def credit(groups: Sequence[Group], role: str, *, rule: str = "grpo", reduction: str = "token") -> Credited:
-    """One unit per decision of `role`, with its trajectory's advantage.
+@dataclass(frozen=True, slots=True)
+class How:
+    """How credit is given.
+
+    rule: one of `ALL_RULES`. "reinforce": r minus the mean of all other runs of the step. "counterfactual": per
+    decision, r minus what the same run earned with that decision replaced by one that changes nothing. "ppo": estimates
+    along the whole trajectory from a critic's values. epsilon: beside the divisor of a rule that has one. gamma,
+    gae_lambda: of `gae`. whiten: whether its estimates get mean 0 and deviation 1 over the step's tokens.
+    """
+
+    rule: str = "grpo"
+    reduction: str = "token"
+    epsilon: float = EPSILON
+    gamma: float = 1.0
+    gae_lambda: float = 1.0
+    whiten: bool = True
+    worth: Worth = Worth()
+
+
+def decisions_of(run: Run, role: str) -> list[Decision]:
+    """A run's decisions in a role that carry loss."""
+    return [d for d in run.trajectory.decisions if d.role == role and d.policy_tokens]
+
+
+def is_flat(group: Group, worth: Worth = Worth()) -> bool:
+    """Whether a group's runs are worth the same, so that siblings teach nothing."""
+    found = [worth(run.trajectory) for run in group]
+    return max(found) == min(found)
+
+
+def credit(
+    groups: Sequence[Group], role: str, *, how: How = How(), values: Sequence[Sequence[Numbers]] | None = None
+) -> Credited:
+    """One unit per decision of `role`, with an advantage for its tokens.
 
     Weights sum to 1 over all policy tokens of all groups, those without variance included, so a step's scale does
     not depend on luck. Units with advantage 0 are left in: a KL term may need them.
 
+    A reward on a decision or on a span of it counts on those tokens alone, beside what the whole run gives: compared,
+    by the rule, with all terms of its name in the group. Under "ppo" it is earned where it stands.
+
+    Args:
+        values: for "ppo", for every run and each of its `decisions_of` what its policy tokens' states are worth.
+
     Raises:
         RecipeError: unknown rule or reduction, or a group of one where siblings are needed.
     """
-    if rule not in RULES:
-        raise RecipeError(f"credit rule {rule!r} does not exist; {nearest(rule, RULES)}")
-    if reduction not in REDUCTIONS:
-        raise RecipeError(f"reduction {reduction!r} does not exist; {nearest(reduction, REDUCTIONS)}")
-    advantages: list[float] = []
-    trajectories: list[list[Decision]] = []
-    flat = 0
-    for group in groups:
-        if len(group) < 2:
-            raise RecipeError(f"credit {rule!r} compares siblings and got a group of one; set siblings to 2 or more")
-        found = RULES[rule](np.array([run.reward for run in group], np.float64))
-        flat += not found.any()
-        for run, advantage in zip(group, found, strict=True):
-            advantages.append(float(advantage))
-            trajectories.append([d for d in run.trajectory.decisions if d.role == role and d.policy_tokens])
-    weights, tokens = _weights(trajectories, reduction)
+    need_known("credit rule", how.rule, ALL_RULES)
+    need_known("reduction", how.reduction, REDUCTIONS)
+    runs = [run for group in groups for run in group]
+    trajectories = [decisions_of(run, role) for run in runs]
+    if how.rule == "ppo":
+        advantages, returns = _ppo(runs, trajectories, how, values or [])
+    else:
+        advantages, returns = _compared(groups, trajectories, how), None
+    weights, tokens = _weights(trajectories, how.reduction)
     units = [
-        Unit(decision.action, advantage, weight)
-        for advantage, decisions, ws in zip(advantages, trajectories, weights, strict=True)
-        for decision, weight in zip(decisions, ws, strict=True)
-    ]
-    return Credited(units, len(groups), flat, tokens)
+        Unit(
+            decision.action, _plain(advantages[i][k]), weights[i][k],
+            *(() if returns is None or values is None else (_floats(values[i][k]), _floats(returns[i][k]))),
+        )
+        for i, decisions in enumerate(trajectories) for k, decision in enumerate(decisions)
+    ]  # fmt: skip
+    return Credited(units, len(groups), sum(is_flat(group, how.worth) for group in groups), tokens)
+
+
+Advantages = list[list[Numbers]]
+"""For every run and each of its decisions, one number per policy token."""
+
+
+def _compared(groups: Sequence[Group], trajectories: Sequence[Sequence[Decision]], how: How) -> Advantages:
+    """Rules that compare runs."""
+    earned = [np.array([how.worth(run.trajectory) for run in group], np.float64) for group in groups]
+    found: Advantages = []
+    if how.rule in RULES:
+        for group, rewards in zip(groups, earned, strict=True):
+            if len(group) < 2:
+                raise RecipeError(
+                    f"credit {how.rule!r} compares siblings and got a group of one; set siblings to 2 or more"
+                )
+            found += _spread(RULES[how.rule](rewards, how.epsilon), trajectories[len(found) :])
+    else:
+        flat = np.concatenate(earned) if earned else np.zeros(0)
+        if how.rule == "reinforce":
+            if len(flat) == 1:
+                raise RecipeError("credit 'reinforce' compares the step's runs and got one; set tasks to 2 or more")
+            found = _spread(leave_one_out(flat) if len(flat) else flat, trajectories)
+        else:
+            runs = [run for group in groups for run in group]
+            found = [
+                [np.full(d.policy_tokens, r - without) for d, without in zip(own, run.without, strict=True)]
+                for r, own, run in zip(flat, trajectories, runs, strict=True)
+            ]
+    start = 0
+    for group in groups:
+        _add_terms(group, found[start : start + len(group)], trajectories[start : start + len(group)], how)
+        start += len(group)
+    return found
+
+
+def _spread(per_run: Numbers, trajectories: Sequence[Sequence[Decision]]) -> Advantages:
+    """A run's number on all its tokens."""
+    return [[np.full(d.policy_tokens, a) for d in own] for a, own in zip(per_run, trajectories, strict=False)]
+
+
+def _add_terms(group: Group, found: Advantages, trajectories: Sequence[Sequence[Decision]], how: How) -> None:
+    """Add what rewards on decisions and spans give their own tokens."""
+    terms: dict[str, list[tuple[float, int, int, npt.NDArray[np.bool_]]]] = {}
+    for i, (run, own) in enumerate(zip(group, trajectories, strict=True)):
+        for name, value, k, tokens in _placed(run, own):
+            terms.setdefault(name, []).append((how.worth.weights.get(name, 1.0) * value, i, k, tokens))
+    rule = RULES.get(how.rule, grpo_no_std)
+    for placed in terms.values():
+        if len(placed) > 1:
+            numbers = rule(np.array([value for value, *_ in placed], np.float64), how.epsilon)
+            for number, (_, i, k, tokens) in zip(numbers, placed, strict=True):
+                found[i][k][tokens] += number
+
+
+def _placed(run: Run, own: Sequence[Decision]) -> list[tuple[str, float, int, npt.NDArray[np.bool_]]]:
+    """A run's terms on decisions of the role: name, value, which of them, and which of its policy tokens."""
+    index = {id(decision): k for k, decision in enumerate(own)}
+    found = []
+    for term in run.trajectory.rewards:
+        if term.decision is not None:
+            k = index.get(id(run.trajectory.decisions[term.decision]))
+            if k is not None:
+                at = np.flatnonzero(written_by_policy(own[k].action))
+                start, end = term.span or (0, len(own[k].action.tokens))
+                found.append((term.name, term.value, k, (at >= start) & (at < end)))
+    return found
+
+
+def _ppo(
+    runs: Sequence[Run], trajectories: Sequence[Sequence[Decision]], how: How, values: Sequence[Sequence[Numbers]]
+) -> tuple[Advantages, Advantages]:
+    """Estimates, and what the states turned out to be worth (their sum with the values)."""
+    advantages: Advantages = []
+    returns: Advantages = []
+    for run, own, known in zip(runs, trajectories, values, strict=True):
+        ends = np.cumsum([d.policy_tokens for d in own])
+        if not own:
+            advantages.append([])
+            returns.append([])
+            continue
+        rewards, along = np.zeros(ends[-1]), np.concatenate(known)
+        rewards[-1] += how.worth(run.trajectory)
+        for name, value, k, tokens in _placed(run, own):
+            if tokens.any():
+                start = ends[k] - own[k].policy_tokens
+                rewards[start + np.flatnonzero(tokens)[-1]] += how.worth.weights.get(name, 1.0) * value
+        found = gae(rewards, along, how.gamma, how.gae_lambda)
+        advantages.append(np.split(found, ends[:-1]))
+        returns.append(np.split(found + along, ends[:-1]))
+    if how.whiten:
+        every = np.concatenate([a for own in advantages for a in own]) if any(advantages) else np.zeros(1)
+        mean, deviation = every.mean(), every.std()
+        advantages = [[(a - mean) / (deviation + 1e-8) for a in own] for own in advantages]
+    return advantages, returns
+
+
+def _plain(advantage: Numbers) -> float | tuple[float, ...]:
+    """One number where all tokens have the same."""
+    return float(advantage[0]) if (advantage == advantage[0]).all() else _floats(advantage)
+
+
+def _floats(numbers: Numbers) -> tuple[float, ...]:
+    return tuple(float(number) for number in numbers)
 
 
 def _weights(trajectories: Sequence[Sequence[Decision]], reduction: str) -> tuple[list[list[float]], int]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from memorist.decision import Action, Decision, Distribution, Observation, Reward, Trajectory
-from memorist.errors import ReplayMismatch, RewardError
+from memorist.errors import RecipeError, ReplayMismatch, RewardError
 from memorist.memory.bank import MemoryBank
+from memorist.memory.record import Code
 from memorist.models.sampler import Actor, Request, Sampler
 
 MAX_CACHED = 200_000
@@ -67,12 +69,16 @@ class Seat:
 
 @dataclass(frozen=True)
 class Run:
-    """A trajectory with what it left behind."""
+    """A trajectory with what it left behind (which stays in the process that played it).
+
+    `without`: what the run is worth when each decision of the role that learns, one at a time, changes nothing.
+    """
 
     task: Any
     trajectory: Trajectory
-    outcome: Any
-    bank: MemoryBank
+    outcome: Any = None
+    bank: Any = None
+    without: tuple[float, ...] = ()
 
     @property
     def reward(self) -> float:
@@ -233,19 +239,73 @@ async def rollout(
     for reward in rewards:
         if not math.isfinite(reward.value):
             raise RewardError(f"task {task.id!r}: reward {reward.name!r} is {reward.value}; expected a finite number")
-    return Run(task, Trajectory(task.id, seed, tuple(recorder.decisions), rewards), outcome, bank)
+    trajectory = Trajectory(task.id, seed, tuple(recorder.decisions), rewards, _facts(outcome))
+    return Run(task, trajectory, outcome, bank)
+
+
+def _facts(outcome: Any) -> dict[str, Any]:
+    """Which operations an outcome holds, and what became of them."""
+    results = [result for results in getattr(outcome, "results", ()) for result in results]
+    kinds = ["malformed" if r.code is Code.MALFORMED else r.operation.kind[:12] for r in results]
+    codes = [r.code.value for r in results]
+    return {"operations": dict(Counter(kinds)), "codes": dict(Counter(codes))} if results else {}
+
+
+def price(
+    build: BuildAgent, groups: Sequence[Group], seats: Mapping[str, Seat], role: str,
+    worth: Callable[[Trajectory], float],
+) -> list[Group]:  # fmt: skip
+    """The runs with what they are worth `without` each decision of `role` that a policy wrote: a run is replayed up to
+    there, the agent's neutral action is taken, and the rest is played on with the run's own seeds.
+
+    Raises:
+        RecipeError: the agent has no such action for the role.
+    """
+    runs = [run for group in groups for run in group]
+    if not runs:
+        return []
+    rounds = Rounds(seats)
+    agent = build(bank=runs[0].task.bank.fork(), **Recorder(rounds, 0, 0).roles)
+    neutral: str | None = getattr(agent, "neutral", {}).get(role)
+    if neutral is None:
+        raise RecipeError(f"credit 'counterfactual': the agent says no action of {role!r} that changes nothing")
+    places = [_places(run, role) for run in runs]
+    branches = [(run, i) for run, own in zip(runs, places, strict=True) for i in own]
+
+    def start(number: int) -> Callable[[], Any]:
+        run, i = branches[number]
+        past = run.trajectory.decisions
+        replaced = (*past[:i], replace(past[i], action=Action(neutral)))
+        return lambda: rollout(build, run.task, rounds, run=number, seed=run.trajectory.seed, replay=replaced)
+
+    played = iter(asyncio.run(rounds.run_all([start(n) for n in range(len(branches))])))
+    priced = iter(
+        replace(run, without=tuple(worth(next(played).trajectory) for _ in own))
+        for run, own in zip(runs, places, strict=True)
+    )
+    return [[next(priced) for _ in group] for group in groups]
+
+
+def _places(run: Run, role: str) -> list[int]:
+    return [i for i, d in enumerate(run.trajectory.decisions) if d.role == role and d.policy_tokens]
 
 
 def play(
-    build: BuildAgent, tasks: Iterable[Any], seats: Mapping[str, Seat], *, siblings: int = 1, seed: int = 0
-) -> list[Group]:
-    """Run each task `siblings` times, all together; one group per task, in order."""
+    build: BuildAgent, tasks: Iterable[Any], seats: Mapping[str, Seat], *, siblings: int = 1, seed: int = 0,
+    numbers: Sequence[int] | None = None,
+) -> list[Group]:  # fmt: skip
+    """Run each task `siblings` times, all together; one group per task, in order.
+
+    Args:
+        numbers: places of the tasks among all of the step, where others are played elsewhere: seeds depend on them.
+    """
     tasks = list(tasks)
+    numbers = range(len(tasks)) if numbers is None else numbers
     rounds = Rounds(seats)
 
     def start(number: int) -> Callable[[], Any]:
         task = tasks[number // siblings]
-        place = (number // siblings, number % siblings)
+        place = (numbers[number // siblings], number % siblings)
         return lambda: rollout(build, task, rounds, run=number, seed=derive(seed, *place))
 
     runs = asyncio.run(rounds.run_all([start(n) for n in range(len(tasks) * siblings)]))

@@ -6,13 +6,12 @@ not drawn from a running stream. So a run that is killed goes on from its checkp
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +20,27 @@ import torch
 import yaml
 
 from memorist.agents.build import open_teacher
-from memorist.decision import Distribution, Stop
+from memorist.decision import Distribution
 from memorist.errors import RecipeError, TrainingError, need_known
 from memorist.log import write_trajectories
-from memorist.memory.record import Code
 from memorist.models.causal import CausalPolicy
 from memorist.models.registry import open_policy
-from memorist.models.rows import RowBatch, Unit
+from memorist.models.sampler import Policy
 from memorist.models.usage import peak_memory_bytes
 from memorist.recipe import Recipe, Stage, to_plain
 from memorist.training import checkpoint
-from memorist.training.credit import REDUCTIONS, RULES, credit
-from memorist.training.objective import (
-    DIVERGENCES,
-    PLACES,
-    Clip,
-    Objective,
-    imitation_loss,
-    policy_loss,
-)
-from memorist.training.rollout import BuildAgent, Group, Seat, derive, play
+from memorist.training.credit import ALL_RULES, REDUCTIONS, Worth, is_flat
+from memorist.training.devices import Devices
+from memorist.training.learner import Learner, worth_of
+from memorist.training.objective import DIVERGENCES, PLACES
+from memorist.training.rollout import BuildAgent, Group, Seat, derive, play, price
+from memorist.training.watch import describe
 
 Progress = Callable[[Mapping[str, Any]], None]
 TRAJECTORIES = "trajectories"
 MOST_SKIPPED = 3
 """Steps in a row that may be skipped because loss or gradient was not finite."""
-MEASURED = ("seconds", "left", "update_seconds", "peak_memory_bytes")
+MEASURED = ("seconds", "left", "update_seconds", "tokens_per_second", "peak_memory_bytes")
 """Metrics that are measured, so that they differ between repeats of a run; all others are equal."""
 
 
@@ -76,10 +70,10 @@ class _Window:
         self.played = [*drawn, *fresh]
         return [self.tasks[i] for i in self.played]
 
-    def note(self, groups: Sequence[Group]) -> None:
+    def note(self, groups: Sequence[Group], worth: Worth) -> None:
         """Keep how far each group's best run is above its mean."""
         for i, group in zip(self.played, groups, strict=True):
-            rewards = [run.reward for run in group]
+            rewards = [worth(run.trajectory) for run in group]
             self.regret[i] = max(rewards) - sum(rewards) / len(rewards)
 
 
@@ -101,6 +95,7 @@ class Trainer:
     folder: Path
     progress: Progress = lambda metrics: None
     policies: dict[str, CausalPolicy] = field(default_factory=dict)
+    devices: Devices = field(default_factory=Devices)
     _window: _Window = field(default_factory=lambda: _Window((-1, -1), []))
 
     def run(self, *, resume: bool = False) -> dict[str, CausalPolicy]:
@@ -108,22 +103,34 @@ class Trainer:
 
         Raises:
             CheckpointError: `resume` and the checkpoint is torn or of another recipe.
-            RecipeError: there are no tasks, or a stage names a rule, reduction or cut that does not exist.
+            RecipeError: there are no tasks, a stage names a rule, reduction or cut that does not exist, or a model that
+                returns text alone is to learn.
             RewardError: a task gave a reward that is not a finite number.
             TrainingError: loss or gradient was not finite in three steps in a row.
         """
         self._check()
-        self.policies = self.policies or {role: open_policy(name) for role, name in self.recipe.models.items()}
+        self.policies = self.policies or open_roles(self.recipe)
+        learning = sorted({stage.role for stage in self.recipe.stages})
+        for role in learning:
+            if not isinstance(self.policies[role], Policy):
+                raise RecipeError(
+                    f"{role!r} is to learn, but {self.policies[role].name!r} can only act: what returns text alone "
+                    "plays frozen roles; give the role a local model"
+                )
+        self.devices.shard(*(self.policies[role] for role in learning))
         torch.manual_seed(self.recipe.seed)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "recipe.yaml").write_text(yaml.safe_dump(to_plain(self.recipe), sort_keys=False))
         at, tensors = self._restore() if resume else ((0, 0), {})
-        self._rewind(at)
+        self.devices.wait()  # until all have read what the first one now changes
+        if self.devices.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "recipe.yaml").write_text(yaml.safe_dump(to_plain(self.recipe), sort_keys=False))
+            self._rewind(at)
         for number, stage in enumerate(self.recipe.stages):
             if number >= at[0]:
                 self._stage(number, stage, at[1] if number == at[0] else 0, tensors if number == at[0] else {})
-        for role in {stage.role for stage in self.recipe.stages}:
-            self.policies[role].save(self.folder / "policies" / role)
+        for role in learning:
+            self.policies[role].save(self.folder / "policies" / role, write=self.devices.first)
+        self.devices.wait()
         return self.policies
 
     def _check(self) -> None:
@@ -132,7 +139,7 @@ class Trainer:
             raise RecipeError("the recipe's data has no dialogues to train on; expected at least one")
         cuts = ("whole", *getattr(self.tasks[0], "cuts", ()))
         for i, stage in enumerate(self.recipe.stages):
-            need_known(f"stages[{i}].rule", stage.rule, RULES)
+            need_known(f"stages[{i}].rule", stage.rule, ALL_RULES)
             need_known(f"stages[{i}].reduction", stage.reduction, REDUCTIONS)
             need_known(f"stages[{i}].cut", stage.cut, cuts)
             need_known(f"stages[{i}].kl", stage.kl, DIVERGENCES)
@@ -140,57 +147,84 @@ class Trainer:
 
     def _stage(self, number: int, stage: Stage, first: int, tensors: Mapping[str, Any]) -> None:
         policy = self.policies[stage.role]
-        start = copy.deepcopy(policy.model).requires_grad_(False)
-        if "start" in tensors:
-            start.load_state_dict(tensors["start"], strict=False)
-        start_policy = CausalPolicy(start, policy.tokenizer, f"{policy.name}-start")
-        optimizer = torch.optim.AdamW(policy.parameters(), lr=stage.lr, betas=(0.9, 0.95), weight_decay=0.0)
-        if "optimizer" in tensors:
-            checkpoint.restore_optimizer(optimizer, tensors["optimizer"])
+        learner = Learner(stage, policy, tensors, self.devices)
         frozen = {role: Seat(p) for role, p in self.policies.items() if role != stage.role}
         teacher = open_teacher(stage.teacher) if stage.kind == "sft" else None
         began = time.monotonic()
         for step in range(first, stage.steps):
             clock = time.monotonic()
-            sampler = teacher or (start_policy if stage.kind == "rejection" else policy)
+            sampler = teacher or (learner.start if stage.kind == "rejection" else policy)
             seats = {
                 **frozen,
                 stage.role: Seat(sampler, Distribution(temperature=stage.temperature, top_k=stage.top_k)),
             }
-            groups = self.groups(number, stage, step, seats)
+            with self.devices.together(*(seat.sampler for seat in seats.values())):
+                groups = self.groups(number, stage, step, seats)
             played = time.monotonic()
             self._log(number, step, groups)
-            facts = self._update(stage, step, policy, start_policy, optimizer, groups)
+            facts = learner.update(step, groups, derive(self.recipe.seed, step, 5))
             metrics = {"stage": number, "kind": stage.kind, "role": stage.role, "step": step + 1, "steps": stage.steps}
             if policy.why_plain:
                 metrics["plain_rows"] = policy.why_plain
-            metrics |= describe(groups, stage.role) | {k: v if math.isfinite(v) else None for k, v in facts.items()}
-            metrics["seconds"], metrics["update_seconds"] = time.monotonic() - clock, time.monotonic() - played
+            metrics |= describe(groups, stage.role, worth_of(stage)) | {
+                k: v if math.isfinite(v) else None for k, v in facts.items()
+            }
+            seconds = time.monotonic() - clock
+            metrics |= {"seconds": seconds, "update_seconds": time.monotonic() - played}
+            metrics["tokens_per_second"] = facts.get("tokens", 0.0) / seconds
             metrics["peak_memory_bytes"] = peak_memory_bytes()
             metrics["left"] = (time.monotonic() - began) / (step + 1 - first) * (stage.steps - step - 1)
-            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as log:
-                log.write(json.dumps(metrics) + "\n")
-            self.progress(metrics)
+            if self.devices.first:
+                with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as log:
+                    log.write(json.dumps(metrics) + "\n")
+                self.progress(metrics)
+            self.devices.wait()
             self._stop_if_broken(metrics, groups)
             last = step + 1 == stage.steps
             if last or (step + 1) % self.recipe.checkpoint_every == 0:
-                self._save((number + 1, 0) if last else (number, step + 1), optimizer, start)
+                self._save((number + 1, 0) if last else (number, step + 1), learner)
                 # Float results depend on who shares a batch, so on what is cached: a resumed run begins with nothing.
                 for seat in frozen.values():
                     seat.cache.clear()
 
     def groups(self, number: int, stage: Stage, step: int, seats: Mapping[str, Seat]) -> list[Group]:
-        """The step's groups: whole tasks, or small ones cut from runs of whole ones."""
-        seed = derive(self.recipe.seed, number, step)
-        if stage.cut == "whole":
-            return play(self.build, self._drawn(number, step, stage.tasks), seats, siblings=stage.siblings, seed=seed)
+        """The step's groups: whole tasks, or small ones cut from runs of whole ones. Up to `stage.redraw` times, groups
+        whose runs are all worth the same give way to groups of other tasks (after arXiv 2503.14476)."""
+        seed, worth = derive(self.recipe.seed, number, step), worth_of(stage)
         place = step % stage.leads
-        if place == 0 or self._window.start != (number, step - place):
+        if stage.cut != "whole" and (place == 0 or self._window.start != (number, step - place)):
             self._window = _Window((number, step - place), self._cut(number, stage, step - place, seats))
-        chosen = self._window.choose(stage.tasks, int(stage.again * stage.tasks), seed)
-        groups = play(self.build, chosen, seats, siblings=stage.siblings, seed=seed)
-        self._window.note(groups)
-        return groups
+        kept: list[Group] = []
+        for attempt in range(stage.redraw + 1):
+            # The first attempt has the step's own seed, so that a recipe without redraws plays as it always did.
+            mine = derive(seed, 6, attempt) if attempt else seed
+            count = stage.tasks - len(kept)
+            if stage.cut == "whole":
+                chosen = self._others(count, mine) if attempt else self._drawn(number, step, count)
+                groups = self._play(stage, chosen, seats, mine)
+            else:
+                chosen = self._window.choose(count, 0 if attempt else int(stage.again * count), mine)
+                groups = self._play(stage, chosen, seats, mine)
+                self._window.note(groups, worth)
+            last = attempt == stage.redraw
+            kept += [group for group in groups if last or not is_flat(group, worth)]
+            if len(kept) == stage.tasks or not groups:
+                break
+        return kept
+
+    def _play(self, stage: Stage, tasks: Sequence[Any], seats: Mapping[str, Seat], seed: int) -> list[Group]:
+        """One group per task; each process plays its part, and all know what came of every one."""
+        numbers = self.devices.mine(range(len(tasks)))
+        mine = [tasks[n] for n in numbers]
+        groups = play(self.build, mine, seats, siblings=stage.siblings, seed=seed, numbers=numbers)
+        if stage.kind == "rl" and stage.rule == "counterfactual":
+            groups = price(self.build, groups, seats, stage.role, worth_of(stage))
+        return self.devices.gather(groups)
+
+    def _others(self, count: int, seed: int) -> list[Any]:
+        """Tasks in place of those that taught nothing."""
+        order = np.random.default_rng(seed).integers(0, len(self.tasks), count)
+        return [self.tasks[int(i)] for i in order]
 
     def _cut(self, number: int, stage: Stage, step: int, seats: Mapping[str, Seat]) -> list[Any]:
         """Small tasks for `stage.leads` steps, from runs of whole ones by the present policy."""
@@ -214,67 +248,6 @@ class Trainer:
             drawn.append(self.tasks[int(order[index])])
         return drawn
 
-    def _update(
-        self, stage: Stage, step: int, policy: CausalPolicy, start: CausalPolicy, optimizer: Any, groups: list[Group]
-    ) -> dict[str, float]:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(stage, step)
-        facts: dict[str, float] = {}
-        if stage.kind == "sft":
-            units = taught(groups, stage.role, policy)
-        else:
-            credited = credit(groups, stage.role, rule=stage.rule, reduction=stage.reduction)
-            facts = {"groups": credited.groups, "flat_groups": credited.flat_groups, "tokens": credited.tokens}
-            if stage.kind == "rejection":
-                units = successes(groups, stage, credited.tokens, derive(self.recipe.seed, step, 5))
-            else:
-                units = [unit for unit in credited.units if unit.advantage or stage.beta or stage.entropy]
-                if stage.truncated == "left-out":
-                    facts["truncated"] = sum(unit.action.stop is Stop.LENGTH for unit in units)
-                    units = [unit for unit in units if unit.action.stop is not Stop.LENGTH]
-        if not units:
-            return facts
-        batches = policy.rows(units, stage.budget)
-        before = [self._before(stage, policy, start, batch) for batch in batches]
-        facts["row_tokens"] = sum(int(batch.length.sum()) for batch in batches)
-        for update in range(stage.updates):
-            total = 0.0
-            for batch, known in zip(batches, before, strict=True):
-                loss, parts = self._loss(stage, policy, batch, *known)
-                loss.backward()
-                total += float(loss.detach())
-                for name, value in parts.items():
-                    facts[f"{name}_{update + 1}"] = facts.get(f"{name}_{update + 1}", 0.0) + value
-            facts["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), stage.grad_norm))
-            if not math.isfinite(total + facts["grad_norm"]):
-                # One such step would spoil every weight.
-                optimizer.zero_grad()
-                return facts | {"skipped": 1}
-            optimizer.step()
-            optimizer.zero_grad()
-        return facts
-
-    def _before(
-        self, stage: Stage, policy: CausalPolicy, start: CausalPolicy, batch: RowBatch
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """What does not change within a step: log-probabilities of the reference, and of the policy before it."""
-        with torch.no_grad():
-            reference = start.score(batch) if stage.kind == "rl" and stage.beta else None
-            return reference, policy.score(batch) if stage.kind == "rl" and stage.cap else None
-
-    def _loss(
-        self,
-        stage: Stage,
-        policy: CausalPolicy,
-        batch: RowBatch,
-        reference: torch.Tensor | None,
-        before: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, dict[str, float]]:
-        if stage.kind != "rl":
-            return imitation_loss(policy.score(batch), batch)
-        logp, entropy = policy.score_with_entropy(batch) if stage.entropy else (policy.score(batch), None)
-        return policy_loss(logp, batch, objective(stage), reference=reference, start=before, entropy=entropy)
-
     def _stop_if_broken(self, metrics: Mapping[str, Any], groups: Sequence[Group]) -> None:
         """Stop after steps in a row whose loss or gradient was not finite, with the last step's trajectories kept."""
         if not metrics.get("skipped"):
@@ -283,7 +256,8 @@ class Trainer:
         recent = [bool(m.get("skipped")) for m in read_metrics(self.folder / "metrics.jsonl")][-MOST_SKIPPED:]
         if len(recent) == MOST_SKIPPED and all(recent):
             file = self.folder / "offending.jsonl"
-            write_trajectories(file, (run.trajectory for group in groups for run in group))
+            if self.devices.first:
+                write_trajectories(file, (run.trajectory for group in groups for run in group))
             raise TrainingError(
                 f"loss or gradient was not finite in {MOST_SKIPPED} steps in a row, up to step {metrics['step']} of "
                 f"stage {metrics['stage']} ({metrics['role']}); that step's trajectories are in {file}. Nothing was "
@@ -293,16 +267,17 @@ class Trainer:
     def _log(self, number: int, step: int, groups: Sequence[Group]) -> None:
         """Write down the trajectories of some steps: a file each, so that a step that is run again replaces its own."""
         every = self.recipe.log_every
-        if every and (step == 0 or (step + 1) % every == 0):
+        if self.devices.first and every and (step == 0 or (step + 1) % every == 0):
             file = self.folder / TRAJECTORIES / f"{_logged(number, step + 1)}.jsonl"
             write_trajectories(file, (run.trajectory for group in groups for run in group))
 
-    def _save(self, at: tuple[int, int], optimizer: Any, start: Any) -> None:
+    def _save(self, at: tuple[int, int], learner: Learner) -> None:
         # Only what learns; frozen roles may be played by samplers that have no weights.
-        tensors = {f"policy-{s.role}": _weights(self.policies[s.role].model) for s in self.recipe.stages}
-        tensors |= {"optimizer": checkpoint.optimizer_tensors(optimizer), "start": _weights(start)}
+        tensors = {f"policy-{s.role}": self.policies[s.role].state() for s in self.recipe.stages}
+        tensors |= learner.tensors()
         state = {"recipe": self.recipe.fingerprint(), "stage": at[0], "step": at[1]}
-        checkpoint.save(self.folder / "checkpoint", state, tensors)
+        if self.devices.first:  # all have brought the tensors together
+            checkpoint.save(self.folder / "checkpoint", state, tensors)
 
     def _restore(self) -> tuple[tuple[int, int], Mapping[str, Any]]:
         found = checkpoint.load(self.folder / "checkpoint", self.recipe.fingerprint())
@@ -310,7 +285,7 @@ class Trainer:
             return (0, 0), {}
         state, tensors = found
         for role in {stage.role for stage in self.recipe.stages}:
-            self.policies[role].model.load_state_dict(tensors[f"policy-{role}"], strict=False)
+            self.policies[role].restore(tensors[f"policy-{role}"])
         return (state["stage"], state["step"]), (tensors if state["step"] else {})
 
     def _rewind(self, at: tuple[int, int]) -> None:
@@ -328,76 +303,30 @@ def _logged(stage: int, step: int) -> str:
     return f"stage-{stage:03d}-step-{step:06d}"
 
 
-def _weights(model: Any) -> dict[str, torch.Tensor]:
-    """A model's weights, tied ones once."""
-    seen: set[int] = set()
-    weights = {}
-    for name, value in model.state_dict().items():
-        if value.data_ptr() not in seen:
-            seen.add(value.data_ptr())
-            weights[name] = value
-    return weights
+def open_roles(recipe: Recipe) -> dict[str, CausalPolicy]:
+    """A policy for each role. With LoRA, roles that name the same model share it: those that learn have an adapter
+    each, the others are the model alone."""
+    settings = recipe.weights
+    learning = {stage.role for stage in recipe.stages}
+    opened: dict[str, CausalPolicy] = {}
+    found: dict[str, CausalPolicy] = {}
+    for number, (role, name) in enumerate(recipe.models.items()):
+        policy = opened.get(name) if settings.lora else None
+        if policy is None:
+            policy = opened[name] = open_policy(name)
+            policy.precision, policy.checkpointing = settings.precision, settings.checkpointing
+        if settings.lora and role in learning:
+            from memorist.models.adapters import with_adapter
 
+            seed = derive(recipe.seed, 7, number)
+            policy = with_adapter(policy, role, rank=settings.lora, alpha=settings.lora_alpha, seed=seed)
+        found[role] = policy
+    if settings.lora:
+        from memorist.models.adapters import AdapterPolicy
 
-def objective(stage: Stage) -> Objective:
-    """What a stage descends."""
-    clip = Clip(stage.clip_low, stage.clip_high, stage.dual)
-    return Objective(clip, stage.beta, stage.kl, stage.kl_in, stage.entropy, stage.cap)
-
-
-def learning_rate(stage: Stage, step: int) -> float:
-    """The rate of step 0, 1, …: a rise, a plateau, and a line that reaches 0 after the last step."""
-    rise = (step + 1) / max(1, stage.warmup)
-    fall = (stage.steps - step) / max(1.0, stage.cooldown * stage.steps)
-    return stage.lr * min(1.0, rise, fall)
-
-
-def successes(groups: Sequence[Group], stage: Stage, tokens: int, seed: int) -> list[Unit]:
-    """The starting policy's own successes, drawn again until they have as many tokens as all that was sampled."""
-    pool = [
-        d.action
-        for group in groups
-        for run in group
-        if run.reward >= stage.success
-        for d in run.trajectory.decisions
-        if d.role == stage.role and d.policy_tokens
-    ]
-    rng, units, count = random.Random(seed), [], 0
-    while pool and count < tokens:
-        # However it was drawn, it is imitated under the policy's own distribution: a token outside the few most likely
-        # ones that exploration draws from would have no gradient.
-        action = replace(rng.choice(pool), distribution=Distribution())
-        units.append(Unit(action, 1.0, 1.0 / tokens))
-        count += len(action.tokens)
-    return units
-
-
-def taught(groups: Sequence[Group], role: str, policy: CausalPolicy) -> list[Unit]:
-    """What the teacher wrote, as the policy would have written it."""
-    decisions = [d for group in groups for run in group for d in run.trajectory.decisions if d.role == role]
-    actions = [policy.encode(d.observation, d.action.text) for d in decisions]
-    tokens = sum(len(action.tokens) for action in actions)
-    return [Unit(action, 1.0, 1.0 / tokens) for action in actions]
-
-
-def describe(groups: Sequence[Group], role: str) -> dict[str, Any]:
-    """What people watch: reward, lengths, operations by kind, codes, stops."""
-    runs = [run for group in groups for run in group]
-    decisions = [d for run in runs for d in run.trajectory.decisions if d.role == role]
-    operations: dict[str, int] = {}
-    codes: dict[str, int] = {}
-    for run in runs:
-        for result in (r for results in getattr(run.outcome, "results", ()) for r in results):
-            kind = "malformed" if result.code is Code.MALFORMED else result.operation.kind[:12]
-            operations[kind] = operations.get(kind, 0) + 1
-            codes[result.code.value] = codes.get(result.code.value, 0) + 1
-    return {
-        "reward": float(np.mean([run.reward for run in runs])) if runs else 0.0,
-        "decisions": len(decisions),
-        "length": float(np.mean([len(d.action.tokens) for d in decisions])) if decisions else 0.0,
-        "operations": operations,
-        "codes": codes,
-    }
+        bases = {opened[recipe.models[role]] for role in learning}
+        found |= {r: AdapterPolicy(p, "", p.name) for r, p in found.items() if r not in learning and p in bases}
+    return found
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:

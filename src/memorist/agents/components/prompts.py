@@ -24,6 +24,8 @@ class Prompts(Protocol):
 
     facts_per_call: int | None
     """Facts that one Manager call takes; None: all of a turn."""
+    nothing: str
+    """The Manager's reply that changes nothing."""
 
     def manage(self, related: Sequence[Hit], facts: Sequence[str]) -> Observation:
         """Ask the Manager for operations."""
@@ -47,6 +49,7 @@ class Compact:
     without a text means the fact as it was said, and a tiny model cannot garble what it stores."""
 
     facts_per_call: int | None = 1
+    nothing = '[{"event":"NONE"}]'
 
     def manage(self, related: Sequence[Hit], facts: Sequence[str]) -> Observation:
         """The facts, then memories with their nearness and numbers."""
@@ -98,6 +101,7 @@ class Full:
     """Rules and examples for instruct models, after the paper's appendix C."""
 
     facts_per_call: int | None = None
+    nothing = '{"memory": []}'
 
     def manage(self, related: Sequence[Hit], facts: Sequence[str]) -> Observation:
         """Current memory and new facts as JSON under the rules."""

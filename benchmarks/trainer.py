@@ -1,0 +1,315 @@
+"""GRPO steps of ours beside TRL's, what sharing prompts saves, what share of the machine's products an update reaches.
+
+    python benchmarks/trainer.py [--json results/trainer.json] [--only trainer.shared.speed-vs-trl …] [--quick]
+
+TRL runs in an environment of its own (made once, in --folder) on the same model, prompts, lengths and rewards. Both
+sides wait between steps and take turns, so that what else the machine does meets both; each side is first tried at
+several micro-batches and then runs at its fastest. A step is sampling, rewards, credit, forward, backward, update.
+
+Bounds: with G siblings of T tokens after a prompt of P, sharing can be at most G·(P + T) / (P + G·T) times faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+PEER = Path(__file__).parent / "beds" / "grpo_peer.py"
+TRL = "1.16.0"
+ATTENTION = {"attention": "eager"}
+SHARED = {
+    "layers": 4, "width": 256, "vocabulary": 2048, "prompt": 600, "completion": [40, 40], "siblings": 8, "groups": 4,
+    **ATTENTION,
+}  # fmt: skip
+UNSHARED = SHARED | {"prompt": 32, "completion": [16, 128]}
+QUICK = {"layers": 1, "width": 64, "prompt": 40, "siblings": 2, "groups": 2}
+Row = dict[str, Any]
+
+
+class Side:
+    """A process that makes steps when it is told to."""
+
+    def __init__(self, python: str, side: str, case: Row, micro: int) -> None:
+        command = json.dumps({"side": side, "case": case, "micro": micro, "threads": 2})
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (open as long as the process)
+        self._process = subprocess.Popen(
+            [python, str(PEER), command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
+            env=environment,
+        )  # fmt: skip
+        self._read()
+
+    def ask(self, what: str) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write(what + "\n")
+        self._process.stdin.flush()
+        return float(self._read())
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("@"):
+                return json.loads(line[1:])
+        self._log.seek(0)
+        raise SystemExit(f"a side of the comparison died:\n{self._log.read()[-3000:]}")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def environment(folder: Path) -> str:
+    """TRL's own Python, with our versions of torch and transformers."""
+    python = folder / "trl" / "bin" / "python"
+    if not (folder / "trl" / "ready").exists():
+        import torch
+        import transformers
+
+        print("installing TRL (once)", file=sys.stderr)
+        venv.create(folder / "trl", with_pip=True, clear=True)
+        wanted = [
+            f"trl=={TRL}",
+            f"torch=={torch.__version__.split('+')[0]}",
+            f"transformers=={transformers.__version__}",
+        ]
+        subprocess.run([python, "-m", "pip", "install", "-q", *wanted], check=True)
+        (folder / "trl" / "ready").touch()
+    return str(python)
+
+
+def fastest(python: str, side: str, case: Row, micros: list[int]) -> tuple[int, float]:
+    """The micro-batch (sequences for TRL, tokens for ours) whose steps take least."""
+    best = (0, float("inf"))
+    for micro in micros:
+        process = Side(python, side, case, micro)
+        seconds = min(process.ask("step") for _ in range(2))
+        process.close()
+        best = min(best, (micro, seconds), key=lambda found: found[1])
+    return best
+
+
+def against_trl(name: str, case: Row, folder: Path, repeats: int, plan: Row) -> Row:
+    peer = environment(folder)
+    longest = case["prompt"] + case["completion"][1]
+    row = case["prompt"] + case["siblings"] * case["completion"][1]
+    rows = case["siblings"] * case["groups"]
+    theirs, _ = fastest(peer, "trl", case, [n for n in (case["siblings"], 2 * case["siblings"], rows) if n <= rows])
+    ours, _ = fastest(sys.executable, "ours", case, [row, 2 * row, max(4 * row, 32 * longest // 4)])
+    sides = {"ours": Side(sys.executable, "ours", case, ours), "trl": Side(peer, "trl", case, theirs)}
+    taken: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(repeats):
+        for side, process in sides.items():
+            taken[side].append(process.ask("step"))
+    for process in sides.values():
+        process.close()
+    medians = {side: statistics.median(found) for side, found in taken.items()}
+    ratios = sorted(t / o for t, o in zip(taken["trl"], taken["ours"], strict=True))
+    bound = case["siblings"] * longest / row
+    return plan | {
+        "row": name, "unit": "ratio", "value": medians["trl"] / medians["ours"], "low": ratios[0], "high": ratios[-1],
+        "n": repeats, "peer": f"trl {TRL}", "peer_value": medians["trl"], "ours_seconds": medians["ours"],
+        "micro": {"ours, tokens": ours, "trl, sequences": theirs}, "bound_of_sharing": bound,
+    }  # fmt: skip
+
+
+def memory_against_trl(case: Row, folder: Path, plan: Row) -> Row:
+    """Peaks above the idle process, both working on one group at once."""
+    row = case["prompt"] + case["siblings"] * case["completion"][1]
+    peaks = {}
+    for side, python, micro in (("ours", sys.executable, row), ("trl", environment(folder), case["siblings"])):
+        process = Side(python, side, case, micro)
+        idle = process.ask("forget")
+        for _ in range(2):
+            process.ask("step")
+        peaks[side] = (process.ask("memory") - idle) / 1e6
+        process.close()
+    return plan | {
+        "row": "trainer.shared.memory-vs-trl", "unit": "ratio", "value": peaks["trl"] / peaks["ours"], "n": 1,
+        "peer": f"trl {TRL}", "peer_value": peaks["trl"], "ours_megabytes": peaks["ours"],
+    }  # fmt: skip
+
+
+def units_of(case: Row) -> list[Any]:
+    import numpy as np
+
+    from memorist.decision import Action
+    from memorist.models.rows import Unit
+
+    draw = np.random.default_rng(0)
+    units = []
+    for _ in range(case["groups"]):
+        prompt = tuple(map(int, draw.integers(0, case["vocabulary"] - 3, case["prompt"])))
+        for _ in range(case["siblings"]):
+            tokens = tuple(map(int, draw.integers(0, case["vocabulary"] - 3, case["completion"][1])))
+            units.append(Unit(Action("", prompt, tokens, (-1.0,) * len(tokens)), 1.0, 1e-3))
+    return units
+
+
+def updates(case: Row) -> tuple[Any, Callable[[list[Any]], float]]:
+    """A policy, and the seconds of a forward and backward pass over batches."""
+    import torch
+
+    sys.path.insert(0, str(PEER.parent))
+    from grpo_peer import made
+
+    from memorist.models.causal import CausalPolicy
+    from memorist.training.objective import policy_loss
+
+    torch.set_num_threads(2)
+    model, tokenizer = made(case)
+    policy = CausalPolicy(model, tokenizer, "ours")
+
+    def once(batches: list[Any]) -> float:
+        began = perf_counter()
+        for batch in batches:
+            policy_loss(policy.score(batch), batch)[0].backward()
+        model.zero_grad()
+        return perf_counter() - began
+
+    return policy, once
+
+
+def trees_against_plain(case: Row, repeats: int, plan: Row) -> Row:
+    from memorist.models.rows import pack
+
+    policy, once = updates(case)
+    units = units_of(case)
+    row = case["prompt"] + case["siblings"] * case["completion"][1]
+    kinds = {
+        "trees": [policy.rows(units, budget) for budget in (row, 2 * row, 4 * row)],
+        "plain": [pack(units, budget=budget, share=False) for budget in (row, 4 * row, 8 * row)],
+    }
+    best = {kind: min(options, key=once) for kind, options in kinds.items()}
+    taken: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(repeats):
+        for kind, batches in best.items():
+            taken[kind].append(once(batches))
+    medians = {kind: statistics.median(found) for kind, found in taken.items()}
+    ratios = sorted(p / t for p, t in zip(taken["plain"], taken["trees"], strict=True))
+    bound = case["siblings"] * (case["prompt"] + case["completion"][1]) / row
+    return plan | {
+        "row": "trainer.shared.update-vs-plain-rows", "unit": "ratio", "value": medians["plain"] / medians["trees"],
+        "low": ratios[0], "high": ratios[-1], "n": repeats, "peer": "ours, plain rows", "peer_value": medians["plain"],
+        "ours_seconds": medians["trees"], "bound_of_sharing": bound,
+    }  # fmt: skip
+
+
+def gemm_share(case: Row, repeats: int, plan: Row) -> Row:
+    """Operations of an update over its time, against this machine's own float32 product in the same run."""
+    import torch
+
+    policy, once = updates(case)
+    units = units_of(case)
+    batches = policy.rows(units, case["prompt"] + case["siblings"] * case["completion"][1])
+    tokens = sum(int(batch.length.sum()) for batch in batches)
+    actions = sum(len(batch.targets) for batch in batches)
+    seen = sum(int(batch.attention().sum()) for batch in batches)
+    layers = sum(p.numel() for p in policy.model.base_model.layers.parameters())
+    head = case["vocabulary"] * case["width"]
+    # Of each pair: two products of head width for all heads, two operations each, three passes.
+    attention = 12 * case["layers"] * case["width"] * seen
+    flops = 6 * layers * tokens + 6 * head * actions + attention
+    a = torch.ones(1024, 1024)
+    shares = []
+    once(batches)
+    for _ in range(repeats):
+        products = []
+        for _ in range(5):
+            began = perf_counter()
+            a @ a
+            products.append(2 * 1024**3 / (perf_counter() - began))
+        shares.append(flops / once(batches) / max(products))
+    shares.sort()
+    return plan | {
+        "row": "trainer.gemm-share", "unit": "share", "value": statistics.median(shares), "low": shares[0],
+        "high": shares[-1], "n": repeats, "peer": None, "peer_value": None,
+    }  # fmt: skip
+
+
+def rollout_overhead(runs: int, repeats: int, plan: Row) -> Row:
+    """Share of a rollout's time that is not spent in models: 64 whole dialogues of Memory-R1 at once."""
+    import torch
+
+    from memorist.agents.build import builder
+    from memorist.models.registry import open_policy
+    from memorist.recipe import load_recipe
+    from memorist.tasks.dialogue import DialogueTask
+    from memorist.tasks.world import dialogues
+    from memorist.training.rollout import Seat, play
+
+    torch.set_num_threads(2)
+    recipe = load_recipe("memory-r1")
+    policy = open_policy("bundled")
+    usual, spent = policy.sample, [0.0]
+
+    def timed(requests: Any) -> Any:
+        began = perf_counter()
+        found = usual(requests)
+        spent[0] += perf_counter() - began
+        return found
+
+    policy.sample = timed  # type: ignore[method-assign]
+    shares = []
+    for repeat in range(repeats):
+        tasks = [DialogueTask.of(dialogue) for dialogue in dialogues("train", runs, seed=repeat)]
+        seats = {"manager": Seat(policy), "answerer": Seat(policy)}
+        spent[0], began = 0.0, perf_counter()
+        play(builder(recipe.agent), tasks, seats)
+        shares.append(1 - spent[0] / (perf_counter() - began))
+    shares.sort()
+    return plan | {
+        "row": "rollout.overhead-share", "unit": "share", "value": statistics.median(shares), "low": shares[0],
+        "high": shares[-1], "n": repeats, "peer": None, "peer_value": None,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="put the rows into this file, others that it holds stay")
+    parser.add_argument("--only", nargs="*", help="names of rows")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "memorist-bench")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="tiny shapes: to see that it runs")
+    args = parser.parse_args()
+    quick = QUICK if args.quick else {}
+    wide = UNSHARED | {"layers": 8, "width": 512, "vocabulary": 8192, "prompt": 600, "completion": [40, 40]} | quick
+    plan: Row = {
+        "how": "make bench-trainer", "device": "2 threads, CPU", "date": datetime.now(UTC).date().isoformat(),
+        "seeds": 1,
+    }  # fmt: skip
+    shared, unshared = SHARED | quick, UNSHARED | quick
+    measures: dict[str, Callable[[], Row]] = {
+        "trainer.shared.speed-vs-trl": lambda: against_trl(
+            "trainer.shared.speed-vs-trl", shared, args.folder, args.repeats, plan
+        ),
+        "trainer.unshared.speed-vs-trl": lambda: against_trl(
+            "trainer.unshared.speed-vs-trl", unshared, args.folder, args.repeats, plan
+        ),
+        "trainer.shared.update-vs-plain-rows": lambda: trees_against_plain(shared, args.repeats, plan),
+        "trainer.shared.memory-vs-trl": lambda: memory_against_trl(shared, args.folder, plan),
+        "trainer.gemm-share": lambda: gemm_share(wide, args.repeats, plan),
+        "rollout.overhead-share": lambda: rollout_overhead(4 if args.quick else 64, args.repeats, plan),
+    }
+    rows = []
+    for name in args.only or measures:
+        rows.append(measures[name]())
+        print(json.dumps(rows[-1]), flush=True)
+    if args.json:
+        known = json.loads(args.json.read_text()) if args.json.exists() else []
+        kept = [row for row in known if row["row"] not in {new["row"] for new in rows}]
+        args.json.write_text(json.dumps(kept + rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

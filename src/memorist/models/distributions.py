@@ -1,0 +1,81 @@
+"""From logits to the distribution that an action is drawn from and scored under, and drawing from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from memorist.decision import Distribution
+
+Legal = Sequence[tuple[int, ...] | None]
+"""What each of some tokens is limited to (None: all)."""
+
+
+def limit(logits: torch.Tensor, legal: Legal) -> torch.Tensor:
+    """Logits of shape (N, V) with minus infinity for what the row's legal set leaves out."""
+    if not any(allowed is not None for allowed in legal):
+        return logits
+    left_out = torch.zeros(logits.shape, dtype=torch.bool)
+    for row, allowed in enumerate(legal):
+        if allowed is not None:
+            left_out[row] = True
+            left_out[row, list(allowed)] = False
+    return logits.masked_fill(left_out.to(logits.device), -torch.inf)
+
+
+def warp(logits: torch.Tensor, distribution: Distribution, legal: Legal = ()) -> torch.Tensor:
+    """Log-probabilities of shape (N, V) under a distribution; greedy ones are scored at temperature 1. The rows' legal
+    sets come first: temperature, top-k and top-p work on what they leave."""
+    logits = limit(logits, legal)
+    temperature = distribution.temperature or 1.0
+    logp = torch.log_softmax(logits / temperature, dim=-1)
+    if distribution.top_k > 0 and distribution.top_k < logp.shape[-1]:
+        least = logp.topk(distribution.top_k, dim=-1).values[:, -1:]
+        logp = torch.log_softmax(logp.masked_fill(logp < least, -torch.inf), dim=-1)
+    if distribution.top_p < 1.0:
+        order = logp.sort(dim=-1, descending=True)
+        before = order.values.exp().cumsum(-1) - order.values.exp()
+        dropped = torch.zeros_like(logp, dtype=torch.bool).scatter(-1, order.indices, before >= distribution.top_p)
+        logp = torch.log_softmax(logp.masked_fill(dropped, -torch.inf), dim=-1)
+    return logp
+
+
+def draw(
+    logits: torch.Tensor,
+    distributions: Sequence[Distribution],
+    uniform: np.ndarray[Any, np.dtype[np.float64]],
+    position: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token and its log-probability per row, by inverting the cumulative distribution at `uniform`.
+
+    Args:
+        position: of the tokens in their actions, for legal sets.
+    """
+    tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
+    logprobs = torch.empty(len(logits), device=logits.device)
+    for distribution in dict.fromkeys(distributions):
+        rows = torch.tensor([i for i, d in enumerate(distributions) if d == distribution], device=logits.device)
+        logp = warp(logits[rows], distribution, [distribution.legal_at(position)] * len(rows))
+        if distribution.greedy:
+            chosen = logp.argmax(-1)
+        else:
+            cumulative = logp.double().exp().cumsum(-1)
+            point = torch.from_numpy(uniform).to(logits.device)[rows, None] * cumulative[:, -1:]
+            chosen = torch.searchsorted(cumulative, point, right=True)[:, 0].clamp(max=logp.shape[-1] - 1)
+        tokens[rows] = chosen
+        logprobs[rows] = logp.gather(1, chosen[:, None])[:, 0]
+    return tokens, logprobs
+
+
+def log_probability(logp: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Of each target, shape (N,), under log-probabilities of shape (N, V)."""
+    return logp.gather(1, targets[:, None])[:, 0]
+
+
+def log_probability_and_entropy(logp: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Of each target, and the entropy of what it was drawn from in nats, shape (N, 2)."""
+    finite = logp.masked_fill(logp == -torch.inf, 0.0)  # what is excluded adds nothing
+    return torch.stack([log_probability(logp, targets), -(finite.exp() * finite).sum(-1)], dim=1)

@@ -1,0 +1,111 @@
+"""One recipe on several processes of one machine: the same run as on one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+import yaml  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+pytestmark = pytest.mark.promise
+
+STAGE = {"kind": "rl", "cut": "turns", "role": "manager", "tasks": 5, "siblings": 4, "dialogues": 1, "leads": 2}
+RECIPE: dict[str, Any] = {
+    "name": "tiny",
+    "agent": {"style": "compact", "candidates": 4},
+    "data": {"dialogues": 2},
+    "checkpoint_every": 2,
+    "log_every": 1,
+    "stages": [
+        # A small rate: of a gradient that is nearly 0, Adam makes a whole step in a direction that rounding decides.
+        {**STAGE, "steps": 3, "temperature": 2, "top_k": 4, "beta": 0.1, "updates": 2, "lr": 1e-4},
+        {**STAGE, "steps": 2, "role": "answerer", "cut": "questions", "tasks": 3, "rule": "ppo", "lr": 1e-4},
+    ],
+}
+TIMES = ("seconds", "left", "update_seconds", "tokens_per_second", "peak_memory_bytes")
+
+
+def train(folder: Path, *launcher: str, weights: dict[str, Any] | None = None, resume: bool = False) -> None:
+    file = folder.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(RECIPE | {"weights": weights or {}}))
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launcher, "-m", "memorist", "train", str(file), "--out", str(folder)]
+    done = subprocess.run(command + ["--resume"] * resume, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("done:") == 1, "only the first process speaks"
+
+
+def launch(*more: str) -> tuple[str, ...]:
+    plain = ("--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
+    return ("-m", "accelerate.commands.launch", *plain, *more)
+
+
+DDP = launch("--multi_gpu")
+FSDP = launch("--use_fsdp", "--fsdp_version", "2")
+
+
+def trained(folder: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{file.parent.name}/{name}": value
+        for file in sorted((folder / "policies").glob("*/*.safetensors"))
+        for name, value in load_file(file).items()
+    }
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+def near(first: Path, second: Path) -> None:
+    one, two = trained(first), trained(second)
+    assert one.keys() == two.keys() and len(one) > 10
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-5
+    for a, b in zip(metrics(first), metrics(second), strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            if isinstance(a[name], float):
+                assert b[name] == pytest.approx(a[name], rel=1e-4, abs=1e-5), name
+            else:
+                assert a[name] == b[name], name
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    train(folder)
+    return folder
+
+
+@pytest.mark.parametrize("launcher", [DDP, FSDP], ids=["ddp", "fsdp2"])
+def test_two_processes_learn_what_one_learns(alone: Path, tmp_path: Path, launcher: tuple[str, ...]) -> None:
+    train(tmp_path / "two", *launcher)
+    near(alone, tmp_path / "two")
+    files = {file.name for file in (tmp_path / "two" / "trajectories").iterdir()}
+    assert files == {file.name for file in (alone / "trajectories").iterdir()}
+
+
+@pytest.mark.parametrize("launcher", [DDP, FSDP], ids=["ddp", "fsdp2"])
+def test_adapters_too(tmp_path: Path, launcher: tuple[str, ...]) -> None:
+    train(tmp_path / "one", weights={"lora": 4})
+    train(tmp_path / "two", *launcher, weights={"lora": 4})
+    near(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_sharded_run_is_gone_on_with_on_one_process(alone: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(folder, *FSDP)
+    state = folder / "checkpoint" / "state.json"
+    assert json.loads(state.read_text())["stage"] == 2
+    train(folder, resume=True)
+    near(alone, folder)
