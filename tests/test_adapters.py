@@ -135,6 +135,7 @@ class TestRecipes:
         recipe = Recipe(agent=AgentSettings(style="compact", candidates=4), weights=settings, stages=stages)
         return replace(recipe, data=replace(recipe.data, dialogues=2), checkpoint_every=1)
 
+    @pytest.mark.promise
     def test_memory_r1_is_trained_with_adapters_and_goes_on_after_a_kill(self, tmp_path: Path) -> None:
         recipe = self.recipe(lora=2, lora_alpha=4)
         whole = train(recipe, tmp_path / "whole").policies
@@ -157,6 +158,7 @@ class TestRecipes:
         seats = greedy_seats(recipe.models, tmp_path / "whole")
         assert sit("trained", builder(recipe.agent), dialogues("test", 1), seats).asked()
 
+    @pytest.mark.promise
     def test_bf16_and_checkpointing_train(self, tmp_path: Path) -> None:
         recipe = self.recipe(precision="bf16", checkpointing=True)
         train(replace(recipe, stages=recipe.stages[:1]), tmp_path)
