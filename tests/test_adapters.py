@@ -77,6 +77,13 @@ class TestAdapters:
             learn(twin, units[:1])
             assert loss(start, units).item() == then != loss(twin, units).item()
 
+    def test_one_that_is_added_after_the_base_has_computed_counts(self, make_tiny: MakeTiny, units: list[Unit]) -> None:
+        policy = with_adapter(make_tiny(), "manager", rank=4, alpha=8)
+        learn(policy, units)
+        then = loss(policy, units).item()
+        assert loss(AdapterPolicy(policy, "", "base"), units).item() != then
+        assert loss(policy.twin("critic"), units).item() == then
+
     def test_saved_it_is_small_names_its_base_and_is_the_same_when_opened(self, tmp_path: Path) -> None:
         policy = with_adapter(open_policy("bundled"), "manager", rank=2, alpha=4)
         units = [Unit(action, 1.0, 1.0) for action in policy.sample(REQUESTS)]

@@ -29,7 +29,7 @@ CASES = [
 ]
 
 
-def played(policy: CausalPolicy, start: CausalPolicy) -> list[Group]:
+def played() -> list[Group]:
     """Two groups of four completions of unequal length, with log-probabilities of an earlier policy."""
     draw = np.random.default_rng(3)
     groups = []
@@ -72,7 +72,7 @@ def test_loss_and_gradient_are_those_of_trl(
     with torch.no_grad():  # near enough that no estimate of the divergence is clamped, which is ours alone
         for parameter in start.model.parameters():
             parameter += 0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
-    groups = played(policy, start)
+    groups = played()
     units = credit(groups, "writer", how=How(rule, reduction, epsilon=1e-4)).units
     how = Objective(Clip(0.2, 0.2, dual=0.0), beta=beta)
     total = 0.0

@@ -76,7 +76,8 @@ def train(
         raise RecipeError(f"{folder} holds a run already; add --resume to go on with it, or give another --out")
     screen = console()
     watch = Watch(folder, Bar(screen), screen.print)
-    tracker = open_tracker(track, folder, read) if track else None
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, one has metrics to show
+    tracker = open_tracker(track, folder, read) if track and first else None
     try:
         run(read, folder, resume=resume, progress=Tracked(tracker, read, watch) if tracker else watch)
     finally:

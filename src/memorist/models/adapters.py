@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from memorist.decision import Action
 from memorist.errors import PolicyError
 from memorist.models.causal import CausalPolicy
+from memorist.models.rows import RowBatch
+from memorist.models.sampler import Request
 from memorist.models.tensors import placed_like, whole
 
 FILE = "adapter_config.json"
@@ -32,6 +35,16 @@ class AdapterPolicy(CausalPolicy):
         super().__init__(base.model, base.tokenizer, name, source=base.source)
         self.adapter = adapter
         self.precision, self.checkpointing, self.around = base.precision, base.checkpointing, base.around
+
+    def sample(self, requests: Sequence[Request]) -> list[Action]:
+        """One action per request, with this adapter in place."""
+        self._take_place()
+        return super().sample(requests)
+
+    def hidden(self, batch: RowBatch) -> torch.Tensor:
+        """What a scoring pass needs, with this adapter in place."""
+        self._take_place()
+        return super().hidden(batch)
 
     def _take_place(self) -> None:
         model = self.model
@@ -134,5 +147,6 @@ def _add(model: Any, adapter: str, rank: int, alpha: int) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several are meant
         model.add_adapter(config, adapter)
+    model.enable_adapters()  # they stay switched off where the base alone has computed last
     model.memorist_adapter = adapter
     model.eval()

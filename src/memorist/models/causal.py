@@ -133,9 +133,6 @@ class CausalPolicy:
         found.precision, found.checkpointing = self.precision, self.checkpointing
         return found
 
-    def _take_place(self) -> None:
-        """Called before anything is computed, where policies share a model."""
-
     @property
     def _config(self) -> Any:
         return self.model.config.get_text_config()
@@ -186,7 +183,6 @@ class CausalPolicy:
     def sample(self, requests: Sequence[Request]) -> list[Action]:
         """One action per request. Equal prompts are prefilled once; batches are formed by length, the same way
         every time."""
-        self._take_place()
         for request in requests:
             if request.observation.options:
                 raise PolicyError(f"{self.name!r} writes text; it was asked to choose among options")
@@ -330,7 +326,6 @@ class CausalPolicy:
         """
         if any(unit.action.media for unit in batch.units):
             raise PolicyError(f"{self.name!r} reads text; it was asked to score actions that saw pictures")
-        self._take_place()
         device = self.model.device
         if batch.plain:
             attention: Any = torch.from_numpy(batch.real).long().to(device)

@@ -15,7 +15,7 @@ from memorist.models.rows import RowBatch, Unit
 from memorist.models.tensors import whole
 from memorist.recipe import Stage
 from memorist.training import checkpoint
-from memorist.training.credit import Credited, How, Worth, credit, decisions_of
+from memorist.training.credit import Credited, How, Worth, credit, decisions_of, is_flat
 from memorist.training.critic import Critic
 from memorist.training.devices import Devices
 from memorist.training.objective import Clip, Objective, imitation_loss, policy_loss
@@ -127,12 +127,16 @@ class Learner:
         stage = self.stage
         if stage.kind == "sft":
             return taught(groups, stage.role, self.policy), {}
+        if stage.kind == "rejection":
+            tokens = sum(d.policy_tokens for g in groups for run in g for d in decisions_of(run, stage.role))
+            flat = sum(is_flat(group, worth_of(stage)) for group in groups)
+            return successes(groups, stage, tokens, seed), {
+                "groups": len(groups), "flat_groups": flat, "tokens": tokens
+            }  # fmt: skip
         credited = self._credited(groups)
         facts: dict[str, float] = {
             "groups": credited.groups, "flat_groups": credited.flat_groups, "tokens": credited.tokens
         }  # fmt: skip
-        if stage.kind == "rejection":
-            return successes(groups, stage, credited.tokens, seed), facts
         needed = bool(stage.beta or stage.entropy or self.critic)
         units = [unit for unit in credited.units if unit.advantage or needed]
         if stage.truncated == "left-out":
@@ -174,11 +178,8 @@ def worth_of(stage: Stage) -> Worth:
 
 def how_credited(stage: Stage) -> How:
     """How a stage gives credit."""
-    # What imitates looks only at who succeeded.
-    rule = stage.rule if stage.kind == "rl" else "reinforce"
-    return How(
-        rule, stage.reduction, stage.epsilon, stage.gamma, stage.gae_lambda, stage.whiten, worth_of(stage)
-    )  # fmt: skip
+    worth = worth_of(stage)
+    return How(stage.rule, stage.reduction, stage.epsilon, stage.gamma, stage.gae_lambda, stage.whiten, worth)
 
 
 def objective(stage: Stage) -> Objective:
