@@ -1,8 +1,9 @@
 """Make the bundled base from scratch, in one seeded run: a tiny Llama that imitates two named heuristics.
 
 The Manager role imitates `SimilarityManager`, the Answer Agent a reader of the most similar memory about the one who is
-asked about (its value; its date where the question asks when; "none" where there is none). Both err at random at the rate ERROR, so that every way of
-acting has some probability. The dialogues are of the base split: most in grammar "a", others in dialects of random words,
+asked about (its value; its date where the question asks when; "none" where there is none). Both err at random at the rate
+ERROR, and questions that ask for a form of their own get an answer of it, right or wrong, at the rate FITTING: so that
+every way of acting has some probability. The dialogues are of the base split: most in grammar "a", others in dialects of random words,
 so that the base copies what it has never seen. Nothing of the train, validation or test splits or of grammar "b" is seen.
 Lists grow from one memory a speaker to five, and until near the end some replies write out the facts and memories that
 they are about: copying is learnt by that. Lists are in the agent's own order, nearest first: with lists in random order the same model

@@ -154,7 +154,8 @@ def main() -> None:
         for seed in range(args.seeds):
             keep(f"{name}-{seed}", makers(name, seed), partial(trained, name, seed))
     for name in (n for n in SINGLE if n in names):
-        keep(name, {"base": base(), "version": __version__}, SINGLE[name])
+        made_by = {"base": base(), "version": __version__, "recipe": load_recipe("memory-r1-demo").fingerprint()}
+        keep(name, made_by, SINGLE[name])
     write(args.seeds)
 
 
@@ -206,6 +207,7 @@ def write(seeds: int) -> None:
     rows += [row(name, "share", lambda m=m: m().to_json() | {"seeds": seeds}) for name, m in shares.items()]
     rows += [
         row("demo.manager.gain", "points", lambda: read("demo")["gain"] | {"seeds": 1}),
+        row("demo.both.gain", "points", lambda: read("demo")["both"] | {"seeds": 1}),
         row("demo.seconds", "s", lambda: {"value": read("demo")["seconds"], "seeds": 1}),
         row("tests.seconds", "s", lambda: {"value": read("tests")["seconds"], "seeds": 1}),
     ]
