@@ -2,7 +2,7 @@
 
 Each (experiment, seed) is trained once into runs/results/… and judged once into results/memory-r1/NAME-SEED.json, every
 question with its points, so that the rows can be made again without training. What is there already is not done again
-as long as recipe and base are those that it was made with; several processes may share the work by --only.
+as long as recipe and base are those that it was made with; several processes may share the work by --only and --seed.
 Hyperparameters were chosen on the validation split; only this script looks at the test split.
 Run: python scripts/results_memory_r1.py
 """
@@ -41,6 +41,7 @@ Right = dict[str, list[float]]
 Found = dict[str, Any]
 RUNS = Path("runs/results")
 FOUND = Path("results/memory-r1")
+SEEDS = (0, 1, 2)
 TEST = 40
 FEW = 152
 
@@ -142,7 +143,7 @@ SINGLE = {"demo": demonstrated, "tests": unit_tests, "locomo": real_dialogues}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seed", type=int, nargs="*", default=SEEDS, help="only these seeds, to share the work")
     parser.add_argument("--only", nargs="*", help=f"of {', '.join([*experiments(0), *SINGLE])}; default all")
     parser.add_argument("--write", action="store_true", help="only write the rows of what has been measured")
     args = parser.parse_args()
@@ -151,12 +152,12 @@ def main() -> None:
     if names:
         keep("frozen", {"base": base()}, lambda: frozen(load_recipe("memory-r1")))
     for name in (n for n in experiments(0) if n in names):
-        for seed in range(args.seeds):
+        for seed in args.seed:
             keep(f"{name}-{seed}", makers(name, seed), partial(trained, name, seed))
     for name in (n for n in SINGLE if n in names):
         made_by = {"base": base(), "version": __version__, "recipe": load_recipe("memory-r1-demo").fingerprint()}
         keep(name, made_by, SINGLE[name])
-    write(args.seeds)
+    write()
 
 
 def read(name: str) -> Found:
@@ -168,11 +169,11 @@ def read(name: str) -> Found:
     return found
 
 
-def write(seeds: int) -> None:
+def write() -> None:
     """All rows, with null and a reason where something was not measured."""
 
     def of(name: str, grammar: str = "a") -> dict[int, Right]:
-        return {seed: read(f"{name}-{seed}")[grammar] for seed in range(seeds)}
+        return {seed: read(f"{name}-{seed}")[grammar] for seed in SEEDS}
 
     def still(name: str, grammar: str = "a") -> dict[int, Right]:
         return {0: read("frozen")[f"{name}.{grammar}"]}
@@ -203,8 +204,8 @@ def write(seeds: int) -> None:
         # The Answer Agent's ceiling: every question right.
         "memory-r1.answerer-grpo.headroom": lambda: ratio_headroom(of("manager"), of("answerer"), perfect(of("manager"))),
     }  # fmt: skip
-    rows = [row(name, "points", lambda m=m: m().to_json() | {"seeds": seeds}) for name, m in points.items()]
-    rows += [row(name, "share", lambda m=m: m().to_json() | {"seeds": seeds}) for name, m in shares.items()]
+    rows = [row(name, "points", lambda m=m: m().to_json() | {"seeds": len(SEEDS)}) for name, m in points.items()]
+    rows += [row(name, "share", lambda m=m: m().to_json() | {"seeds": len(SEEDS)}) for name, m in shares.items()]
     rows += [
         row("demo.manager.gain", "points", lambda: read("demo")["gain"] | {"seeds": 1}),
         row("demo.both.gain", "points", lambda: read("demo")["both"] | {"seeds": 1}),

@@ -15,6 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
+psutil = pytest.importorskip("psutil")
 
 import yaml  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
@@ -121,6 +122,8 @@ def test_a_sharded_run_that_was_killed_goes_on_on_one_process(alone: Path, tmp_p
         while not (folder / "checkpoint" / "state.json").exists():
             assert running.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
-        os.killpg(running.pid, signal.SIGKILL)
+        # The launcher's workers have sessions of their own: killing its group would leave them training.
+        for process in [*psutil.Process(running.pid).children(recursive=True), running]:
+            process.send_signal(signal.SIGKILL)
     train(folder, resume=True)
     assert apart(alone, folder) < 1e-5

@@ -362,6 +362,17 @@ class TestResume:
         trained = trainer(base, tmp_path, progress=killed_after(1)).run(resume=True)
         assert same(weights(trained["arm"]), undisturbed[0]) and metrics(tmp_path) == undisturbed[1]
 
+    def test_a_folder_in_which_another_process_trains_is_left_alone(self, base: CausalPolicy, tmp_path: Path) -> None:
+        def a_second_one(step: Mapping[str, Any]) -> None:
+            with pytest.raises(TrainingError, match=f"another process is training in {tmp_path}"):
+                trainer(base, tmp_path).run(resume=True)
+            raise Killed
+
+        with pytest.raises(Killed):
+            trainer(base, tmp_path, progress=a_second_one).run()
+        assert len(metrics(tmp_path)) == 1
+        trainer(base, tmp_path).run(resume=True)  # the first one's end let go of it
+
     def test_a_torn_line_of_metrics_is_dropped(
         self, base: CausalPolicy, tmp_path: Path, undisturbed: tuple[Any, Any]
     ) -> None:
@@ -455,7 +466,7 @@ class TestCheckpoint:
     def test_nothing_is_pickled(self, base: CausalPolicy, tmp_path: Path) -> None:
         trainer(base, tmp_path).run()
         kinds = {p.suffix for p in tmp_path.rglob("*") if p.is_file()}
-        assert kinds <= {".json", ".jsonl", ".yaml", ".safetensors", ".jinja", ".txt"}
+        assert kinds <= {".json", ".jsonl", ".yaml", ".safetensors", ".jinja", ".txt", ".lock"}
 
 
 class TestPlayingAgain:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
 from memorist.agents.build import open_teacher
 from memorist.decision import Distribution
@@ -106,9 +107,22 @@ class Trainer:
             RecipeError: there are no tasks, a stage names a rule, reduction or cut that does not exist, or a model that
                 returns text alone is to learn.
             RewardError: a task gave a reward that is not a finite number.
-            TrainingError: loss or gradient was not finite in three steps in a row.
+            TrainingError: loss or gradient was not finite in three steps in a row, or the folder is another process's.
         """
         self._check()
+        if not self.devices.first:
+            return self._run(resume)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / "training.lock", blocking=False):
+                return self._run(resume)
+        except Timeout as held:
+            raise TrainingError(
+                f"another process is training in {self.folder} (a launcher that was killed may have left it behind): "
+                "wait for it or stop it, or train into another folder"
+            ) from held
+
+    def _run(self, resume: bool) -> dict[str, CausalPolicy]:
         self.policies = self.policies or open_roles(self.recipe)
         learning = sorted({stage.role for stage in self.recipe.stages})
         for role in learning:
@@ -122,7 +136,6 @@ class Trainer:
         at, tensors = self._restore() if resume else ((0, 0), {})
         self.devices.wait()  # until all have read what the first one now changes
         if self.devices.first:
-            self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "recipe.yaml").write_text(yaml.safe_dump(to_plain(self.recipe), sort_keys=False))
             self._rewind(at)
         for number, stage in enumerate(self.recipe.stages):
