@@ -74,17 +74,24 @@ def paper_row() -> dict[str, Any]:
 
 def measure_one(name: str, sizes: Mapping[str, Any]) -> dict[str, list[float]]:
     """Predicted and measured values of one model, in this process."""
-    from memorist.fit.plan.measure import Learner, Shape, decode_seconds, open_shape, trainer_workload, update_seconds
+    from memorist.fit.plan.measure import (
+        Shape,
+        TrialUpdate,
+        decode_seconds,
+        open_shape,
+        trainer_workload,
+        update_seconds,
+    )
     from memorist.models.usage import memory_bytes, peak_memory_bytes
 
     (layers, hidden, vocab), step, batch = sizes[name]
     shape, workload = Shape(layers, hidden, vocab), trainer_workload(*step, BUDGET)
     # What is loaded on first use is not the model's.
-    Learner(open_shape(Shape(1, 32, 64)), trainer_workload(1, 2, 8, 4, BUDGET), 64).update()
+    TrialUpdate(open_shape(Shape(1, 32, 64)), trainer_workload(1, 2, 8, 4, BUDGET), 64).update()
     before = memory_bytes()
     policy = open_shape(shape)
-    learner = Learner(policy, workload, vocab)
-    updated = update_seconds(learner)
+    trial = TrialUpdate(policy, workload, vocab)
+    updated = update_seconds(trial)
     used = peak_memory_bytes() - before
     decoded = decode_seconds(policy, vocab, batch, step[2], NEW)
     here = open_hardware(HERE)

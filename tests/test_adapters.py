@@ -24,7 +24,8 @@ from memorist.models.rows import Unit, pack  # noqa: E402
 from memorist.models.sampler import Request  # noqa: E402
 from memorist.recipe import AgentSettings, Recipe, Stage, WeightSettings, read_recipe  # noqa: E402
 from memorist.tasks.world import dialogues  # noqa: E402
-from memorist.training.trainer import open_roles, read_metrics  # noqa: E402
+from memorist.training.metrics import read_metrics  # noqa: E402
+from memorist.training.trainer import open_roles  # noqa: E402
 
 MakeTiny = Callable[..., CausalPolicy]
 REQUESTS = [Request(Observation(p, max_tokens=6), Distribution(), i) for i, p in enumerate(["a", "bcd", "e f"])]

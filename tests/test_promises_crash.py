@@ -103,7 +103,7 @@ def lines_of(folder: Path) -> int:
 
 
 def numbers(folder: Path) -> list[dict[str, object]]:
-    from memorist.training.trainer import MEASURED
+    from memorist.training.metrics import MEASURED
 
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in MEASURED} for line in lines]

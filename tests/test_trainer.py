@@ -36,9 +36,10 @@ from memorist.training import checkpoint  # noqa: E402
 from memorist.training import learner as learner_module  # noqa: E402
 from memorist.training.credit import Worth, is_flat  # noqa: E402
 from memorist.training.learner import learning_rate, successes  # noqa: E402
+from memorist.training.metrics import MEASURED, read_metrics  # noqa: E402
 from memorist.training.objective import imitation_loss  # noqa: E402
 from memorist.training.rollout import Seat, play, price  # noqa: E402
-from memorist.training.trainer import MEASURED, Trainer, _Window, read_metrics  # noqa: E402
+from memorist.training.trainer import Trainer, _Window  # noqa: E402
 
 # A choice between two arms: one token, of which "right" is rewarded.
 ARMS = ("right", "wrong")

@@ -65,7 +65,7 @@ def train(
     from memorist.evaluation.runs import train as run
     from memorist.fit.plan.runs import Watch
     from memorist.recipe import load_recipe, read_recipe, to_plain
-    from memorist.training.watch import Tracked, open_tracker
+    from memorist.training.metrics import Tracked, open_tracker
 
     plain = to_plain(load_recipe(recipe))
     for item in setting or []:

@@ -21,8 +21,8 @@ from memorist.evaluation.statistics import Interval, paired_difference
 from memorist.recipe import Recipe, load_recipe
 from memorist.tasks.locomo import Dialogue
 from memorist.tasks.world import dialogues
+from memorist.training.metrics import read_metrics
 from memorist.training.rollout import Seat
-from memorist.training.trainer import read_metrics
 
 TEST_DIALOGUES = 24
 NEXT = (

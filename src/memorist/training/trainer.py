@@ -10,7 +10,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,16 +33,14 @@ from memorist.training import checkpoint
 from memorist.training.credit import ALL_RULES, REDUCTIONS, Worth, is_flat
 from memorist.training.devices import Devices
 from memorist.training.learner import Learner, worth_of
+from memorist.training.metrics import describe, read_metrics
 from memorist.training.objective import DIVERGENCES, PLACES
 from memorist.training.rollout import BuildAgent, Group, Seat, derive, play, price
-from memorist.training.watch import describe
 
 Progress = Callable[[Mapping[str, Any]], None]
 TRAJECTORIES = "trajectories"
 MOST_SKIPPED = 3
 """Steps in a row that may be skipped because loss or gradient was not finite."""
-MEASURED = ("seconds", "left", "update_seconds", "tokens_per_second", "peak_memory_bytes")
-"""Metrics that are measured, so that they differ between repeats of a run; all others are equal."""
 
 
 @dataclass
@@ -340,13 +338,3 @@ def open_roles(recipe: Recipe) -> dict[str, CausalPolicy]:
         bases = {opened[recipe.models[role]] for role in learning}
         found |= {r: AdapterPolicy(p, "", p.name) for r, p in found.items() if r not in learning and p in bases}
     return found
-
-
-def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The metrics of a run, without a last line that a kill has torn."""
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                return

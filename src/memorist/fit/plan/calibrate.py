@@ -16,8 +16,8 @@ import torch
 
 from memorist.fit.plan.hardware import Calibration, Hardware, Rates
 from memorist.fit.plan.measure import (
-    Learner,
     Shape,
+    TrialUpdate,
     copy_bandwidth,
     decode_seconds,
     matmul_flops,
@@ -70,7 +70,7 @@ QUICK = References(
 def calibrate(references: References | None = None) -> Hardware:
     """This machine's profile with what it reached on the reference models; `save_calibrated` keeps it."""
     measured = references or References()
-    _learner(*QUICK.updates[0]).update()  # Everything that is loaded on first use.
+    _trial(*QUICK.updates[0]).update()  # Everything that is loaded on first use.
     base = memory_bytes()
     activation = _activation_factor(base, *measured.memory)
     update, decode = _fit_updates(measured.updates), _fit_decodes(measured.decodes)
@@ -121,8 +121,8 @@ def fit_rates(costs: Sequence[Sequence[float]], seconds: Sequence[float]) -> Rat
     return Rates(*(float(value) for value in found / scale))
 
 
-def _learner(shape: Shape, sizes: Sizes) -> Learner:
-    return Learner(open_shape(shape), _workload(sizes), shape.vocab)
+def _trial(shape: Shape, sizes: Sizes) -> TrialUpdate:
+    return TrialUpdate(open_shape(shape), _workload(sizes), shape.vocab)
 
 
 def _workload(sizes: Sizes) -> Workload:
@@ -132,24 +132,24 @@ def _workload(sizes: Sizes) -> Workload:
 
 def _activation_factor(base: int, shape: Shape, sizes: Sizes) -> float:
     """Measured bytes of activations over those of the formula."""
-    learner, workload = _learner(shape, sizes), _workload(sizes)
+    trial, workload = _trial(shape, sizes), _workload(sizes)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     for _ in range(4):  # From the second on, the optimizer's moments are there; then the allocator settles.
-        learner.update()
+        trial.update()
     architecture = shape.architecture()
     states = training_bytes(architecture, workload)
-    tokens = max(batch.tokens.size for batch in learner.batches)
+    tokens = max(batch.tokens.size for batch in trial.batches)
     return max(0.0, (peak_memory_bytes() - base - states) / activation_bytes(architecture, workload, tokens))
 
 
 def _fit_updates(settings: Sequence[tuple[Shape, Sizes]]) -> Rates:
     costs, seconds = [], []
     for shape, sizes in settings:
-        learner, workload = _learner(shape, sizes), _workload(sizes)
-        passes = len(learner.batches)
+        trial, workload = _trial(shape, sizes), _workload(sizes)
+        passes = len(trial.batches)
         costs.append(update_costs(shape.architecture(), workload, workload.row_tokens["shared"], passes))
-        seconds.append(update_seconds(learner))
+        seconds.append(update_seconds(trial))
     return fit_rates(costs, seconds)
 
 

@@ -100,7 +100,7 @@ def trainer_workload(prompts: int, group_size: int, prompt: int, new: int, budge
     )
 
 
-class Learner:
+class TrialUpdate:
     """A policy with its optimizer and the rows of one step of a workload."""
 
     def __init__(self, policy: CausalPolicy, workload: Workload, vocab: int) -> None:
@@ -126,9 +126,9 @@ class Learner:
         self.optimizer.zero_grad()
 
 
-def update_seconds(learner: Learner, repeats: int = 3) -> float:
+def update_seconds(trial: TrialUpdate, repeats: int = 3) -> float:
     """Median time of an update, after one that warms up."""
-    return _median(learner.update, repeats)
+    return _median(trial.update, repeats)
 
 
 def decode_seconds(policy: CausalPolicy, vocab: int, batch: int, prompt: int, new: int, repeats: int = 3) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from memorist.recipe import Recipe, to_plain
 from memorist.training.credit import Worth
 from memorist.training.rollout import Group
 
+MEASURED = ("seconds", "left", "update_seconds", "tokens_per_second", "peak_memory_bytes")
+"""Metrics that are measured, so that they differ between repeats of a run; all others are equal."""
 BINS = 10
 
 
@@ -52,6 +55,16 @@ def histogram(values: Sequence[float]) -> dict[str, int]:
         return {f"{value:g}": values.count(value) for value in sorted(set(values))}
     counts, edges = np.histogram(values, BINS)
     return {f"{edge:.3g}": int(count) for edge, count in zip(edges[1:], counts, strict=True)}
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The metrics of a run, without a last line that a kill has torn."""
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return
 
 
 class Tracker(Protocol):

@@ -15,8 +15,8 @@ from memorist.decision import Action, Decision, Observation, Reward, Stop, Traje
 from memorist.errors import PolicyError, RecipeError
 from memorist.recipe import Recipe, Stage
 from memorist.training.credit import Worth
+from memorist.training.metrics import BINS, Tracked, describe, flat, histogram, open_tracker
 from memorist.training.rollout import Run
-from memorist.training.watch import BINS, Tracked, describe, flat, histogram, open_tracker
 
 RECIPE = Recipe(name="levers", seed=3, stages=(Stage(role="manager", steps=5), Stage(role="answerer", steps=2)))
 STEP = {
