@@ -28,7 +28,7 @@ EVERYWHERE = {"errors", "plain", "_version", "doctor"}
 ROOTS = {"__init__", "__main__"}
 """They gather what the library shows; nothing inside the package imports them."""
 
-HEAVY = {"torch", "transformers", "tokenizers", "safetensors"}
+HEAVY = {"torch", "transformers", "safetensors"}
 MAY_BE_HEAVY = {"models", "fit", "training", "doctor"}
 UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
