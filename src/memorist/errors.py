@@ -58,6 +58,10 @@ class BankError(MemoristError, RuntimeError):
     """A memory bank cannot do what was asked."""
 
 
+class FilterError(MemoristError, ValueError):
+    """A filter does not have the form that filters have."""
+
+
 class PolicyError(MemoristError, RuntimeError):
     """A model cannot play the role it was given."""
 

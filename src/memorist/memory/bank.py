@@ -12,7 +12,7 @@ Two banks implement the protocol and pass one conformance suite: `SQLiteBank` (o
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -37,10 +37,14 @@ def sequential_ids(commit: int, index: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result: the record and its cosine similarity to the query, in [-1, 1]."""
+    """One search result: the record and its score: by vector alone the cosine to the query, in [-1, 1].
+
+    `parts` says how the score came about where that was asked for.
+    """
 
     record: MemoryRecord
     score: float
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 Vectors = npt.NDArray[np.float32]
 
 _WORD = re.compile(r"\w+", re.UNICODE)
-_FUNCTION_WORDS = frozenset(
+FUNCTION_WORDS = frozenset(
     _WORD.findall(
         "a an the and or but if of to in on at by for with from as is are was were be been am do does did "
         "has have had i you he she it we they me him her us them my your his its our their this that these "
@@ -89,7 +89,7 @@ _ENDINGS = (("ies", "y"), ("ing", ""), ("ed", ""), ("es", ""), ("s", ""))
 @lru_cache(maxsize=65_536)
 def _features(word: str, size: int) -> tuple[tuple[int, float], ...]:
     """(bucket, signed weight) of a word and its trigrams."""
-    weight = 0.25 if word in _FUNCTION_WORDS else 1.0
+    weight = 0.25 if word in FUNCTION_WORDS else 1.0
     root = stem(word)
     padded = f"^{root}$"
     grams = [padded[i : i + 3] for i in range(len(padded) - 2)]

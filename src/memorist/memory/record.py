@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -55,7 +55,8 @@ class MemoryRecord:
     """One remembered thing as it stood at a commit.
 
     `created` and `updated` are the times of the *events* told (the session's time), handed in by the caller.
-    `source` holds ids of the messages it came from. `key`, when set, is unique in its scope.
+    `source` holds ids of the messages it came from. `key`, when set, is unique in its scope. From `expires` on
+    it is not found by those who say what time it is.
     """
 
     id: str
@@ -66,6 +67,7 @@ class MemoryRecord:
     key: str | None = None
     payload: Mapping[str, Any] = field(default_factory=dict)
     source: tuple[str, ...] = ()
+    expires: datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A plain object that `from_json` reads back."""
@@ -78,7 +80,7 @@ class MemoryRecord:
             "key": self.key,
             "payload": dict(self.payload),
             "source": list(self.source),
-        }
+        } | ({} if self.expires is None else {"expires": self.expires.isoformat()})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> MemoryRecord:
@@ -92,6 +94,7 @@ class MemoryRecord:
             key=data["key"],
             payload=data["payload"],
             source=tuple(data["source"]),
+            expires=datetime.fromisoformat(data["expires"]) if data.get("expires") else None,
         )
 
 
@@ -126,7 +129,10 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing to do to a bank. `kind` is free text until it is judged: models write anything."""
+    """One thing to do to a bank. `kind` is free text until it is judged: models write anything.
+
+    An UPDATE without a payload, or without `expires`, leaves it as it was.
+    """
 
     kind: str
     text: str = ""
@@ -134,6 +140,7 @@ class Operation:
     key: str | None = None
     payload: Mapping[str, Any] | None = None
     reason: str = ""
+    expires: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,10 +247,11 @@ class _Judgement:
         if op.kind == Kind.DELETE:
             return Result(given, Code.APPLIED, self._stage(op, before, None))
         payload = before.payload if op.payload is None else op.payload
-        if op.text == before.text and payload == before.payload:
+        expires = before.expires if op.expires is None else op.expires
+        if op.text == before.text and payload == before.payload and expires == before.expires:
             return Result(given, Code.UNCHANGED, before)
         source = tuple(dict.fromkeys(before.source + self.source))
-        after = replace(before, text=op.text, updated=self.at, payload=payload, source=source)
+        after = replace(before, text=op.text, updated=self.at, payload=payload, source=source, expires=expires)
         return Result(given, Code.APPLIED, self._stage(op, before, after))
 
     def _new(self, index: int, op: Operation) -> MemoryRecord:
@@ -251,7 +259,7 @@ class _Judgement:
         if record_id in self.staged or self.find(record_id) is not None:
             raise ValueError(f"the id source gave {record_id!r}, which is in use; ids are unique within a bank")
         payload = op.payload or {}
-        return MemoryRecord(record_id, self.scope, op.text, self.at, self.at, op.key, payload, self.source)
+        return MemoryRecord(record_id, self.scope, op.text, self.at, self.at, op.key, payload, self.source, op.expires)
 
     def _current(self, record_id: str) -> MemoryRecord | None:
         record = self.staged[record_id] if record_id in self.staged else self.find(record_id)
@@ -284,6 +292,8 @@ def readable(op: Operation) -> Operation | Code:
         return Code.MALFORMED
     if not isinstance(op.id, str | None) or not isinstance(op.key, str | None):
         return Code.MALFORMED
+    if not isinstance(op.expires, datetime | None):
+        return Code.MALFORMED
     text, payload = clean_text(op.text), None
     if op.kind in (Kind.ADD, Kind.UPDATE):
         if not text.strip():
@@ -295,7 +305,12 @@ def readable(op: Operation) -> Operation | Code:
         except ValueError:
             return Code.MALFORMED
     key = None if op.key is None else clean_text(op.key)
-    return Operation(op.kind, text, op.id, key, payload, clean_text(op.reason))
+    return Operation(op.kind, text, op.id, key, payload, clean_text(op.reason), op.expires)
+
+
+def instant(time: datetime) -> float:
+    """Seconds since 1970; a time without a zone is in UTC."""
+    return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()
 
 
 def clean_text(text: str) -> str:

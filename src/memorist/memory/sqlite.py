@@ -10,14 +10,27 @@ from __future__ import annotations
 import builtins
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from weakref import WeakValueDictionary
 
-from memorist.memory.bank import Block, Hit, IdSource, Snapshot, embed_by_text, need_commit, need_scope, sequential_ids
+from memorist.errors import nearest
+from memorist.memory.bank import (
+    Block,
+    Hit,
+    IdSource,
+    Snapshot,
+    embed_by_text,
+    need_commit,
+    need_scope,
+    query_vector,
+    sequential_ids,
+)
 from memorist.memory.embed import Embedder, Vectors
+from memorist.memory.filters import read_filter
+from memorist.memory.fusion import MODES
 from memorist.memory.overlay import Overlay
 from memorist.memory.record import (
     Change,
@@ -31,6 +44,9 @@ from memorist.memory.record import (
 )
 from memorist.memory.scratch import ScratchBank, decide
 from memorist.memory.sqlite_file import BankFile
+from memorist.memory.sqlite_find import Ask, View, found, scope_filter
+from memorist.memory.sqlite_vectors import VectorCache
+from memorist.memory.words import asked
 
 REPIN = 128
 """Changes after which the blocks in memory are renewed."""
@@ -71,6 +87,7 @@ class SQLiteBank:
         self._snapshots: WeakValueDictionary[int, _FileSnapshot] = WeakValueDictionary()
         self._blocks: _FileSnapshot | None = None
         self._newest: Overlay | None = None
+        self._vectors = VectorCache(self.embedder.size)
 
     @property
     def path(self) -> Path:
@@ -105,8 +122,60 @@ class SQLiteBank:
 
     def search(self, query: str | Vectors, scope: Scope, *, k: int = 5, as_of: int | None = None) -> list[Hit]:
         """The `k` records nearest to `query`; ties by age, oldest first."""
+        hits = self.find(query, scope, k=k, mode="vector", as_of=as_of)
+        return [Hit(hit.record, hit.score) for hit in hits]
+
+    def find(
+        self,
+        query: str | Vectors,
+        scope: Scope,
+        *,
+        k: int = 10,
+        mode: str = "fused",
+        where: Mapping[str, Any] | None = None,
+        vector: Vectors | None = None,
+        now: datetime | None = None,
+        half_life: timedelta | None = None,
+        as_of: int | None = None,
+    ) -> builtins.list[Hit]:
+        """The `k` records that answer `query` best, ties by age, oldest first.
+
+        Args:
+            query: text, or a vector of shape (size,), which can only be searched by vector.
+            scope: whose records.
+            k: how many.
+            mode: "lexical" by the words they share with the query (BM25), "vector" by nearness (cosine), or "fused":
+                reciprocal-rank fusion of both.
+            where: a filter; see `memorist.memory.filters`.
+            vector: the query's vector, where it is at hand.
+            now: hides what has expired by then.
+            half_life: with `now`, a record that was updated so long ago counts half as much.
+            as_of: a commit to read instead of the newest.
+
+        Raises:
+            ScopeError: `scope` is not a Scope.
+            FilterError: `where` is not a filter.
+            ValueError: an unknown mode, or a vector of another shape or with numbers that are not finite.
+        """
         need_scope(scope)
-        return self.fork(as_of).search(query, scope, k=k)
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}; {nearest(mode, MODES)}")
+        filters = [f for f in (read_filter(where), scope_filter(scope)) if f is not None]
+        text = query if isinstance(query, str) else None
+        if text is None and mode != "vector":
+            raise ValueError(f"mode {mode!r} needs a text, and the query is a vector; give mode='vector'")
+        asks: dict[str, Ask] = {}
+        # Before the file is read: an embedder may be slow.
+        if mode != "lexical":
+            sought = query_vector(query if vector is None else vector, self.embedder)
+            asks["vector"] = lambda view, limit: view.nearest(sought, limit)
+        if text is not None and mode != "vector":
+            terms = asked(clean_text(text))
+            asks["lexical"] = lambda view, limit: view.by_words(terms, limit)
+        with self._file.moment() as (db, newest):
+            commit = newest if as_of is None else need_commit(as_of, newest)
+            view = View(db, self._vectors, scope, filters, commit, newest)
+            return found(view, self._file, asks, k, now, half_life)
 
     def get(self, record_id: str, scope: Scope, *, as_of: int | None = None) -> MemoryRecord | None:
         """The record if it is live and `scope` covers it."""
@@ -142,8 +211,8 @@ class SQLiteBank:
         """A writable overlay of this bank in memory; writing to it never touches the file."""
         return ScratchBank.of(self._at(as_of), self._ids)
 
-    def erase(self, scope: Scope) -> int:
-        """Remove all records that `scope` covers, with their history and vectors, from the file.
+    def erase(self, scope: Scope, *, ids: Sequence[str] | None = None) -> int:
+        """Remove all records that `scope` covers, or of these only some, with history and vectors, from the file.
 
         Their bytes are overwritten with zeros. While another process reads, older pages may stay in the log
         beside the file; the next checkpoint removes them.
@@ -151,9 +220,10 @@ class SQLiteBank:
         need_scope(scope)
         with self._file.lock:
             with self._file.writing():
-                live = self._file.delete(scope)
+                live = self._file.delete(scope, ids)
             self._newest = self._blocks = None
             self._snapshots.clear()
+            self._vectors.forget()
             self._file.checkpoint()
         return live
 

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from memorist.errors import BankError
+from memorist.memory import sqlite_search as search
 from memorist.memory.bank import Block, make_block
 from memorist.memory.embed import Embedder, HashedEmbedder
+from memorist.memory.embedders import known_embedder
 from memorist.memory.overlay import Entry
 from memorist.memory.record import Change, Kind, MemoryRecord, Scope, payload_json
 
@@ -66,14 +68,29 @@ def _create_tables(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_tables,)
+def _add_search(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE versions ADD COLUMN expires TEXT")
+    search.create(db)
+    _fill_search(db)
+
+
+def _fill_search(db: sqlite3.Connection) -> None:
+    """Make every version findable; the tables of search are empty."""
+    for version, live, *row in db.execute(
+        f"SELECT r.version, r.to_commit IS NULL, {_RECORD.format('r')} FROM versions r ORDER BY r.version"
+    ).fetchall():
+        record = _record(row)
+        search.add(db, version, record)
+        search.count_live(db, record.scope.user, live)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_tables, _add_search)
 """What makes an older file a current one, in order; each runs once and is recorded in the file."""
 
-_RECORD = (
-    "{0}.id, {0}.user, {0}.agent, {0}.session, {0}.text, {0}.created, {0}.updated, {0}.key, {0}.payload, {0}.source"
-)
+_FIELDS = ("id", "user", "agent", "session", "text", "created", "updated", "key", "payload", "source", "expires")
+_RECORD = ", ".join(f"{{0}}.{name}" for name in _FIELDS)
+_STORED = f"version, birth, {', '.join(_FIELDS)}, from_commit"
 _LIVE = "from_commit <= ? AND (to_commit IS NULL OR to_commit > ?)"
-_OF_SCOPE = "user = ? AND agent = ? AND session = ?"
 
 
 class BankFile:
@@ -154,6 +171,10 @@ class BankFile:
                     f"{self.path}: made by a newer version of Memorist (tables {self._version(db)}, this one "
                     f"knows {len(MIGRATIONS)}); update with `pip install -U memorist`"
                 )
+            if not self.read_only and not search.current(db):
+                with self.writing():
+                    search.clear(db)
+                    _fill_search(db)
             return self._embedder(db, embedder)
 
     def _use_log(self, db: sqlite3.Connection) -> None:
@@ -186,7 +207,7 @@ class BankFile:
 
     def _embedder(self, db: sqlite3.Connection, given: Embedder | None) -> Embedder:
         name, size = db.execute("SELECT name, size FROM embedder").fetchone()
-        embedder = given or HashedEmbedder(size)
+        embedder = given or known_embedder(name, size)
         if (embedder.name, embedder.size) == (name, size):
             return embedder
         asked = f"opened with {given.name!r} ({given.size})" if given else "opened without one"
@@ -243,7 +264,7 @@ class BankFile:
             WHERE user = ? AND {_LIVE} ORDER BY birth"""
         with self.reading() as db:
             rows = db.execute(query, (user, commit, commit)).fetchall()
-        joined = b"".join(row[10] for row in rows)
+        joined = b"".join(row[len(_FIELDS)] for row in rows)
         if len(joined) != 4 * len(rows) * size:
             raise BankError(f"{self.path}: vectors of the wrong length; {_ADVICE['SQLITE_CORRUPT']}")
         vectors = np.frombuffer(joined, "<f4").astype(np.float32, copy=False).reshape(len(rows), size)
@@ -269,41 +290,71 @@ class BankFile:
                     db.execute("UPDATE versions SET to_commit = ? WHERE version = ?", (commit, before))
                 if change.after is not None and vector is not None:
                     version += 1
-                    row = (version, birth, *_columns(change.after), commit, None)
-                    db.execute(f"INSERT INTO versions VALUES ({', '.join('?' * len(row))})", row)
+                    row = (version, birth, *_columns(change.after), commit)
+                    db.execute(f"INSERT INTO versions ({_STORED}) VALUES ({', '.join('?' * len(row))})", row)
                     db.execute("INSERT INTO vectors VALUES (?, ?)", (version, vector.astype("<f4").tobytes()))
+                    search.add(db, version, change.after)
+                search.count_live(db, change.scope.user, (change.after is not None) - (change.before is not None))
                 after = None if change.after is None else version
                 named = (commit, position, change.kind.value, change.record_id, change.scope.user)
                 row = (*named, before, after, change.reason)
                 db.execute("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def delete(self, scope: Scope) -> int:
-        """Delete all that `scope` covers; returns how many were live. Call it in a transaction."""
-        live = 0
+    def delete(self, scope: Scope, ids: Sequence[str] | None = None) -> int:
+        """Delete all that `scope` covers, or of that only some records; returns how many were live.
+
+        Call it in a transaction.
+        """
+        query = f"SELECT r.version, r.to_commit IS NULL, {_RECORD.format('r')} FROM versions r WHERE user = ?"
+        values: list[object] = [scope.user]
+        if ids is not None:
+            query += " AND id IN (SELECT value FROM json_each(?))"
+            values.append(json.dumps(list(ids)))
+        count = 0
         with self.reading() as db:
-            query = "SELECT DISTINCT user, agent, session FROM versions WHERE user = ?"
-            for row in db.execute(query, (scope.user,)).fetchall():
-                if not scope.covers(Scope(*row)):
+            for version, live, *row in db.execute(query, values).fetchall():
+                record = _record(row)
+                if not scope.covers(record.scope):
                     continue
-                query = f"SELECT count(*) FROM versions WHERE {_OF_SCOPE} AND to_commit IS NULL"
-                live += db.execute(query, row).fetchone()[0]
-                inside = f"FROM versions WHERE {_OF_SCOPE})"
-                db.execute(f"DELETE FROM vectors WHERE version IN (SELECT version {inside}", row)
-                db.execute(f"DELETE FROM changes WHERE id IN (SELECT id {inside}", row)
-                db.execute(f"DELETE FROM versions WHERE {_OF_SCOPE}", row)
+                db.execute("DELETE FROM vectors WHERE version = ?", (version,))
+                db.execute("DELETE FROM versions WHERE version = ?", (version,))
+                db.execute("DELETE FROM changes WHERE id = ?", (record.id,))
+                search.count_live(db, scope.user, -live)
+                search.remove(db, version, record)
+                count += live
             db.execute("INSERT INTO commits SELECT coalesce(max(number), 0) + 1, NULL, 1 FROM commits")
-        return live
+        return count
+
+    @contextmanager
+    def moment(self) -> Iterator[tuple[sqlite3.Connection, int]]:
+        """The connection and the newest commit, in a transaction: what is read in it belongs together."""
+        with self.reading() as db:
+            db.execute("BEGIN")
+            try:
+                yield db, self.newest()
+            finally:
+                db.execute("ROLLBACK")
+
+    def live(self, versions: Sequence[int], scope: Scope, commit: int) -> dict[int, MemoryRecord]:
+        """Those of some versions that were live at a commit in what `scope` covers, by age."""
+        query = f"""SELECT r.version, {_RECORD.format("r")} FROM versions r
+            WHERE version IN (SELECT value FROM json_each(?)) AND {_LIVE} ORDER BY birth"""
+        with self.reading() as db:
+            rows = db.execute(query, (json.dumps(list(versions)), commit, commit)).fetchall()
+        found = {int(version): _record(row) for version, *row in rows}
+        return {version: record for version, record in found.items() if scope.covers(record.scope)}
 
 
 def _columns(record: MemoryRecord) -> tuple[object, ...]:
     scope, source = record.scope, json.dumps(record.source, ensure_ascii=False)
     created, updated = record.created.isoformat(), record.updated.isoformat()
     about = (record.id, scope.user, scope.agent, scope.session, record.text, created, updated)
-    return (*about, record.key, payload_json(record.payload), source)
+    expires = None if record.expires is None else record.expires.isoformat()
+    return (*about, record.key, payload_json(record.payload), source, expires)
 
 
 def _record(row: Sequence[Any]) -> MemoryRecord:
-    record_id, user, agent, session, text, created, updated, key, payload, source = row[:10]
+    record_id, user, agent, session, text, created, updated, key, payload, source, expires = row[: len(_FIELDS)]
     return MemoryRecord(
         record_id,
         _scope(user, agent, session),
@@ -313,6 +364,7 @@ def _record(row: Sequence[Any]) -> MemoryRecord:
         key,
         {} if payload == "{}" else json.loads(payload),
         () if source == "[]" else tuple(json.loads(source)),
+        None if expires is None else datetime.fromisoformat(expires),
     )
 
 
@@ -323,7 +375,8 @@ def _scope(user: str, agent: str, session: str) -> Scope:
 
 def _entry(row: Sequence[Any]) -> Entry:
     number, kind, reason = row[:3]
-    before = None if row[3] is None else _record(row[3:13])
-    after = None if row[13] is None else _record(row[13:23])
-    vector = None if row[23] is None else np.frombuffer(row[23], "<f4").astype(np.float32, copy=False)
+    middle, end = 3 + len(_FIELDS), 3 + 2 * len(_FIELDS)
+    before = None if row[3] is None else _record(row[3:middle])
+    after = None if row[middle] is None else _record(row[middle:end])
+    vector = None if row[end] is None else np.frombuffer(row[end], "<f4").astype(np.float32, copy=False)
     return Change(int(number), Kind(kind), before, after, reason), vector

@@ -1,0 +1,93 @@
+"""How an `SQLiteBank` answers a query: candidates from words and vectors, looked up in the versions, fused."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import cached_property, reduce
+
+import numpy as np
+
+from memorist.memory import sqlite_search as search
+from memorist.memory.bank import Hit
+from memorist.memory.embed import Vectors
+from memorist.memory.filters import Filter, Join, Test
+from memorist.memory.fusion import fuse
+from memorist.memory.record import Scope, instant
+from memorist.memory.sqlite_file import BankFile
+from memorist.memory.sqlite_search import Versions
+from memorist.memory.sqlite_vectors import UserVectors, VectorCache, load
+
+Ranked = list[tuple[int, float]]
+Ask = Callable[["View", int], Ranked]
+FEWEST = 50
+"""Candidates of each kind that are fused at least."""
+
+
+def scope_filter(scope: Scope) -> Filter | None:
+    """A filter for the parts of a scope below its user; None if there are none."""
+    tests = [
+        Test(f"@{name}", "eq", (("s", value),))
+        for name, value in (("agent", scope.agent), ("session", scope.session))
+        if value
+    ]
+    return Join("and", tuple(tests)) if len(tests) > 1 else tests[0] if tests else None
+
+
+class View:
+    """One user's searchable state at a commit, inside a transaction."""
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        cache: VectorCache,
+        scope: Scope,
+        filters: Sequence[Filter],
+        commit: int,
+        newest: int,
+    ) -> None:
+        self._db, self._cache = db, cache
+        self.scope, self._filters, self.commit, self._newest = scope, filters, commit, newest
+        self.user = search.user_number(db, scope.user)
+
+    @cached_property
+    def allowed(self) -> Versions | None:
+        """The versions that pass the filters; None if all do."""
+        if self.user is None or not self._filters:
+            return None
+        found = [search.matching(self._db, self.user, part) for part in self._filters]
+        return reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), found)
+
+    @cached_property
+    def _vectors(self) -> UserVectors:
+        if self.commit == self._newest:
+            return self._cache.at(self._db, self.scope.user, self.commit)
+        return load(self._db, self.scope.user, self.commit, self._cache.size)
+
+    def nearest(self, vector: Vectors, limit: int) -> Ranked:
+        """By vector: (version, cosine)."""
+        return [] if self.user is None else self._vectors.nearest(vector, limit, self.allowed)
+
+    def by_words(self, terms: Sequence[str], limit: int) -> Ranked:
+        """By words: (version, BM25)."""
+        return [] if self.user is None else search.by_words(self._db, self.user, terms, limit, self.allowed)
+
+
+def found(
+    view: View, file: BankFile, asks: Mapping[str, Ask], k: int, now: datetime | None, half_life: timedelta | None
+) -> list[Hit]:
+    """The `k` best hits. What turns out to be dead or expired takes no place: then more candidates are asked for."""
+    limit = max(FEWEST, 4 * k) if len(asks) > 1 else k
+    moment = None if now is None else instant(now)
+    while k > 0:
+        lists = {name: ask(view, limit) for name, ask in asks.items()}
+        versions = list({version for ranked in lists.values() for version, _ in ranked})
+        records = file.live(versions, view.scope, view.commit)
+        if moment is not None:
+            records = {v: r for v, r in records.items() if r.expires is None or instant(r.expires) > moment}
+        hits = fuse(lists, records, now=moment, half_life=half_life)
+        if len(hits) >= k or all(len(ranked) < limit for ranked in lists.values()):
+            return hits[:k]
+        limit *= 4
+    return []

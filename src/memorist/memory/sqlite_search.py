@@ -1,0 +1,181 @@
+"""What an `SQLiteBank` keeps beside its records so that they are found: users, words, facets.
+
+All of it follows from the versions, changes in the same transactions, and can be made anew. Dead versions are kept too,
+for reads as of earlier commits; what is found is looked up in the versions before it is shown.
+
+The words are in a plain table, by user, instead of in FTS5: there one tenant's texts would change another's order, a
+word in more than half of a few texts would count nothing, and removed words would stay until the index is merged.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from memorist.memory.bank import best
+from memorist.memory.filters import Filter, Join, Test, facets
+from memorist.memory.record import MemoryRecord
+from memorist.memory.words import VERSION, words
+
+Versions = npt.NDArray[np.int64]
+"""Version numbers in ascending order, each once."""
+
+K1, B = 1.2, 0.75
+"""Of BM25 (Robertson and Zaragoza, 2009): how soon repeats stop counting, and how much long texts count less."""
+
+_SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+
+
+def create(db: sqlite3.Connection) -> None:
+    """Make the tables, empty."""
+    for statement in (
+        """CREATE TABLE users (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+            live INTEGER NOT NULL, versions INTEGER NOT NULL, words INTEGER NOT NULL)""",
+        """CREATE TABLE words (
+            user INTEGER NOT NULL, word TEXT NOT NULL, version INTEGER NOT NULL,
+            count INTEGER NOT NULL, length INTEGER NOT NULL, PRIMARY KEY (user, word, version)) WITHOUT ROWID""",
+        """CREATE TABLE facets (
+            user INTEGER NOT NULL, field TEXT NOT NULL, type TEXT NOT NULL, value NOT NULL, version INTEGER NOT NULL,
+            PRIMARY KEY (user, field, type, value, version)) WITHOUT ROWID""",
+        "CREATE TABLE searchable (words INTEGER NOT NULL)",
+    ):
+        db.execute(statement)
+    db.execute("INSERT INTO searchable VALUES (?)", (VERSION,))
+
+
+def current(db: sqlite3.Connection) -> bool:
+    """Whether the words in the table are those that this version of Memorist sees in a text."""
+    return bool(db.execute("SELECT words FROM searchable").fetchone()[0] == VERSION)
+
+
+def clear(db: sqlite3.Connection) -> None:
+    """Empty the tables, to be filled again."""
+    for table in ("users", "words", "facets"):
+        db.execute(f"DELETE FROM {table}")
+    db.execute("UPDATE searchable SET words = ?", (VERSION,))
+
+
+def user_number(db: sqlite3.Connection, name: str) -> int | None:
+    """The number of a user who has, or had, records."""
+    row = db.execute("SELECT number FROM users WHERE name = ?", (name,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def add(db: sqlite3.Connection, version: int, record: MemoryRecord) -> None:
+    """Make a version findable."""
+    said = words(record.text)
+    query = """INSERT INTO users (name, live, versions, words) VALUES (?, 0, 1, ?) ON CONFLICT (name)
+        DO UPDATE SET versions = versions + 1, words = words + excluded.words RETURNING number"""
+    ((user,),) = db.execute(query, (record.scope.user, len(said))).fetchall()
+    rows = [(user, word, version, count, len(said)) for word, count in Counter(said).items()]
+    db.executemany("INSERT INTO words VALUES (?, ?, ?, ?, ?)", rows)
+    about = [(user, field, kind, value, version) for field, kind, value in facets(record)]
+    db.executemany("INSERT INTO facets VALUES (?, ?, ?, ?, ?)", about)
+
+
+def count_live(db: sqlite3.Connection, user: str, change: int) -> None:
+    """Add to a user's number of live records."""
+    db.execute("UPDATE users SET live = live + ? WHERE name = ?", (change, user))
+
+
+def remove(db: sqlite3.Connection, version: int, record: MemoryRecord) -> None:
+    """Forget a version; with the last one the user too."""
+    user, said = user_number(db, record.scope.user), words(record.text)
+    gone = [(user, word, version) for word in set(said)]
+    db.executemany("DELETE FROM words WHERE user = ? AND word = ? AND version = ?", gone)
+    about = [(user, field, kind, value, version) for field, kind, value in facets(record)]
+    db.executemany("DELETE FROM facets WHERE (user, field, type, value, version) = (?, ?, ?, ?, ?)", about)
+    db.execute("UPDATE users SET versions = versions - 1, words = words - ? WHERE number = ?", (len(said), user))
+    db.execute("DELETE FROM users WHERE number = ? AND versions = 0", (user,))
+
+
+def by_words(
+    db: sqlite3.Connection, user: int, asked: Sequence[str], limit: int, allowed: Versions | None
+) -> list[tuple[int, float]]:
+    """The versions of a user that share most with the words asked for: (version, BM25), best first, ties by age.
+
+    Rare words come first. Once `limit` versions have more than all words that are left could give, those that have none
+    of the rare words are not looked at any more (MaxScore: Turtle and Flood, 1995); what is found is the same.
+    """
+    versions, length = db.execute("SELECT versions, words FROM users WHERE number = ?", (user,)).fetchone()
+    mean = length / max(1, versions)
+    weights = []
+    for word in asked:
+        query = "SELECT count(*) FROM words WHERE user = ? AND word = ?"
+        having = db.execute(query, (user, word)).fetchone()[0]
+        if having:
+            weights.append((math.log1p((versions - having + 0.5) / (having + 0.5)), word))
+    weights.sort(key=lambda pair: (-pair[0], pair[1]))
+    found, scores = np.zeros(0, np.int64), np.zeros(0)
+    for place, (weight, word) in enumerate(weights):
+        left = (K1 + 1) * sum(weight for weight, _ in weights[place:])
+        query, values = "SELECT version, count, length FROM words WHERE user = ? AND word = ?", [user, word]
+        closed = len(scores) >= limit and np.partition(scores, -limit)[-limit] > left
+        if closed:
+            keep = scores + left >= np.partition(scores, -limit)[-limit]
+            found, scores = found[keep], scores[keep]
+            query, values = f"{query} AND version IN (SELECT value FROM json_each(?))", [*values, _array(found)]
+        rows = np.array(db.execute(query, values).fetchall(), np.int64).reshape(-1, 3)
+        if allowed is not None:
+            rows = rows[np.isin(rows[:, 0], allowed)]
+        counts, lengths = rows[:, 1], rows[:, 2]
+        gained = weight * counts * (K1 + 1) / (counts + K1 * (1 - B + B * lengths / mean))
+        if not closed:
+            union = np.union1d(found, rows[:, 0])
+            widened = np.zeros(len(union))
+            widened[np.searchsorted(union, found)] = scores
+            found, scores = union, widened
+        scores[np.searchsorted(found, rows[:, 0])] += gained
+    return [(int(found[i]), float(scores[i])) for i in best(scores, limit)]
+
+
+def matching(db: sqlite3.Connection, user: int, wanted: Filter) -> Versions:
+    """A user's versions, live or not, that meet a filter."""
+    if isinstance(wanted, Join):
+        found = [matching(db, user, part) for part in wanted.parts]
+        if wanted.op == "not":
+            return np.setdiff1d(_all(db, user), found[0], assume_unique=True)
+        combined = found[0]
+        for part in found[1:]:
+            combined = np.intersect1d(combined, part, True) if wanted.op == "and" else np.union1d(combined, part)
+        return combined
+    return _passing(db, user, wanted)
+
+
+def _passing(db: sqlite3.Connection, user: int, test: Test) -> Versions:
+    query = "SELECT DISTINCT version FROM facets WHERE user = ? AND field = ?"
+
+    def ask(more: str, *values: object) -> Versions:
+        return _numbers(db.execute(query + more, (user, test.field, *values)))
+
+    if test.op == "exists":
+        return ask("")
+    if test.op in ("eq", "in"):
+        # One by one: each is a walk along the index.
+        found = [ask(" AND type = ? AND value = ?", kind, value) for kind, value in dict.fromkeys(test.values)]
+        return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+    ((kind, value),) = test.values
+    if test.op == "contains" and kind == "s":
+        return ask(" AND type = 's' AND instr(value, ?) > 0", value)
+    return ask(f" AND type = ? AND value {_SIGNS.get(test.op, '=')} ?", kind, value)
+
+
+def _all(db: sqlite3.Connection, user: int) -> Versions:
+    query = "SELECT version FROM versions WHERE user = (SELECT name FROM users WHERE number = ?)"
+    return _numbers(db.execute(query, (user,)))
+
+
+def _numbers(rows: Iterable[tuple[int]]) -> Versions:
+    found = np.fromiter((version for (version,) in rows), np.int64)
+    found.sort()
+    return found
+
+
+def _array(versions: Versions) -> str:
+    return json.dumps(versions.tolist())
