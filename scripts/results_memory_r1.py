@@ -85,7 +85,8 @@ def frozen(recipe: Recipe) -> Found:
 def trained(name: str, seed: int) -> Found:
     """Train (or go on), then judge the recipe's models with the trained role in its place, on both grammars."""
     recipe, folder = experiments(seed)[name], RUNS / f"{name}-{seed}"
-    if name.startswith("answerer"):  # The Manager's outcome may be here while its weights are not.
+    manager = RUNS / f"manager-{seed}" / "policies" / "manager"
+    if name.startswith("answerer") and not manager.exists():  # Its outcome may be here while its weights are not.
         train(experiments(seed)["manager"], RUNS / f"manager-{seed}", resume=True, progress=_line(f"manager-{seed}"))
     train(recipe, folder, resume=True, progress=_line(folder.name))
     build, seats = builder(recipe.agent), greedy_seats(recipe.models, folder)
