@@ -66,6 +66,23 @@ class TestModes:
         assert bank.find("dog", ANNA, mode=mode) == []
         assert said(bank.find("dog", ANNA, mode=mode, as_of=2)) == ["The dog is called Bello"]
 
+    def test_what_held_at_a_time_whenever_it_was_written(self, bank: SQLiteBank, mode: str) -> None:
+        day = [datetime(2023, 1, 1) + timedelta(days=n) for n in range(6)]
+        (record,) = [r.record for r in bank.apply([add("The dog is called Rex")], ANNA, at=day[1])]
+        assert record is not None
+        bank.apply([Operation("UPDATE", "The dog is called Bello", id=record.id)], ANNA, at=day[3])
+        bank.apply([add("The dog came from Spain", at=day[0])], ANNA, at=day[5])  # told later
+        bank.apply([Operation("DELETE", id=record.id)], ANNA, at=day[5])
+
+        def at(time: datetime) -> set[str]:
+            return {text.split()[-1] for text in said(bank.find("dog", ANNA, mode=mode, as_of=time))}
+
+        assert at(day[0] - timedelta(seconds=1)) == set()
+        assert at(day[0]) == {"Spain"}
+        assert at(day[1]) == at(day[2]) == {"Spain", "Rex"}
+        assert at(day[3]) == at(day[4]) == {"Spain", "Bello"}
+        assert at(day[5]) == {"Spain"}
+
     def test_the_dead_take_no_places(self, bank: SQLiteBank, mode: str) -> None:
         old = filled(bank, *(f"dog number {i}" for i in range(300)))
         filled(bank, "a dog at last, among many other animals that were once here and are not any more")

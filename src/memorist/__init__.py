@@ -6,14 +6,20 @@ Read in this order to understand the whole: `memory.record`, `memory.bank`, `dec
 
 from memorist._version import __version__
 from memorist.conversation import Conversation, Message, Session
+from memorist.library.asynchronous import AsyncMemory
+from memorist.library.memory import Memory
+from memorist.library.results import New
 from memorist.memory.record import Code, Kind, MemoryRecord, Operation, Result, Scope
 
 __all__ = [
+    "AsyncMemory",
     "Code",
     "Conversation",
     "Kind",
+    "Memory",
     "MemoryRecord",
     "Message",
+    "New",
     "Operation",
     "Result",
     "Scope",

@@ -7,6 +7,8 @@
     ├── ExpertsError (ValueError)     a mixture-of-experts checkpoint, calibration or mask cannot be worked with
     ├── ScopeError (ValueError)       a scope is missing or of the wrong type
     ├── BankError (RuntimeError)      a bank cannot do what was asked (read-only, newer version, closed)
+    ├── RefusedError (ValueError)     what was to be remembered was refused: empty, too long, unknown id, a guard's no
+    ├── FilterError (ValueError)      a filter does not have the form that filters have
     ├── PolicyError (RuntimeError)    a model cannot play the role it was given
     ├── ReplayMismatch (RuntimeError) a replayed run left the logged path
     ├── RewardError (ValueError)      a task's reward is not a finite number
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class MemoristError(Exception):
@@ -56,6 +59,14 @@ class ScopeError(MemoristError, ValueError):
 
 class BankError(MemoristError, RuntimeError):
     """A memory bank cannot do what was asked."""
+
+
+class RefusedError(MemoristError, ValueError):
+    """What was to be remembered or changed was refused; `result` is the operation with its code."""
+
+    def __init__(self, message: str, result: Any) -> None:
+        self.result = result
+        super().__init__(message)
 
 
 class FilterError(MemoristError, ValueError):

@@ -15,6 +15,7 @@ said here once, over the *facets* of a record; a bank that keeps facets in a tab
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,12 +85,18 @@ Filter = Test | Join
 def facets(record: MemoryRecord) -> Iterator[Facet]:
     """What filters can ask of a record, each facet once."""
     about = {"@agent": record.scope.agent, "@session": record.scope.session, "@source": list(record.source)}
+    about["@text"] = fingerprint(record.text)  # for finding an equal text; not to be asked for
     times = {"@created": instant(record.created), "@updated": instant(record.updated)}
     key = {} if record.key is None else {"@key": record.key}
     found = dict.fromkeys(_flat("", record.payload, 0))
     for name, value in (about | times | key).items():
         found |= dict.fromkeys(_flat(name, value, 0))
     return iter(found)
+
+
+def fingerprint(text: str) -> str:
+    """Equal for equal texts, and hardly ever for others."""
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _flat(path: str, value: Any, depth: int) -> Iterator[Facet]:

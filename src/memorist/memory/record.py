@@ -69,6 +69,10 @@ class MemoryRecord:
     source: tuple[str, ...] = ()
     expires: datetime | None = None
 
+    def has_expired(self, now: datetime) -> bool:
+        """Whether it is not to be found any more at `now`."""
+        return self.expires is not None and instant(self.expires) <= instant(now)
+
     def to_json(self) -> dict[str, Any]:
         """A plain object that `from_json` reads back."""
         return {
@@ -120,6 +124,8 @@ class Code(StrEnum):
     DUPLICATE_KEY = "duplicate_key"
     MALFORMED = "malformed"
     """The model's output could not be read as operations, or one has a part that is not plain data."""
+    REFUSED = "refused"
+    """A guard on writing said no."""
 
     @property
     def accepted(self) -> bool:
@@ -131,7 +137,8 @@ class Code(StrEnum):
 class Operation:
     """One thing to do to a bank. `kind` is free text until it is judged: models write anything.
 
-    An UPDATE without a payload, or without `expires`, leaves it as it was.
+    An UPDATE without a payload, or without `expires`, leaves it as it was. `at` and `source` say when and where
+    this one was said, if that differs from what is applied with it.
     """
 
     kind: str
@@ -141,6 +148,8 @@ class Operation:
     payload: Mapping[str, Any] | None = None
     reason: str = ""
     expires: datetime | None = None
+    at: datetime | None = None
+    source: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,16 +259,17 @@ class _Judgement:
         expires = before.expires if op.expires is None else op.expires
         if op.text == before.text and payload == before.payload and expires == before.expires:
             return Result(given, Code.UNCHANGED, before)
-        source = tuple(dict.fromkeys(before.source + self.source))
-        after = replace(before, text=op.text, updated=self.at, payload=payload, source=source, expires=expires)
+        source = tuple(dict.fromkeys(before.source + self.source + op.source))
+        updated = op.at or self.at
+        after = replace(before, text=op.text, updated=updated, payload=payload, source=source, expires=expires)
         return Result(given, Code.APPLIED, self._stage(op, before, after))
 
     def _new(self, index: int, op: Operation) -> MemoryRecord:
         record_id = self.new_id(self.commit, index)
         if record_id in self.staged or self.find(record_id) is not None:
             raise ValueError(f"the id source gave {record_id!r}, which is in use; ids are unique within a bank")
-        payload = op.payload or {}
-        return MemoryRecord(record_id, self.scope, op.text, self.at, self.at, op.key, payload, self.source, op.expires)
+        at, source = op.at or self.at, tuple(dict.fromkeys(self.source + op.source))
+        return MemoryRecord(record_id, self.scope, op.text, at, at, op.key, op.payload or {}, source, op.expires)
 
     def _current(self, record_id: str) -> MemoryRecord | None:
         record = self.staged[record_id] if record_id in self.staged else self.find(record_id)
@@ -292,7 +302,7 @@ def readable(op: Operation) -> Operation | Code:
         return Code.MALFORMED
     if not isinstance(op.id, str | None) or not isinstance(op.key, str | None):
         return Code.MALFORMED
-    if not isinstance(op.expires, datetime | None):
+    if not isinstance(op.expires, datetime | None) or not isinstance(op.at, datetime | None):
         return Code.MALFORMED
     text, payload = clean_text(op.text), None
     if op.kind in (Kind.ADD, Kind.UPDATE):
@@ -305,7 +315,8 @@ def readable(op: Operation) -> Operation | Code:
         except ValueError:
             return Code.MALFORMED
     key = None if op.key is None else clean_text(op.key)
-    return Operation(op.kind, text, op.id, key, payload, clean_text(op.reason), op.expires)
+    source = tuple(map(clean_text, op.source))
+    return Operation(op.kind, text, op.id, key, payload, clean_text(op.reason), op.expires, op.at, source)
 
 
 def instant(time: datetime) -> float:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 from weakref import WeakValueDictionary
 
-from memorist.errors import nearest
+from memorist.errors import BankError, nearest
 from memorist.memory.bank import (
     Block,
     Hit,
@@ -34,6 +34,7 @@ from memorist.memory.fusion import MODES
 from memorist.memory.overlay import Overlay
 from memorist.memory.record import (
     Change,
+    Code,
     Kind,
     MemoryRecord,
     Operation,
@@ -45,9 +46,11 @@ from memorist.memory.record import (
 from memorist.memory.scratch import ScratchBank, decide
 from memorist.memory.sqlite_file import BankFile
 from memorist.memory.sqlite_find import Ask, View, found, scope_filter
+from memorist.memory.sqlite_search import twins
 from memorist.memory.sqlite_vectors import VectorCache
 from memorist.memory.words import asked
 
+NOTHING = Operation("NOOP")
 REPIN = 128
 """Changes after which the blocks in memory are renewed."""
 
@@ -95,14 +98,38 @@ class SQLiteBank:
         return self._file.path
 
     @property
+    def read_only(self) -> bool:
+        """Whether writing is refused."""
+        return self._file.read_only
+
+    @property
     def commit(self) -> int:
         """Number of the newest commit."""
         return self._file.newest()
 
     def apply(
-        self, operations: Sequence[Operation], scope: Scope, *, at: datetime, source: Sequence[str] = ()
+        self,
+        operations: Sequence[Operation],
+        scope: Scope,
+        *,
+        at: datetime,
+        source: Sequence[str] = (),
+        ids: IdSource | None = None,
+        once: bool = False,
+        whole: bool = False,
     ) -> list[Result]:
-        """Apply operations in order as one commit; one result each. It is on disk when this returns."""
+        """Apply operations in order as one commit; one result each. It is on disk when this returns.
+
+        Args:
+            operations: what to do.
+            scope: where.
+            at: when it was said.
+            source: ids of messages that it came from.
+            ids: gives this call's new records their ids, instead of the bank's own source.
+            once: an ADD without a key of a text that exactly this scope holds, with equal metadata and expiry, changes
+                nothing.
+            whole: where one operation is refused, none is applied.
+        """
         need_scope(scope)
         self._file.need_writable()
         operations = tuple(operations)
@@ -110,9 +137,16 @@ class SQLiteBank:
         # Before the transaction: an embedder may be slow, and others wait for the lock.
         vectors = embed_by_text([op.text for op in read if op.kind in (Kind.ADD, Kind.UPDATE)], self.embedder)
         with self._file.lock:
-            with self._file.writing():
+            with self._file.writing() as db:
                 newest = self._current()
-                results, changes = decide(newest, self._ids, operations, scope, at, source)
+                held = twins(db, operations, scope) if once else {}
+                asked = [NOTHING if n in held else op for n, op in enumerate(operations)]
+                results, changes = decide(newest, ids or self._ids, asked, scope, at, source)
+                for n, twin in held.items():
+                    record = results[twin].record if isinstance(twin, int) else newest.get(twin)
+                    results[n] = Result(operations[n], Code.UNCHANGED, record)
+                if whole and not all(result.code.accepted for result in results):
+                    changes = []
                 entries = [(c, vectors[c.after.text] if c.after else None) for c in changes]
                 if entries:
                     self._file.insert(entries, at)
@@ -136,7 +170,7 @@ class SQLiteBank:
         vector: Vectors | None = None,
         now: datetime | None = None,
         half_life: timedelta | None = None,
-        as_of: int | None = None,
+        as_of: int | datetime | None = None,
     ) -> builtins.list[Hit]:
         """The `k` records that answer `query` best, ties by age, oldest first.
 
@@ -150,7 +184,8 @@ class SQLiteBank:
             vector: the query's vector, where it is at hand.
             now: hides what has expired by then.
             half_life: with `now`, a record that was updated so long ago counts half as much.
-            as_of: a commit to read instead of the newest.
+            as_of: a commit to read instead of the newest; or a time: what was said by then and held at that time,
+                whenever it was written down.
 
         Raises:
             ScopeError: `scope` is not a Scope.
@@ -173,8 +208,9 @@ class SQLiteBank:
             terms = asked(clean_text(text))
             asks["lexical"] = lambda view, limit: view.by_words(terms, limit)
         with self._file.moment() as (db, newest):
-            commit = newest if as_of is None else need_commit(as_of, newest)
-            view = View(db, self._vectors, scope, filters, commit, newest)
+            if isinstance(as_of, int):
+                need_commit(as_of, newest)
+            view = View(db, self._vectors, scope, filters, newest, newest if as_of is None else as_of)
             return found(view, self._file, asks, k, now, half_life)
 
     def get(self, record_id: str, scope: Scope, *, as_of: int | None = None) -> MemoryRecord | None:
@@ -214,8 +250,8 @@ class SQLiteBank:
     def erase(self, scope: Scope, *, ids: Sequence[str] | None = None) -> int:
         """Remove all records that `scope` covers, or of these only some, with history and vectors, from the file.
 
-        Their bytes are overwritten with zeros. While another process reads, older pages may stay in the log
-        beside the file; the next checkpoint removes them.
+        Their bytes are overwritten with zeros. While another process reads, older pages may stay in the file and the
+        log beside it: `settle` says so and waits.
         """
         need_scope(scope)
         with self._file.lock:
@@ -224,8 +260,58 @@ class SQLiteBank:
             self._newest = self._blocks = None
             self._snapshots.clear()
             self._vectors.forget()
-            self._file.checkpoint()
+            self._file.settle(0)
         return live
+
+    def settle(self, timeout: float = 10.0) -> tuple[str, ...]:
+        """Finish what was erased; returns who still reads older pages after `timeout` seconds, () if all is gone.
+
+        What is left is finished by the next who opens or closes the file.
+        """
+        return self._file.settle(timeout)
+
+    def page(
+        self,
+        scope: Scope,
+        *,
+        where: Mapping[str, Any] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        now: datetime | None = None,
+        as_of: int | datetime | None = None,
+    ) -> builtins.list[MemoryRecord]:
+        """Records that `scope` covers and a filter means, oldest first, from the one after `after` on."""
+        need_scope(scope)
+        filters = [f for f in (read_filter(where), scope_filter(scope)) if f is not None]
+        with self._file.moment() as (db, newest):
+            if isinstance(as_of, int):
+                need_commit(as_of, newest)
+            view = View(db, self._vectors, scope, filters, newest, newest if as_of is None else as_of)
+            records = view.records(self._file)
+        if now is not None:
+            records = [record for record in records if not record.has_expired(now)]
+        start = next((i + 1 for i, record in enumerate(records) if record.id == after), 0) if after else 0
+        return records[start : None if limit is None else start + limit]
+
+    def backup(self, path: str | os.PathLike[str], *, at: datetime) -> None:
+        """Write a whole copy of the file, which `SQLiteBank` opens; others may go on writing.
+
+        Raises:
+            BankError: there is a file at `path`, or it cannot be written.
+        """
+        place = Path(path)
+        if place.exists():
+            raise BankError(f"{place}: there is a file already; give a path that is free")
+        self._file.note_copy(str(place.absolute()), "backup", at)
+        self._file.copy_to(place)
+
+    def note_copy(self, path: str | os.PathLike[str], kind: str, *, at: datetime) -> None:
+        """Remember that records were copied to a file that erasing here does not reach."""
+        self._file.note_copy(str(Path(path).absolute()), kind, at)
+
+    def copies(self) -> builtins.list[str]:
+        """Paths of the exports and backups that were made."""
+        return list(dict.fromkeys(path for path, _, _ in self._file.copies()))
 
     def export(self, scope: Scope) -> Iterator[dict[str, Any]]:
         """Live records that `scope` covers, as plain objects."""

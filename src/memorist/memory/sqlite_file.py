@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,9 @@ from memorist.memory.bank import Block, make_block
 from memorist.memory.embed import Embedder, HashedEmbedder
 from memorist.memory.embedders import known_embedder
 from memorist.memory.overlay import Entry
+from memorist.memory.readers import readers_of
 from memorist.memory.record import Change, Kind, MemoryRecord, Scope, payload_json
+from memorist.memory.sqlite_search import Versions
 
 BUSY_SECONDS = 60.0
 """How long a call waits for another process that is writing."""
@@ -70,6 +72,8 @@ def _create_tables(db: sqlite3.Connection) -> None:
 
 def _add_search(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE versions ADD COLUMN expires TEXT")
+    db.execute("CREATE TABLE erasures (number INTEGER PRIMARY KEY)")
+    db.execute("CREATE TABLE copies (path TEXT NOT NULL, kind TEXT NOT NULL, at TEXT NOT NULL)")
     search.create(db)
     _fill_search(db)
 
@@ -175,6 +179,8 @@ class BankFile:
                 with self.writing():
                     search.clear(db)
                     _fill_search(db)
+            if not self.read_only and self.pending():
+                self.settle(0)
             return self._embedder(db, embedder)
 
     def _use_log(self, db: sqlite3.Connection) -> None:
@@ -220,13 +226,55 @@ class BankFile:
         """Close the connection; a second time does nothing."""
         with self.lock, self._explained():
             if self._db is not None:
+                if os.getpid() == self._process and not self.read_only:
+                    with suppress(sqlite3.Error, BankError):  # who opens the file next finishes it
+                        if self.pending():
+                            self.settle(0)
                 self._db.close()
                 self._db = None
 
-    def checkpoint(self) -> None:
-        """Move the log into the file and empty it, unless others are reading."""
+    def settle(self, timeout: float) -> tuple[str, ...]:
+        """Finish what was erased: move the log into the file and empty it, so that no older page is left anywhere.
+
+        Returns who still reads older pages after `timeout` seconds; () if all is done.
+        """
+        until = time.monotonic() + timeout
         with self.reading() as db:
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            db.execute("PRAGMA busy_timeout = 100")
+            try:
+                while True:
+                    busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                    if not busy:
+                        db.execute("DELETE FROM erasures")
+                        return ()
+                    if time.monotonic() >= until:
+                        return readers_of(self.path)
+            except sqlite3.OperationalError as error:
+                if not getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+                    raise
+                return readers_of(self.path)
+            finally:
+                db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+
+    def pending(self) -> bool:
+        """Whether something was erased whose older pages may still be there."""
+        with self.reading() as db:
+            return bool(db.execute("SELECT EXISTS (SELECT * FROM erasures)").fetchone()[0])
+
+    def note_copy(self, path: str, kind: str, at: datetime) -> None:
+        """Remember that what is here was copied elsewhere."""
+        with self.writing() as db:
+            db.execute("INSERT INTO copies VALUES (?, ?, ?)", (path, kind, at.isoformat()))
+
+    def copies(self) -> list[tuple[str, str, str]]:
+        """(path, kind, time) of the copies that were made."""
+        with self.reading() as db:
+            return db.execute("SELECT path, kind, at FROM copies ORDER BY rowid").fetchall()
+
+    def copy_to(self, path: Path) -> None:
+        """A whole copy of the file as it stands now, while others go on writing."""
+        with self.reading() as db, closing(sqlite3.connect(path)) as copy:
+            db.backup(copy)
 
     def newest(self) -> int:
         """Number of the newest commit."""
@@ -323,6 +371,7 @@ class BankFile:
                 search.remove(db, version, record)
                 count += live
             db.execute("INSERT INTO commits SELECT coalesce(max(number), 0) + 1, NULL, 1 FROM commits")
+            db.execute("INSERT INTO erasures SELECT max(number) FROM commits")
         return count
 
     @contextmanager
@@ -335,14 +384,22 @@ class BankFile:
             finally:
                 db.execute("ROLLBACK")
 
-    def live(self, versions: Sequence[int], scope: Scope, commit: int) -> dict[int, MemoryRecord]:
-        """Those of some versions that were live at a commit in what `scope` covers, by age."""
+    def by_version(self, versions: Sequence[int], commit: int | None) -> dict[int, MemoryRecord]:
+        """Those of some versions that were live at a commit, or with None all of them, by age."""
+        live, values = ("", ()) if commit is None else (f"AND {_LIVE}", (commit, commit))
         query = f"""SELECT r.version, {_RECORD.format("r")} FROM versions r
-            WHERE version IN (SELECT value FROM json_each(?)) AND {_LIVE} ORDER BY birth"""
+            WHERE version IN (SELECT value FROM json_each(?)) {live} ORDER BY birth, version"""
         with self.reading() as db:
-            rows = db.execute(query, (json.dumps(list(versions)), commit, commit)).fetchall()
-        found = {int(version): _record(row) for version, *row in rows}
-        return {version: record for version, record in found.items() if scope.covers(record.scope)}
+            rows = db.execute(query, (json.dumps(list(versions)), *values)).fetchall()
+        return {int(version): _record(row) for version, *row in rows}
+
+    def of_user(self, user: str, commit: int | None, allowed: Versions | None) -> list[MemoryRecord]:
+        """A user's records that were live at a commit, oldest first; of the allowed versions, with None whenever."""
+        if allowed is not None:
+            return list(self.by_version(allowed.tolist(), commit).values())
+        if commit is None:
+            raise ValueError("all versions of a user are never asked for")
+        return self.records("user = ?", (user,), commit)
 
 
 def _columns(record: MemoryRecord) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ from memorist.memory.bank import Hit
 from memorist.memory.embed import Vectors
 from memorist.memory.filters import Filter, Join, Test
 from memorist.memory.fusion import fuse
-from memorist.memory.record import Scope, instant
+from memorist.memory.record import MemoryRecord, Scope, instant
 from memorist.memory.sqlite_file import BankFile
 from memorist.memory.sqlite_search import Versions
 from memorist.memory.sqlite_vectors import UserVectors, VectorCache, load
@@ -36,7 +36,7 @@ def scope_filter(scope: Scope) -> Filter | None:
 
 
 class View:
-    """One user's searchable state at a commit, inside a transaction."""
+    """One user's searchable state at a commit or a time, inside a transaction."""
 
     def __init__(
         self,
@@ -44,26 +44,42 @@ class View:
         cache: VectorCache,
         scope: Scope,
         filters: Sequence[Filter],
-        commit: int,
         newest: int,
+        as_of: int | datetime,
     ) -> None:
         self._db, self._cache = db, cache
-        self.scope, self._filters, self.commit, self._newest = scope, filters, commit, newest
+        self.scope, self._filters, self._newest, self.as_of = scope, filters, newest, as_of
         self.user = search.user_number(db, scope.user)
 
     @cached_property
     def allowed(self) -> Versions | None:
         """The versions that pass the filters; None if all do."""
-        if self.user is None or not self._filters:
+        if self.user is None:
             return None
         found = [search.matching(self._db, self.user, part) for part in self._filters]
+        if isinstance(self.as_of, datetime):
+            found.append(search.held(self._db, self.scope.user, self.as_of))
+        if not found:
+            return None
         return reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), found)
 
     @cached_property
     def _vectors(self) -> UserVectors:
-        if self.commit == self._newest:
-            return self._cache.at(self._db, self.scope.user, self.commit)
-        return load(self._db, self.scope.user, self.commit, self._cache.size)
+        if self.as_of == self._newest:
+            return self._cache.at(self._db, self.scope.user, self._newest)
+        return load(
+            self._db, self.scope.user, None if isinstance(self.as_of, datetime) else self.as_of, self._cache.size
+        )
+
+    def live(self, versions: Sequence[int], file: BankFile) -> dict[int, MemoryRecord]:
+        """Those that may be shown, by age."""
+        found = file.by_version(versions, None if isinstance(self.as_of, datetime) else self.as_of)
+        return {version: record for version, record in found.items() if self.scope.covers(record.scope)}
+
+    def records(self, file: BankFile) -> list[MemoryRecord]:
+        """All that may be shown, oldest first."""
+        commit = None if isinstance(self.as_of, datetime) else self.as_of
+        return [r for r in file.of_user(self.scope.user, commit, self.allowed) if self.scope.covers(r.scope)]
 
     def nearest(self, vector: Vectors, limit: int) -> Ranked:
         """By vector: (version, cosine)."""
@@ -83,9 +99,9 @@ def found(
     while k > 0:
         lists = {name: ask(view, limit) for name, ask in asks.items()}
         versions = list({version for ranked in lists.values() for version, _ in ranked})
-        records = file.live(versions, view.scope, view.commit)
-        if moment is not None:
-            records = {v: r for v, r in records.items() if r.expires is None or instant(r.expires) > moment}
+        records = view.live(versions, file)
+        if now is not None:
+            records = {version: record for version, record in records.items() if not record.has_expired(now)}
         hits = fuse(lists, records, now=moment, half_life=half_life)
         if len(hits) >= k or all(len(ranked) < limit for ranked in lists.values()):
             return hits[:k]

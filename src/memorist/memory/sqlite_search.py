@@ -14,13 +14,14 @@ import math
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
 
 from memorist.memory.bank import best
-from memorist.memory.filters import Filter, Join, Test, facets
-from memorist.memory.record import MemoryRecord
+from memorist.memory.filters import Filter, Join, Test, facets, fingerprint
+from memorist.memory.record import Kind, MemoryRecord, Operation, Scope, instant, payload_json, readable
 from memorist.memory.words import VERSION, words
 
 Versions = npt.NDArray[np.int64]
@@ -133,6 +134,48 @@ def by_words(
             found, scores = union, widened
         scores[np.searchsorted(found, rows[:, 0])] += gained
     return [(int(found[i]), float(scores[i])) for i in best(scores, limit)]
+
+
+def twins(db: sqlite3.Connection, operations: Sequence[Operation], scope: Scope) -> dict[int, int | str]:
+    """Which ADDs say what exactly this scope holds: their places, with its record's id or the first one's place."""
+    found: dict[int, int | str] = {}
+    first: dict[tuple[str, str, datetime | None], int] = {}
+    query = """SELECT v.id, v.payload, v.expires
+        FROM users u JOIN facets f ON f.user = u.number JOIN versions v USING (version)
+        WHERE u.name = ? AND f.field = '@text' AND f.type = 's' AND f.value = ? AND to_commit IS NULL
+        AND v.text = ? AND v.user = ? AND v.agent = ? AND v.session = ? ORDER BY v.birth"""
+    place = (scope.user, scope.agent, scope.session)
+    for number, given in enumerate(operations):
+        op = readable(given)
+        if not isinstance(op, Operation) or op.kind != Kind.ADD or op.key is not None:
+            continue
+        payload = payload_json(op.payload or {})
+        alike = (op.text, payload, op.expires)
+        if alike in first:
+            found[number] = first[alike]
+            continue
+        first[alike] = number
+        expires = None if op.expires is None else op.expires.isoformat()
+        for record_id, *about in db.execute(query, (scope.user, fingerprint(op.text), op.text, *place)):
+            if about == [payload, expires]:
+                found[number] = record_id
+                break
+    return found
+
+
+def held(db: sqlite3.Connection, user: str, time: datetime) -> Versions:
+    """A user's versions that held at a time: said by then, and not yet replaced or deleted by what was said by then."""
+    query = """SELECT v.version, v.updated, coalesce(n.updated, c.at) FROM versions v
+        LEFT JOIN changes h ON h.user = v.user AND h.before = v.version
+        LEFT JOIN versions n ON n.version = h.after LEFT JOIN commits c ON c.number = h.number WHERE v.user = ?"""
+    moment = instant(time)
+    rows = (
+        (version,)
+        for version, updated, ended in db.execute(query, (user,))
+        if instant(datetime.fromisoformat(updated)) <= moment
+        and (ended is None or instant(datetime.fromisoformat(ended)) > moment)
+    )
+    return _numbers(rows)
 
 
 def matching(db: sqlite3.Connection, user: int, wanted: Filter) -> Versions:

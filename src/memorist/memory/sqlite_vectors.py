@@ -39,10 +39,12 @@ class UserVectors:
         return [(int(self.versions[row]), score) for row, score in found]
 
 
-def load(db: sqlite3.Connection, user: str, commit: int, size: int) -> UserVectors:
-    """What was live at a commit, from the file."""
-    query = """SELECT r.version, r.birth, v.vector FROM versions r JOIN vectors v USING (version)
-        WHERE r.user = ? AND r.from_commit <= ? AND (r.to_commit IS NULL OR r.to_commit > ?) ORDER BY r.birth"""
+def load(db: sqlite3.Connection, user: str, commit: int | None, size: int) -> UserVectors:
+    """What was live at a commit, or with None all that ever was, from the file."""
+    query = "SELECT version, birth, vector FROM versions JOIN vectors USING (version) WHERE user = ?"
+    if commit is None:
+        return _made(0, db.execute(f"{query} ORDER BY birth, version", (user,)).fetchall(), size)
+    query += " AND from_commit <= ? AND (to_commit IS NULL OR to_commit > ?) ORDER BY birth"
     return _made(commit, db.execute(query, (user, commit, commit)).fetchall(), size)
 
 

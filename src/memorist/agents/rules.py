@@ -1,0 +1,71 @@
+"""An agent without a model: keeps what people say of themselves, and overwrites only what they say has changed.
+
+What `observe` falls back on where no model is configured. It is no measure of what memory can be: it knows neither
+paraphrase nor contradiction, and errs by keeping too much.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterable
+
+from memorist.agents.components.extractors import SENTENCE
+from memorist.conversation import Message
+from memorist.memory.bank import MemoryBank
+from memorist.memory.record import Code, Operation, Result, Scope
+from memorist.memory.words import asked, words
+
+NOT_PEOPLE = frozenset(("assistant", "system", "tool", "developer", "function", "model", "ai"))
+CHANGED = re.compile(
+    r"\b(now|no longer|not any ?more|anymore|instead|since (today|yesterday|this week|last week)|moved|switched|"
+    r"changed|actually|these days|used to)\b",
+    re.IGNORECASE,
+)
+
+
+class RuleAgent:
+    """Each sentence that a person says, save questions: NOOP if it is known, UPDATE if it says that something near has
+    changed and shares most of its words with it, else ADD. Never DELETE.
+
+    Args:
+        bank: where memories live.
+        same: cosine from which on a sentence is known.
+        related: cosine from which on a memory may be what has changed.
+        shared: share of the sentence's telling words that the memory must hold to be overwritten.
+    """
+
+    def __init__(self, bank: MemoryBank, *, same: float = 0.95, related: float = 0.4, shared: float = 0.5) -> None:
+        self.bank, self.same, self.related, self.shared = bank, same, related, shared
+
+    async def observe(self, messages: Iterable[Message], scope: Scope) -> AsyncIterator[tuple[Result, ...]]:
+        """Read messages in order; yield the results of each sentence."""
+        for message in messages:
+            if message.speaker.lower() in NOT_PEOPLE or message.time is None:
+                continue
+            for sentence in self.sentences(message):
+                operation = self.decide(sentence, scope)
+                source = (message.id,) if message.id else ()
+                if operation.kind == "NOOP":
+                    yield (Result(operation, Code.UNCHANGED, self.bank.get(operation.id or "", scope)),)
+                else:
+                    yield tuple(self.bank.apply([operation], scope, at=message.time, source=source))
+
+    @staticmethod
+    def sentences(message: Message) -> list[str]:
+        """What a message states."""
+        parts = (part.strip() for part in SENTENCE.split(message.shown))
+        return [part for part in parts if not part.endswith("?") and len(words(part)) >= 3 and asked(part)]
+
+    def decide(self, sentence: str, scope: Scope) -> Operation:
+        """What to do about one sentence."""
+        hits = self.bank.search(sentence, scope, k=1)
+        if hits:
+            near, score = hits[0].record, hits[0].score
+            if score >= self.same:
+                return Operation("NOOP", sentence, id=near.id, reason=f"already known: {near.text}")
+            change = CHANGED.search(sentence)
+            telling = {word for word in asked(sentence) if not CHANGED.search(word)}
+            overlap = len(telling & set(words(near.text))) / max(1, len(telling))
+            if change is not None and score >= self.related and overlap >= self.shared:
+                return Operation("UPDATE", sentence, id=near.id, reason=f"{change[0]!r} says that this has changed")
+        return Operation("ADD", sentence, reason="new: nothing that is known is near enough")

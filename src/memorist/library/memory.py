@@ -1,0 +1,447 @@
+"""The `Memory` that people install: a durable bank and an agent behind one face, offline, in one file."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from memorist.agents.rules import RuleAgent
+from memorist.conversation import Message
+from memorist.errors import BankError
+from memorist.library.messages import CLOSING, OPENING, Said, read_message, without_memories
+from memorist.library.results import Context, Erased, New, Usage, refusal
+from memorist.memory.bank import Hit, need_scope
+from memorist.memory.embed import Embedder, Vectors
+from memorist.memory.embedders import open_embedder
+from memorist.memory.guarded import Guard, GuardedBank
+from memorist.memory.record import Change, Code, MemoryRecord, Operation, Result, Scope
+from memorist.memory.sqlite import SQLiteBank
+
+T = TypeVar("T")
+
+
+class Observer(Protocol):
+    """What `observe` needs of an agent."""
+
+    def observe(self, messages: Iterable[Message], scope: Scope) -> Any:
+        """An async iterator of tuples of results."""
+        ...
+
+
+BuildObserver = Callable[[Any], Observer]
+"""From a bank to an agent that writes to it."""
+
+
+class Memory:
+    """A memory in one SQLite file, safe to share between threads and processes. `AsyncMemory` is the same to await.
+
+    Every call names its scope: who it is about (`Scope(user, agent, session)`). Reads with an empty agent or session
+    cover all of the user's. Times without a zone are in UTC.
+
+    Args:
+        path: the file; None for `memory.db` in the platform's data directory.
+        embedder: by name or itself; None for the one that the file was made with, "minilm" for a new file.
+        agent: builds the agent that `observe` asks; None for rules that need no model.
+        guard: called with each operation and its scope before it is written; a text that it returns is the reason for
+            which the operation is refused.
+        clock: says what time it is.
+        ids: makes a new record's id.
+        read_only: refuse to write, and do not create the file.
+
+    Raises:
+        BankError: the file cannot be opened, is damaged, or was made by a newer version or with another embedder.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        embedder: str | Embedder | None = None,
+        agent: BuildObserver | None = None,
+        guard: Guard | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        ids: Callable[[], str] = lambda: secrets.token_hex(8),
+        read_only: bool = False,
+    ) -> None:
+        self.path = default_path() if path is None else Path(path)
+        if not self.path.exists() and not read_only:
+            if path is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            embedder = embedder or "minilm"
+        opened = open_embedder(embedder) if isinstance(embedder, str) else embedder
+        self._clock, self._ids = clock, ids
+        self._file = SQLiteBank(self.path, embedder=opened, ids=lambda commit, index: ids(), read_only=read_only)
+        self._bank = GuardedBank(self._file, guard)
+        self._agent = (agent or RuleAgent)(self._bank)
+        self._usage: dict[str, Usage] = {}
+
+    # Writing.
+
+    def add(
+        self,
+        text: str,
+        scope: Scope,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        expires: datetime | timedelta | None = None,
+        at: datetime | None = None,
+        source: Sequence[str] = (),
+    ) -> Result:
+        """Remember a text word by word; it is on disk when this returns.
+
+        What is remembered already, word by word in the same scope, is not stored twice: the result is `unchanged`.
+
+        Args:
+            text: what to remember.
+            scope: whose it is.
+            metadata: plain JSON data to filter by.
+            key: a name that is unique in the scope.
+            expires: when it is not to be found any more: a time, or a time from now.
+            at: when it was said; None for now.
+            source: ids of messages or documents that it came from.
+
+        Raises:
+            ScopeError: `scope` is not a Scope.
+            RefusedError: the text is empty or longer than 1,000,000 characters, metadata is not plain data, the key is
+                taken, or the guard says no.
+        """
+        return self.add_many([New(text, metadata, key, expires, at, source)], scope)[0]
+
+    def add_many(self, items: Iterable[New | str], scope: Scope) -> builtins.list[Result]:
+        """Remember texts word by word, in one commit: all of them are on disk when this returns, or none.
+
+        Raises:
+            ScopeError: `scope` is not a Scope.
+            RefusedError: one of them cannot be stored (see `add`); none is.
+        """
+        with self._counted("add"):
+            need_scope(scope)
+            new = [New(item) if isinstance(item, str) else item for item in items]
+            return self._write([self._addition(item) for item in new], scope, once=True)
+
+    def observe(
+        self, messages: Sequence[Said] | Said, scope: Scope, *, at: datetime | None = None
+    ) -> builtins.list[Result]:
+        """Let the agent read messages and decide what to remember; each result has the operation and its reason.
+
+        A message is a `Message`, an object with `role` and `content`, or the text that the user said. What came out of
+        memory (a context that was pasted in, a record that the assistant repeats) is not remembered again.
+
+        Args:
+            messages: in the order in which they were said.
+            scope: whose memory.
+            at: when they were said, where they do not say; None for now.
+
+        Raises:
+            ScopeError: `scope` is not a Scope.
+            DataError: a message has none of these forms.
+        """
+        return now(self.observing(messages, scope, at=at))
+
+    async def observing(
+        self, messages: Sequence[Said] | Said, scope: Scope, *, at: datetime | None = None
+    ) -> builtins.list[Result]:
+        """`observe`, to await."""
+        with self._counted("observe"):
+            need_scope(scope)
+            given = [messages] if isinstance(messages, str | Message | Mapping) else messages
+            read = [read_message(one, number, at or self._clock()) for number, one in enumerate(given, 1)]
+            results: builtins.list[Result] = []
+            async for some in self._agent.observe([m for m in map(without_memories, read) if m.shown.strip()], scope):
+                results += some
+            return results
+
+    def update(
+        self,
+        record_id: str,
+        text: str,
+        scope: Scope,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        expires: datetime | timedelta | None = None,
+        at: datetime | None = None,
+        reason: str = "",
+    ) -> Result:
+        """Replace a record's text; the old one stays in its history, and is what reads as of then show.
+
+        Metadata and `expires` stay as they are where none are given.
+
+        Raises:
+            ScopeError: `scope` is not a Scope.
+            RefusedError: there is no such record in this scope, or the text cannot be stored (see `add`).
+        """
+        with self._counted("update"):
+            op = Operation("UPDATE", text, record_id, None, metadata, reason, self._until(expires), at)
+            return self._write([op], scope)[0]
+
+    def expire(self, record_id: str, scope: Scope, *, at: datetime | None = None) -> Result:
+        """Hide a record from `at` on (None: from now on); it stays in its history until it is deleted.
+
+        Raises:
+            ScopeError: `scope` is not a Scope.
+            RefusedError: there is no such record in this scope.
+        """
+        with self._counted("expire"):
+            found = self._file.get(record_id, need_scope(scope))
+            text, said = ("?", None) if found is None else (found.text, found.updated)
+            end = at or self._clock()
+            return self._write([Operation("UPDATE", text, record_id, expires=end, at=said)], scope)[0]
+
+    def delete(self, record_id: str, scope: Scope, *, timeout: float = 10.0) -> Erased:
+        """Remove a record with its history, and its bytes from the file; see `erase`.
+
+        Raises:
+            ScopeError: `scope` is not a Scope.
+            RefusedError: there never was such a record in this scope.
+        """
+        with self._counted("delete"):
+            if not self._file.history(record_id, need_scope(scope)):
+                raise refusal(Result(Operation("DELETE", id=record_id), Code.UNKNOWN_ID), scope)
+            return self._erased(scope, [record_id], timeout)
+
+    def erase(self, scope: Scope, *, timeout: float = 10.0) -> Erased:
+        """Remove all that a scope covers, with its history, and its bytes from every file that the memory owns.
+
+        It is hidden at once. The bytes are gone when this returns, unless a reader holds older pages for longer than
+        `timeout` seconds: then `pending` names it, and the next who opens or closes the file finishes.
+
+        Raises:
+            ScopeError: `scope` is not a Scope.
+        """
+        with self._counted("erase"):
+            return self._erased(need_scope(scope), None, timeout)
+
+    def purge(self, scope: Scope, *, timeout: float = 10.0) -> Erased:
+        """Remove what has expired, with its history and bytes."""
+        with self._counted("purge"):
+            past = self._clock()
+            shown = {record.id for record in self._file.page(scope, now=past)}
+            gone = [record.id for record in self._file.page(scope) if record.id not in shown]
+            return self._erased(scope, gone, timeout) if gone else Erased(0)
+
+    # Reading.
+
+    def search(
+        self,
+        query: str | Vectors,
+        scope: Scope,
+        *,
+        k: int = 10,
+        mode: str = "fused",
+        where: Mapping[str, Any] | None = None,
+        half_life: timedelta | None = None,
+        as_of: int | datetime | None = None,
+        vector: Vectors | None = None,
+        explain: bool = False,
+    ) -> builtins.list[Hit]:
+        """The `k` records that answer `query` best; the order of equals is by age, and the same every time.
+
+        Args:
+            query: text, or a vector of the embedder's size (with mode "vector").
+            scope: whose records.
+            k: how many at most.
+            mode: "fused" by words and by meaning, "lexical" by words, "vector" by meaning.
+            where: a filter on metadata, e.g. `{"topic": "food", "price": {"lt": 20}}`; see `memorist.memory.filters`.
+            half_life: let what was updated so long ago count half as much.
+            as_of: what held at a time, or stood at a commit; None for now.
+            vector: the query's vector, where it is at hand.
+            explain: give each hit the parts of its score.
+
+        Raises:
+            ScopeError: `scope` is not a Scope.
+            FilterError: `where` is not a filter.
+            ValueError: an unknown mode, or a vector of another size.
+        """
+        with self._counted("search"):
+            found = self._file.find(
+                query, scope, k=k, mode=mode, where=where, vector=vector,
+                now=as_of if isinstance(as_of, datetime) else self._clock(), half_life=half_life, as_of=as_of,
+            )  # fmt: skip
+            return found if explain else [Hit(hit.record, hit.score) for hit in found]
+
+    def context(
+        self,
+        query: str,
+        scope: Scope,
+        *,
+        max_tokens: int = 1000,
+        k: int = 50,
+        where: Mapping[str, Any] | None = None,
+        count: Callable[[str], int] | None = None,
+    ) -> Context:
+        """The memories to put before a model that is to answer `query`, best first, in at most `max_tokens` tokens.
+
+        Args:
+            query: what is asked, or the last message.
+            scope: whose memories.
+            max_tokens: of the whole text.
+            k: how many memories at most.
+            where: a filter; see `search`.
+            count: tokens of a text; None for one per three bytes, which is more than models need for English.
+
+        Raises:
+            ScopeError: `scope` is not a Scope.
+            FilterError: `where` is not a filter.
+        """
+        with self._counted("context"):
+            measure = count or (lambda text: -(-len(text.encode()) // 3))
+            hits = self._file.find(query, scope, k=k, where=where, now=self._clock())
+            text, ids = "", []
+            for hit in hits:
+                record = hit.record
+                line = f"[{record.id}] {record.updated:%Y-%m-%d} {' '.join(record.text.split())}"
+                longer = f"{text}\n{line}" if text else line
+                if measure(f"{OPENING}\n{longer}\n{CLOSING}") <= max_tokens:
+                    text = longer
+                    ids.append(record.id)
+            whole = f"{OPENING}\n{text}\n{CLOSING}" if ids else ""
+            return Context(whole, tuple(ids), measure(whole))
+
+    def get(self, record_id: str, scope: Scope, *, as_of: int | None = None) -> MemoryRecord | None:
+        """The record, if it is there, is in this scope and has not expired."""
+        with self._counted("get"):
+            found = self._file.get(record_id, scope, as_of=as_of)
+            return None if found is None or (as_of is None and found.has_expired(self._clock())) else found
+
+    def list(
+        self,
+        scope: Scope,
+        *,
+        where: Mapping[str, Any] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        as_of: int | datetime | None = None,
+    ) -> builtins.list[MemoryRecord]:
+        """Records in this scope, oldest first; with `limit`, page by page from the one after `after` on."""
+        with self._counted("list"):
+            moment = as_of if isinstance(as_of, datetime) else self._clock()
+            return self._file.page(scope, where=where, after=after, limit=limit, now=moment, as_of=as_of)
+
+    def history(self, record_id: str, scope: Scope) -> builtins.list[Change]:
+        """Every change of a record, oldest first, with reasons."""
+        with self._counted("history"):
+            return self._file.history(record_id, scope)
+
+    def usage(self) -> dict[str, Usage]:
+        """Calls, errors, seconds and tokens by operation since this memory was opened."""
+        return {name: replace(usage) for name, usage in self._usage.items()}
+
+    # Copies.
+
+    def export(self, path: str | os.PathLike[str], scope: Scope) -> int:
+        """Write the live records of a scope to a new JSONL file, with the changes that led to them; how many they are.
+
+        Raises:
+            ScopeError: `scope` is not a Scope.
+            BankError: there is a file at `path`.
+        """
+        with self._counted("export"):
+            need_scope(scope)
+            if Path(path).exists():
+                raise BankError(f"{path}: there is a file already; give a path that is free")
+            if not self._file.read_only:
+                self._file.note_copy(path, "export", at=self._clock())
+            count = 0
+            with open(path, "w", encoding="utf-8") as file:
+                for record in self._file.page(scope):
+                    past = [
+                        {"text": change.after.text, "at": change.after.updated.isoformat(), "reason": change.reason}
+                        for change in self._file.history(record.id, record.scope)
+                        if change.after is not None
+                    ]
+                    file.write(json.dumps(record.to_json() | {"history": past}, ensure_ascii=False) + "\n")
+                    count += 1
+            return count
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write a whole copy of the memory, every scope and all history, while others go on using it.
+
+        Raises:
+            BankError: there is a file at `path`, or it cannot be written.
+        """
+        with self._counted("backup"):
+            self._file.backup(path, at=self._clock())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Memory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Inside.
+
+    def _addition(self, item: New) -> Operation:
+        expires, source = self._until(item.expires), tuple(item.source)
+        return Operation("ADD", item.text, None, item.key, item.metadata, "", expires, item.at, source)
+
+    def _until(self, expires: datetime | timedelta | None) -> datetime | None:
+        return self._clock() + expires if isinstance(expires, timedelta) else expires
+
+    def _write(self, operations: Sequence[Operation], scope: Scope, *, once: bool = False) -> builtins.list[Result]:
+        results = self._bank.apply(operations, scope, at=self._clock(), once=once, whole=True)
+        for result in results:
+            if not result.code.accepted:
+                raise refusal(result, scope)
+        return results
+
+    def _erased(self, scope: Scope, ids: Sequence[str] | None, timeout: float) -> Erased:
+        live = self._file.erase(scope, ids=ids)
+        return Erased(live, self._file.settle(timeout), tuple(self._file.copies()))
+
+    @contextmanager
+    def _counted(self, name: str) -> Iterator[None]:
+        usage, began = self._usage.setdefault(name, Usage()), time.perf_counter()
+        usage.calls += 1
+        try:
+            yield
+        except BaseException:
+            usage.errors += 1
+            raise
+        finally:
+            usage.seconds += time.perf_counter() - began
+
+
+def default_path() -> Path:
+    """Where a memory is kept if nobody says where: the platform's directory for a user's data."""
+    from platformdirs import user_data_path
+
+    return user_data_path("memorist") / "memory.db"
+
+
+def now(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never has to wait, without an event loop, also inside one.
+
+    Raises:
+        RuntimeError: it waits for something that only an event loop can bring.
+    """
+    problem: RuntimeError | None = None
+    try:
+        work.send(None)
+    except StopIteration as done:
+        found: T = done.value
+        return found
+    except RuntimeError as error:
+        if "no running event loop" not in str(error):
+            raise
+        problem = error
+    finally:
+        work.close()
+    message = "this agent waits for an event loop; use AsyncMemory, or an agent whose models answer at once"
+    raise RuntimeError(message) from problem
