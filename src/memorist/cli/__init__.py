@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from memorist.cli import experts
+from memorist.cli import experts, memory
 from memorist.cli.plan import plan
 from memorist.cli.shared import Json, RunFolder, console
 from memorist.errors import MemoristError, RecipeError, nearest
@@ -143,6 +143,9 @@ def chat(
     from memorist.evaluation.chat import chat as talk
 
     talk(run, file, name, console())
+
+
+memory.register(app)
 
 
 @app.command()

@@ -55,6 +55,7 @@ class AsyncMemory:
     list = _beside(Memory.list)
     history = _beside(Memory.history)
     export = _beside(Memory.export)
+    import_file = _beside(Memory.import_file)
     backup = _beside(Memory.backup)
 
     async def observe(self, messages: Sequence[Said] | Said, scope: Scope, *, at: datetime | None = None) -> Any:

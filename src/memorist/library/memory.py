@@ -3,43 +3,32 @@
 from __future__ import annotations
 
 import builtins
-import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from memorist.agents.rules import RuleAgent
 from memorist.conversation import Message
 from memorist.errors import BankError
+from memorist.library.bringing import Bringing
+from memorist.library.exporting import write_records
+from memorist.library.importing import read_rows
 from memorist.library.messages import CLOSING, OPENING, Said, read_message, without_memories
-from memorist.library.results import Context, Erased, New, Usage, refusal
+from memorist.library.observing import BuildObserver, now
+from memorist.library.results import Context, Erased, Imported, New, Usage, refusal
 from memorist.memory.bank import Hit, need_scope
 from memorist.memory.embed import Embedder, Vectors
 from memorist.memory.embedders import open_embedder
 from memorist.memory.guarded import Guard, GuardedBank
 from memorist.memory.record import Change, Code, MemoryRecord, Operation, Result, Scope
 from memorist.memory.sqlite import SQLiteBank
-
-T = TypeVar("T")
-
-
-class Observer(Protocol):
-    """What `observe` needs of an agent."""
-
-    def observe(self, messages: Iterable[Message], scope: Scope) -> Any:
-        """An async iterator of tuples of results."""
-        ...
-
-
-BuildObserver = Callable[[Any], Observer]
-"""From a bank to an agent that writes to it."""
 
 
 class Memory:
@@ -352,17 +341,34 @@ class Memory:
                 raise BankError(f"{path}: there is a file already; give a path that is free")
             if not self._file.read_only:
                 self._file.note_copy(path, "export", at=self._clock())
-            count = 0
-            with open(path, "w", encoding="utf-8") as file:
-                for record in self._file.page(scope):
-                    past = [
-                        {"text": change.after.text, "at": change.after.updated.isoformat(), "reason": change.reason}
-                        for change in self._file.history(record.id, record.scope)
-                        if change.after is not None
-                    ]
-                    file.write(json.dumps(record.to_json() | {"history": past}, ensure_ascii=False) + "\n")
-                    count += 1
-            return count
+            return write_records(self._file, Path(path), scope)
+
+    def import_file(
+        self,
+        path: str | os.PathLike[str],
+        scope: Scope | None,
+        *,
+        form: str | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Imported:
+        """Bring in what this library or another one exported; what is there already is not stored twice.
+
+        Facts are kept word by word, with their times and ids; conversations are read by the agent.
+
+        Args:
+            path: a file in one of the forms of `memorist.library.importing`.
+            scope: whose everything becomes, save rows of scopes that it covers, which keep theirs; None for their own.
+            form: memorist, jsonl, mem0, graphiti, chatgpt or claude; None looks which it is.
+            progress: called with the number of rows that are done.
+
+        Raises:
+            DataError: the file cannot be read, or is in none of the forms. A broken row is in the result, by number.
+        """
+        with self._counted("import"):
+            if scope is not None:
+                need_scope(scope)
+            bringing = Bringing(self._bank, scope, self.observe, self._clock, self._ids, progress)
+            return bringing.all(read_rows(Path(path), form))
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write a whole copy of the memory, every scope and all history, while others go on using it.
@@ -423,25 +429,3 @@ def default_path() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("memorist") / "memory.db"
-
-
-def now(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never has to wait, without an event loop, also inside one.
-
-    Raises:
-        RuntimeError: it waits for something that only an event loop can bring.
-    """
-    problem: RuntimeError | None = None
-    try:
-        work.send(None)
-    except StopIteration as done:
-        found: T = done.value
-        return found
-    except RuntimeError as error:
-        if "no running event loop" not in str(error):
-            raise
-        problem = error
-    finally:
-        work.close()
-    message = "this agent waits for an event loop; use AsyncMemory, or an agent whose models answer at once"
-    raise RuntimeError(message) from problem

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from memorist.memory.bank import Hit
+from memorist.memory.bank import Hit, IdSource
 from memorist.memory.embed import Vectors
 from memorist.memory.record import Code, Kind, MemoryRecord, Operation, Result, Scope
 from memorist.memory.sqlite import SQLiteBank
@@ -40,6 +40,7 @@ class GuardedBank:
         *,
         at: datetime,
         source: Sequence[str] = (),
+        ids: IdSource | None = None,
         once: bool = False,
         whole: bool = False,
     ) -> list[Result]:
@@ -50,6 +51,7 @@ class GuardedBank:
             scope: where.
             at: when.
             source: ids of messages.
+            ids: see `SQLiteBank.apply`.
             once: see `SQLiteBank.apply`.
             whole: see `SQLiteBank.apply`; what the guard refuses counts.
         """
@@ -59,7 +61,7 @@ class GuardedBank:
             return list(told.values())
         asked = [n for n in range(len(operations)) if n not in told]
         given = [operations[n] for n in asked]
-        applied = self.bank.apply(given, scope, at=at, source=source, once=once, whole=whole)
+        applied = self.bank.apply(given, scope, at=at, source=source, ids=ids, once=once, whole=whole)
         told |= dict(zip(asked, applied, strict=True))
         return [told[n] for n in range(len(operations))]
 

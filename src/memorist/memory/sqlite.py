@@ -218,6 +218,11 @@ class SQLiteBank:
         need_scope(scope)
         return self.fork(as_of).get(record_id, scope)
 
+    def holder(self, record_id: str) -> Scope | None:
+        """The scope that has, or had, a record with this id."""
+        found = self._file.entries("c.id = ?", (record_id,)) if clean_text(record_id) == record_id else []
+        return found[-1][0].scope if found else None
+
     def list(self, scope: Scope, *, as_of: int | None = None) -> builtins.list[MemoryRecord]:
         """All live records that `scope` covers, oldest first."""
         need_scope(scope)
