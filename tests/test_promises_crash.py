@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from memorist.memory import sqlite_file, sqlite_search
 from memorist.memory.record import Scope
 from memorist.memory.sqlite import SQLiteBank
 
-ROUNDS = 40
+ROUNDS = 200
 SIZE = 5  # records that each commit adds, so that half a commit shows
 
 WRITER = """
@@ -76,6 +78,7 @@ def check(path: Path, acknowledged: dict[int, int], newest: int) -> None:
         assert bank.commit >= newest
         with bank._file.reading() as db:
             assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert search_follows_from_versions(db)
         parts: dict[tuple[int, int], list[bool]] = {}
         for record in bank.list(Scope("anna")):
             changed = record.text.startswith("changed ")
@@ -88,6 +91,22 @@ def check(path: Path, acknowledged: dict[int, int], newest: int) -> None:
                 changed = number % 3 == 0 and number + 2 in numbers
                 assert parts[round_, number] == [changed] * SIZE, f"commit {number} of round {round_} is torn"
         assert len(bank.changes(Scope("anna"))) == sum(SIZE * (2 if number % 3 == 2 else 1) for _, number in parts)
+
+
+def search_follows_from_versions(db: sqlite3.Connection) -> bool:
+    """Whether the tables of search are those that would be made anew."""
+    tables = ("users", "words", "facets")
+
+    def rows() -> list[list[tuple[object, ...]]]:
+        return [sorted(db.execute(f"SELECT * FROM {table}"), key=repr) for table in tables]
+
+    there = rows()
+    db.execute("BEGIN")
+    sqlite_search.clear(db)
+    sqlite_file._fill_search(db)
+    anew = rows()
+    db.execute("ROLLBACK")
+    return there == anew
 
 
 SMALL = ("steps=6", "tasks=3", "siblings=4", "leads=2", "dialogues=1")
