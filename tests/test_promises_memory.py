@@ -24,7 +24,7 @@ from memorist import Memory, Scope
 with Memory(sys.argv[1], embedder="hashed") as memory:
     for number in range(20):
         result = memory.add(f"number {number}", Scope("anna"))
-        print("acknowledged", result.record.id, flush=True)
+        print(f"acknowledged {result.record.id}", flush=True)
 """
 
 
