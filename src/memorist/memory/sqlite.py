@@ -90,7 +90,11 @@ class SQLiteBank:
         self._snapshots: WeakValueDictionary[int, _FileSnapshot] = WeakValueDictionary()
         self._blocks: _FileSnapshot | None = None
         self._newest: Overlay | None = None
-        self._vectors = VectorCache(self.embedder.size)
+        folder = None if read_only else self.path.with_name(f"{self.path.name}.index")
+        self._vectors = VectorCache(self.embedder.size, folder)
+        if not read_only and self._file.pending():
+            self._vectors.clear()  # whoever was to wipe it may have been killed
+            self._file.settle(0)
 
     @property
     def path(self) -> Path:
@@ -261,10 +265,12 @@ class SQLiteBank:
         need_scope(scope)
         with self._file.lock:
             with self._file.writing():
-                live = self._file.delete(scope, ids)
+                user, versions, live = self._file.delete(scope, ids)
             self._newest = self._blocks = None
             self._snapshots.clear()
             self._vectors.forget()
+            if user is not None:
+                self._vectors.wipe(user, versions)
             self._file.settle(0)
         return live
 

@@ -179,8 +179,6 @@ class BankFile:
                 with self.writing():
                     search.clear(db)
                     _fill_search(db)
-            if not self.read_only and self.pending():
-                self.settle(0)
             return self._embedder(db, embedder)
 
     def _use_log(self, db: sqlite3.Connection) -> None:
@@ -348,18 +346,19 @@ class BankFile:
                 row = (*named, before, after, change.reason)
                 db.execute("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def delete(self, scope: Scope, ids: Sequence[str] | None = None) -> int:
-        """Delete all that `scope` covers, or of that only some records; returns how many were live.
+    def delete(self, scope: Scope, ids: Sequence[str] | None = None) -> tuple[int | None, Versions, int]:
+        """Delete all that `scope` covers, or of that only some records. Call it in a transaction.
 
-        Call it in a transaction.
+        Returns the user's number, the versions that are gone, and how many of them were live.
         """
         query = f"SELECT r.version, r.to_commit IS NULL, {_RECORD.format('r')} FROM versions r WHERE user = ?"
         values: list[object] = [scope.user]
         if ids is not None:
             query += " AND id IN (SELECT value FROM json_each(?))"
             values.append(json.dumps(list(ids)))
-        count = 0
+        count, gone = 0, []
         with self.reading() as db:
+            user = search.user_number(db, scope.user)
             for version, live, *row in db.execute(query, values).fetchall():
                 record = _record(row)
                 if not scope.covers(record.scope):
@@ -369,10 +368,11 @@ class BankFile:
                 db.execute("DELETE FROM changes WHERE id = ?", (record.id,))
                 search.count_live(db, scope.user, -live)
                 search.remove(db, version, record)
+                gone.append(version)
                 count += live
             db.execute("INSERT INTO commits SELECT coalesce(max(number), 0) + 1, NULL, 1 FROM commits")
             db.execute("INSERT INTO erasures SELECT max(number) FROM commits")
-        return count
+        return user, np.array(gone, np.int64), count
 
     @contextmanager
     def moment(self) -> Iterator[tuple[sqlite3.Connection, int]]:

@@ -17,7 +17,7 @@ from memorist.memory.fusion import fuse
 from memorist.memory.record import MemoryRecord, Scope, instant
 from memorist.memory.sqlite_file import BankFile
 from memorist.memory.sqlite_search import Versions
-from memorist.memory.sqlite_vectors import UserVectors, VectorCache, load
+from memorist.memory.sqlite_vectors import IndexedVectors, UserVectors, VectorCache, load
 
 Ranked = list[tuple[int, float]]
 Ask = Callable[["View", int], Ranked]
@@ -64,7 +64,7 @@ class View:
         return reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), found)
 
     @cached_property
-    def _vectors(self) -> UserVectors:
+    def _vectors(self) -> UserVectors | IndexedVectors:
         if self.as_of == self._newest:
             return self._cache.at(self._db, self.scope.user, self._newest)
         return load(
@@ -83,7 +83,11 @@ class View:
 
     def nearest(self, vector: Vectors, limit: int) -> Ranked:
         """By vector: (version, cosine)."""
-        return [] if self.user is None else self._vectors.nearest(vector, limit, self.allowed)
+        if self.user is None:
+            return []
+        if isinstance(self._vectors, UserVectors):
+            return self._vectors.nearest(vector, limit, self.allowed)
+        return self._vectors.nearest(vector, limit, self.allowed, self._db, self.scope.user)
 
     def by_words(self, terms: Sequence[str], limit: int) -> Ranked:
         """By words: (version, BM25)."""
