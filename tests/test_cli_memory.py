@@ -13,7 +13,20 @@ from memorist import Memory
 from memorist.cli import app
 from memorist.errors import MemoristError
 
-COMMANDS = ("add", "observe", "search", "context", "list", "history", "delete", "erase", "export", "import", "backup")
+COMMANDS = (
+    "add",
+    "observe",
+    "search",
+    "context",
+    "list",
+    "history",
+    "delete",
+    "erase",
+    "export",
+    "import",
+    "backup",
+    "reembed",
+)
 
 
 @pytest.fixture
@@ -107,3 +120,11 @@ def test_an_import_with_nothing_in_it_fails_and_says_why(file: Path, tmp_path: P
     (tmp_path / "in.jsonl").write_text('{"text": ""}')
     said = refused(file, "import", str(tmp_path / "in.jsonl"), "--user", "anna")
     assert "none could be brought in; the first: row 1" in said
+
+
+def test_another_embedder(file: Path) -> None:
+    told(file, "add", "Anna likes curry", "--user", "anna")
+    assert told(file, "reembed", "hashed-stems-32") == {"vectors": 1}
+    assert len(told(file, "search", "curry", "--user", "anna", "--mode", "vector")) == 1
+    assert "did you mean 'minilm'" in refused(file, "reembed", "minilmm")
+    assert "there is no memory" in refused(file.with_name("none.db"), "reembed", "minilm")

@@ -127,7 +127,7 @@ class Named(HashedEmbedder):
 def test_another_embedder_is_refused(path: Path) -> None:
     SQLiteBank(path, embedder=Named("minilm", 64)).close()
     for embedder in (HashedEmbedder(64), Named("minilm", 128), None):
-        with pytest.raises(BankError, match=r"made with embedder 'minilm'.*64.*export"):
+        with pytest.raises(BankError, match=r"made with embedder 'minilm'.*64.*reembed"):
             SQLiteBank(path, embedder=embedder)
     with SQLiteBank(path, embedder=Named("minilm", 64)) as bank:
         bank.apply(add("one"), ANNA, at=AT)

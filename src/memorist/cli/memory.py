@@ -50,6 +50,7 @@ def register(app: typer.Typer) -> None:
         (export, "memorist export anna.jsonl --user anna"),
         (import_, "memorist import conversations.json --user anna; memorist import mem0.json --form mem0"),
         (backup, "memorist backup copy.db"),
+        (reembed, "memorist reembed minilm --file memory.db"),
     ):
         name = {"records": "list", "import_": "import"}.get(command.__name__, command.__name__)
         app.command(name, epilog=f"Example: {example}")(command)
@@ -359,3 +360,25 @@ def backup(
     with opened(file, reading=True) as memory:
         memory.backup(out)
     _show({"path": str(out)}, as_json, iter([f"a copy is in {out}"]))
+
+
+def reembed(
+    embedder: Annotated[str, typer.Argument(help="minilm, hashed, or hashed-stems-SIZE")],
+    file: File = None,
+    as_json: Json = False,
+) -> None:
+    """Make all vectors anew with another embedder."""
+    from rich.progress import Progress
+
+    from memorist.library.memory import default_path
+    from memorist.memory.embedders import open_embedder
+    from memorist.memory.reembed import reembed as make_anew
+
+    with Progress(console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("embedding", total=None)
+        count = make_anew(
+            file or default_path(),
+            open_embedder(embedder),
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    _show({"vectors": count}, as_json, iter([f"{count} vectors made with {embedder}"]))

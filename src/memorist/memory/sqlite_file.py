@@ -104,6 +104,7 @@ class BankFile:
         self.path, self.read_only = path, read_only
         self.lock = RLock()
         self._process = os.getpid()
+        self._made_with: str | None = None
         self._db: sqlite3.Connection | None = None
         with self._explained():
             self._db = sqlite3.connect(
@@ -144,6 +145,7 @@ class BankFile:
             self.need_writable()
             db.execute("BEGIN IMMEDIATE")
             try:
+                self._need_same_embedder(db)
                 yield db
                 db.execute("COMMIT")
             except BaseException:
@@ -158,6 +160,12 @@ class BankFile:
 
     def prepare(self, embedder: Embedder | None) -> Embedder:
         """Bring the tables up to date; returns the embedder that the file was made with."""
+        self.bring_up_to_date(embedder)
+        with self.reading() as db:
+            return self._embedder(db, embedder)
+
+    def bring_up_to_date(self, embedder: Embedder | None) -> None:
+        """Make the tables, or those that an older version did not have; a new file is for this embedder."""
         with self.reading() as db:
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA secure_delete = ON")
@@ -179,7 +187,6 @@ class BankFile:
                 with self.writing():
                     search.clear(db)
                     _fill_search(db)
-            return self._embedder(db, embedder)
 
     def _use_log(self, db: sqlite3.Connection) -> None:
         """Turn on the write-ahead log. SQLite does not wait for others here, so this does."""
@@ -213,12 +220,22 @@ class BankFile:
         name, size = db.execute("SELECT name, size FROM embedder").fetchone()
         embedder = given or known_embedder(name, size)
         if (embedder.name, embedder.size) == (name, size):
+            self._made_with = name
             return embedder
         asked = f"opened with {given.name!r} ({given.size})" if given else "opened without one"
         raise BankError(
             f"{self.path}: made with embedder {name!r} (vectors of {size}), {asked}; open it with the first, "
-            "or export its records with the first and add them to a new bank"
+            f"or make its vectors anew with `memorist reembed NAME --file {self.path}`"
         )
+
+    def _need_same_embedder(self, db: sqlite3.Connection) -> None:
+        if self._made_with is not None:
+            name = db.execute("SELECT name FROM embedder").fetchone()[0]
+            if name != self._made_with:
+                raise BankError(
+                    f"{self.path}: opened with embedder {self._made_with!r}, and since then its vectors were made anew "
+                    f"with {name!r}; open it again"
+                )
 
     def close(self) -> None:
         """Close the connection; a second time does nothing."""
@@ -380,6 +397,7 @@ class BankFile:
         with self.reading() as db:
             db.execute("BEGIN")
             try:
+                self._need_same_embedder(db)
                 yield db, self.newest()
             finally:
                 db.execute("ROLLBACK")

@@ -164,7 +164,7 @@ class VectorCache:
         if path is None or row[1] <= BIG:
             return load(db, user, commit, self.size)
         index = open_index(path)
-        if index is not None and _is_of(index, db):
+        if index is not None and index.about["size"] == self.size and _is_of(index, db):
             found = self._over(db, user, commit, index)
             if not self._grown(found):
                 return found
