@@ -9,10 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from threading import RLock
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +21,8 @@ from memorist.memory.embed import Embedder, HashedEmbedder
 from memorist.memory.embedders import known_embedder
 from memorist.memory.overlay import Entry
 from memorist.memory.readers import readers_of
-from memorist.memory.record import Change, Kind, MemoryRecord, Scope, payload_json
+from memorist.memory.record import MemoryRecord, Scope
+from memorist.memory.sqlite_rows import FIELDS, RECORD, columns_of, entry_of, record_of
 from memorist.memory.sqlite_search import Versions
 
 BUSY_SECONDS = 60.0
@@ -81,9 +80,9 @@ def _add_search(db: sqlite3.Connection) -> None:
 def _fill_search(db: sqlite3.Connection) -> None:
     """Make every version findable; the tables of search are empty."""
     for version, live, *row in db.execute(
-        f"SELECT r.version, r.to_commit IS NULL, {_RECORD.format('r')} FROM versions r ORDER BY r.version"
+        f"SELECT r.version, r.to_commit IS NULL, {RECORD.format('r')} FROM versions r ORDER BY r.version"
     ).fetchall():
-        record = _record(row)
+        record = record_of(row)
         search.add(db, version, record)
         search.count_live(db, record.scope.user, live)
 
@@ -91,9 +90,7 @@ def _fill_search(db: sqlite3.Connection) -> None:
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_tables, _add_search)
 """What makes an older file a current one, in order; each runs once and is recorded in the file."""
 
-_FIELDS = ("id", "user", "agent", "session", "text", "created", "updated", "key", "payload", "source", "expires")
-_RECORD = ", ".join(f"{{0}}.{name}" for name in _FIELDS)
-_STORED = f"version, birth, {', '.join(_FIELDS)}, from_commit"
+_STORED = f"version, birth, {', '.join(FIELDS)}, from_commit"
 _LIVE = "from_commit <= ? AND (to_commit IS NULL OR to_commit > ?)"
 
 
@@ -306,32 +303,32 @@ class BankFile:
 
     def entries(self, where: str, values: Sequence[object], *, vectors: bool = False) -> list[Entry]:
         """Changes, oldest first; with the vectors after them if asked."""
-        query = f"""SELECT c.number, c.kind, c.reason, {_RECORD.format("b")}, {_RECORD.format("a")},
+        query = f"""SELECT c.number, c.kind, c.reason, {RECORD.format("b")}, {RECORD.format("a")},
                 {"v.vector" if vectors else "NULL"}
             FROM changes c LEFT JOIN versions b ON b.version = c.before
                 LEFT JOIN versions a ON a.version = c.after
                 {"LEFT JOIN vectors v ON v.version = c.after" if vectors else ""}
             WHERE {where} ORDER BY c.number, c.position"""
         with self.reading() as db:
-            return [_entry(row) for row in db.execute(query, tuple(values))]
+            return [entry_of(row) for row in db.execute(query, tuple(values))]
 
     def records(self, where: str, values: Sequence[object], commit: int) -> list[MemoryRecord]:
         """Records that were live at a commit, oldest first."""
-        query = f"SELECT {_RECORD.format('r')} FROM versions r WHERE {where} AND {_LIVE} ORDER BY birth"
+        query = f"SELECT {RECORD.format('r')} FROM versions r WHERE {where} AND {_LIVE} ORDER BY birth"
         with self.reading() as db:
-            return [_record(row) for row in db.execute(query, (*values, commit, commit))]
+            return [record_of(row) for row in db.execute(query, (*values, commit, commit))]
 
     def block(self, user: str, commit: int, size: int) -> Block:
         """A user's records that were live at a commit, with their vectors."""
-        query = f"""SELECT {_RECORD.format("r")}, v.vector FROM versions r JOIN vectors v USING (version)
+        query = f"""SELECT {RECORD.format("r")}, v.vector FROM versions r JOIN vectors v USING (version)
             WHERE user = ? AND {_LIVE} ORDER BY birth"""
         with self.reading() as db:
             rows = db.execute(query, (user, commit, commit)).fetchall()
-        joined = b"".join(row[len(_FIELDS)] for row in rows)
+        joined = b"".join(row[len(FIELDS)] for row in rows)
         if len(joined) != 4 * len(rows) * size:
             raise BankError(f"{self.path}: vectors of the wrong length; {_ADVICE['SQLITE_CORRUPT']}")
         vectors = np.frombuffer(joined, "<f4").astype(np.float32, copy=False).reshape(len(rows), size)
-        return make_block([_record(row) for row in rows], vectors)
+        return make_block([record_of(row) for row in rows], vectors)
 
     def users(self, commit: int) -> list[str]:
         """Users that had live records at a commit, sorted."""
@@ -353,7 +350,7 @@ class BankFile:
                     db.execute("UPDATE versions SET to_commit = ? WHERE version = ?", (commit, before))
                 if change.after is not None and vector is not None:
                     version += 1
-                    row = (version, birth, *_columns(change.after), commit)
+                    row = (version, birth, *columns_of(change.after), commit)
                     db.execute(f"INSERT INTO versions ({_STORED}) VALUES ({', '.join('?' * len(row))})", row)
                     db.execute("INSERT INTO vectors VALUES (?, ?)", (version, vector.astype("<f4").tobytes()))
                     search.add(db, version, change.after)
@@ -368,7 +365,7 @@ class BankFile:
 
         Returns the user's number, the versions that are gone, and how many of them were live.
         """
-        query = f"SELECT r.version, r.to_commit IS NULL, {_RECORD.format('r')} FROM versions r WHERE user = ?"
+        query = f"SELECT r.version, r.to_commit IS NULL, {RECORD.format('r')} FROM versions r WHERE user = ?"
         values: list[object] = [scope.user]
         if ids is not None:
             query += " AND id IN (SELECT value FROM json_each(?))"
@@ -377,7 +374,7 @@ class BankFile:
         with self.reading() as db:
             user = search.user_number(db, scope.user)
             for version, live, *row in db.execute(query, values).fetchall():
-                record = _record(row)
+                record = record_of(row)
                 if not scope.covers(record.scope):
                     continue
                 db.execute("DELETE FROM vectors WHERE version = ?", (version,))
@@ -405,11 +402,11 @@ class BankFile:
     def by_version(self, versions: Sequence[int], commit: int | None) -> dict[int, MemoryRecord]:
         """Those of some versions that were live at a commit, or with None all of them, by age."""
         live, values = ("", ()) if commit is None else (f"AND {_LIVE}", (commit, commit))
-        query = f"""SELECT r.version, {_RECORD.format("r")} FROM versions r
+        query = f"""SELECT r.version, {RECORD.format("r")} FROM versions r
             WHERE version IN (SELECT value FROM json_each(?)) {live} ORDER BY birth, version"""
         with self.reading() as db:
             rows = db.execute(query, (json.dumps(list(versions)), *values)).fetchall()
-        return {int(version): _record(row) for version, *row in rows}
+        return {int(version): record_of(row) for version, *row in rows}
 
     def of_user(self, user: str, commit: int | None, allowed: Versions | None) -> list[MemoryRecord]:
         """A user's records that were live at a commit, oldest first; of the allowed versions, with None whenever."""
@@ -418,40 +415,3 @@ class BankFile:
         if commit is None:
             raise ValueError("all versions of a user are never asked for")
         return self.records("user = ?", (user,), commit)
-
-
-def _columns(record: MemoryRecord) -> tuple[object, ...]:
-    scope, source = record.scope, json.dumps(record.source, ensure_ascii=False)
-    created, updated = record.created.isoformat(), record.updated.isoformat()
-    about = (record.id, scope.user, scope.agent, scope.session, record.text, created, updated)
-    expires = None if record.expires is None else record.expires.isoformat()
-    return (*about, record.key, payload_json(record.payload), source, expires)
-
-
-def _record(row: Sequence[Any]) -> MemoryRecord:
-    record_id, user, agent, session, text, created, updated, key, payload, source, expires = row[: len(_FIELDS)]
-    return MemoryRecord(
-        record_id,
-        _scope(user, agent, session),
-        text,
-        datetime.fromisoformat(created),
-        datetime.fromisoformat(updated),
-        key,
-        {} if payload == "{}" else json.loads(payload),
-        () if source == "[]" else tuple(json.loads(source)),
-        None if expires is None else datetime.fromisoformat(expires),
-    )
-
-
-@lru_cache(maxsize=4096)
-def _scope(user: str, agent: str, session: str) -> Scope:
-    return Scope(user, agent, session)
-
-
-def _entry(row: Sequence[Any]) -> Entry:
-    number, kind, reason = row[:3]
-    middle, end = 3 + len(_FIELDS), 3 + 2 * len(_FIELDS)
-    before = None if row[3] is None else _record(row[3:middle])
-    after = None if row[middle] is None else _record(row[middle:end])
-    vector = None if row[end] is None else np.frombuffer(row[end], "<f4").astype(np.float32, copy=False)
-    return Change(int(number), Kind(kind), before, after, reason), vector
