@@ -18,6 +18,7 @@ RECORD = ", ".join(f"{{0}}.{name}" for name in FIELDS)
 
 
 def columns_of(record: MemoryRecord) -> tuple[object, ...]:
+    """The values of FIELDS."""
     scope, source = record.scope, json.dumps(record.source, ensure_ascii=False)
     created, updated = record.created.isoformat(), record.updated.isoformat()
     about = (record.id, scope.user, scope.agent, scope.session, record.text, created, updated)
@@ -26,6 +27,7 @@ def columns_of(record: MemoryRecord) -> tuple[object, ...]:
 
 
 def record_of(row: Sequence[Any]) -> MemoryRecord:
+    """A record from a row that begins with FIELDS."""
     record_id, user, agent, session, text, created, updated, key, payload, source, expires = row[: len(FIELDS)]
     return MemoryRecord(
         record_id,
@@ -46,6 +48,7 @@ def _scope(user: str, agent: str, session: str) -> Scope:
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
+    """A change from commit, kind, reason, FIELDS of the record before and after it, and the vector after it."""
     number, kind, reason = row[:3]
     middle, end = 3 + len(FIELDS), 3 + 2 * len(FIELDS)
     before = None if row[3] is None else record_of(row[3:middle])
