@@ -22,7 +22,7 @@ timed = @began=$$(date +%s); $(2); status=$$?; echo "$(1): $$(($$(date +%s) - be
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-promises lint types unit results-memory-r1 bench bench-experts bench-trainer docs clean
+.PHONY: help demo test test-promises lint types unit results-memory-r1 bench bench-experts bench-memory bench-trainer docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench: $(STAMP) ## run every benchmark in benchmarks/
 
 bench-experts: $(STAMP) ## measure the rows of pruning and lazy loading (half an hour, 12 GB of disk)
 	@$(RUN) benchmarks/experts.py --json results/experts.json
+
+bench-memory: $(STAMP) ## measure the rows of the library beside Mem0, LanceDB and Chroma (half an hour, 3 GB of disk)
+	@$(RUN) benchmarks/memory.py --json results/memory.json
 
 bench-trainer: $(STAMP) ## measure the rows of the trainer beside TRL (a quarter of an hour, 3 GB of disk)
 	@$(RUN) benchmarks/trainer.py --json results/trainer.json
