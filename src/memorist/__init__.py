@@ -10,11 +10,13 @@ from memorist.library.asynchronous import AsyncMemory
 from memorist.library.memory import Memory
 from memorist.library.results import New
 from memorist.memory.record import Code, Kind, MemoryRecord, Operation, Result, Scope
+from memorist.models.endpoint import Endpoint
 
 __all__ = [
     "AsyncMemory",
     "Code",
     "Conversation",
+    "Endpoint",
     "Kind",
     "Memory",
     "MemoryRecord",

@@ -10,6 +10,7 @@
     ├── RefusedError (ValueError)     what was to be remembered was refused: empty, too long, unknown id, a guard's no
     ├── FilterError (ValueError)      a filter does not have the form that filters have
     ├── PolicyError (RuntimeError)    a model cannot play the role it was given
+    │   └── UnreadError               a model failed while messages were read; which are read, which are not
     ├── ReplayMismatch (RuntimeError) a replayed run left the logged path
     ├── RewardError (ValueError)      a task's reward is not a finite number
     ├── TrainingError (RuntimeError)  training cannot go on: its loss is not finite
@@ -75,6 +76,14 @@ class FilterError(MemoristError, ValueError):
 
 class PolicyError(MemoristError, RuntimeError):
     """A model cannot play the role it was given."""
+
+
+class UnreadError(PolicyError):
+    """A model failed while messages were read: `results` is what came of those before, `unread` are the others."""
+
+    def __init__(self, message: str, results: Any, unread: Any) -> None:
+        self.results, self.unread = results, unread
+        super().__init__(message)
 
 
 class ReplayMismatch(MemoristError, RuntimeError):

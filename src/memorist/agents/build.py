@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from memorist.agents.components.extractors import Extractor, sentences, statements
+from memorist.agents.components.extractors import Extractor, by_model, sentences, statements
 from memorist.agents.components.prompts import STYLES
 from memorist.agents.heuristics import AddOnlyManager, SimilarityManager
 from memorist.agents.memory_r1 import MemoryR1
 from memorist.errors import need_known
+from memorist.memory.bank import MemoryBank
 from memorist.models.registry import open_policy
-from memorist.models.sampler import Sampler
+from memorist.models.sampler import Actor, Sampler
 from memorist.recipe import AgentSettings
 
 AGENTS: dict[str, type[MemoryR1]] = {"memory-r1": MemoryR1}
@@ -37,6 +38,15 @@ def builder(settings: AgentSettings) -> Callable[..., MemoryR1]:
             k=settings.k,
             candidates=settings.candidates,
         )
+
+    return build
+
+
+def by_one_model(actor: Actor) -> Callable[[MemoryBank], MemoryR1]:
+    """Memory-R1 with an instruct model in every role: it extracts facts, decides operations and answers."""
+
+    def build(bank: MemoryBank) -> MemoryR1:
+        return MemoryR1(bank=bank, manager=actor, answerer=actor, extract=by_model(actor), style="full")
 
     return build
 

@@ -14,14 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from memorist.agents.build import by_one_model
 from memorist.agents.rules import RuleAgent
 from memorist.conversation import Message
-from memorist.errors import BankError
+from memorist.errors import BankError, PolicyError, UnreadError
 from memorist.library.bringing import Bringing
 from memorist.library.exporting import write_records
 from memorist.library.importing import read_rows
 from memorist.library.messages import CLOSING, OPENING, Said, read_message, without_memories
-from memorist.library.observing import BuildObserver, now
+from memorist.library.observing import BuildObserver, Observer, now
 from memorist.library.results import Context, Erased, Imported, New, Usage, refusal
 from memorist.memory.bank import Hit, need_scope
 from memorist.memory.embed import Embedder, Vectors
@@ -29,6 +30,7 @@ from memorist.memory.embedders import open_embedder
 from memorist.memory.guarded import Guard, GuardedBank
 from memorist.memory.record import Change, Code, MemoryRecord, Operation, Result, Scope
 from memorist.memory.sqlite import SQLiteBank
+from memorist.models.endpoint import Endpoint, Spent, blocking
 
 
 class Memory:
@@ -40,7 +42,8 @@ class Memory:
     Args:
         path: the file; None for `memory.db` in the platform's data directory.
         embedder: by name or itself; None for the one that the file was made with, "minilm" for a new file.
-        agent: builds the agent that `observe` asks; None for rules that need no model.
+        agent: what `observe` asks: an `Endpoint`, whose model extracts and decides; or a function from a bank to an
+            agent; None for rules that need no model.
         guard: called with each operation and its scope before it is written; a text that it returns is the reason for
             which the operation is refused.
         clock: says what time it is.
@@ -56,7 +59,7 @@ class Memory:
         path: str | os.PathLike[str] | None = None,
         *,
         embedder: str | Embedder | None = None,
-        agent: BuildObserver | None = None,
+        agent: BuildObserver | Endpoint | None = None,
         guard: Guard | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         ids: Callable[[], str] = lambda: secrets.token_hex(8),
@@ -71,7 +74,9 @@ class Memory:
         self._clock, self._ids = clock, ids
         self._file = SQLiteBank(self.path, embedder=opened, ids=lambda commit, index: ids(), read_only=read_only)
         self._bank = GuardedBank(self._file, guard)
-        self._agent = (agent or RuleAgent)(self._bank)
+        self._endpoint = agent if isinstance(agent, Endpoint) else None
+        build = by_one_model(agent) if isinstance(agent, Endpoint) else agent or RuleAgent
+        self._agent: Observer = build(self._bank)
         self._usage: dict[str, Usage] = {}
 
     # Writing.
@@ -135,8 +140,10 @@ class Memory:
         Raises:
             ScopeError: `scope` is not a Scope.
             DataError: a message has none of these forms.
+            UnreadError: a model does not answer; it has what came of the messages before, and those that are not read.
         """
-        return now(self.observing(messages, scope, at=at))
+        with blocking():
+            return now(self.observing(messages, scope, at=at))
 
     async def observing(
         self, messages: Sequence[Said] | Said, scope: Scope, *, at: datetime | None = None
@@ -146,9 +153,15 @@ class Memory:
             need_scope(scope)
             given = [messages] if isinstance(messages, str | Message | Mapping) else messages
             read = [read_message(one, number, at or self._clock()) for number, one in enumerate(given, 1)]
+            unread = [message for message in map(without_memories, read) if message.shown.strip()]
             results: builtins.list[Result] = []
-            async for some in self._agent.observe([m for m in map(without_memories, read) if m.shown.strip()], scope):
-                results += some
+            for number, message in enumerate(unread):
+                try:
+                    async for some in self._agent.observe([message], scope):
+                        results += some
+                except PolicyError as error:
+                    problem = f"{number} of {len(unread)} messages were read, then: {error}"
+                    raise UnreadError(problem, results, unread[number:]) from error
             return results
 
     def update(
@@ -415,6 +428,7 @@ class Memory:
     def _counted(self, name: str) -> Iterator[None]:
         usage, began = self._usage.setdefault(name, Usage()), time.perf_counter()
         usage.calls += 1
+        before = replace(self._endpoint.spent) if self._endpoint is not None else Spent()
         try:
             yield
         except BaseException:
@@ -422,6 +436,11 @@ class Memory:
             raise
         finally:
             usage.seconds += time.perf_counter() - began
+            if self._endpoint is not None and name == "observe":
+                spent = self._endpoint.spent
+                usage.prompt_tokens += spent.prompt_tokens - before.prompt_tokens
+                usage.completion_tokens += spent.completion_tokens - before.completion_tokens
+                usage.cost += spent.cost - before.cost
 
 
 def default_path() -> Path:

@@ -49,13 +49,14 @@ class Imported:
 
 @dataclass(slots=True)
 class Usage:
-    """Counts of one operation since the memory was opened: calls, errors, seconds, tokens of models."""
+    """Counts of one operation since the memory was opened: calls, errors, seconds, tokens of models and their cost."""
 
     calls: int = 0
     errors: int = 0
     seconds: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
