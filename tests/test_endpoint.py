@@ -18,7 +18,8 @@ pytest.importorskip("httpx2")
 
 from memorist import AsyncMemory, Endpoint, Memory, Scope
 from memorist.decision import Distribution, Observation, Stop
-from memorist.errors import PolicyError, UnreadError
+from memorist.errors import BankError, PolicyError, UnreadError
+from memorist.memory.embedders import EndpointEmbedder, open_embedder
 from memorist.models.endpoint import blocking
 from memorist.models.sampler import Request
 
@@ -54,8 +55,13 @@ def serving(answer: Callable[[int, dict[str, Any]], Reply]) -> Iterator[tuple[st
         def log_message(self, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Clients that give up are what some tests are about."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/v1", seen
@@ -239,3 +245,50 @@ class TestMemory:
             assert asyncio.run(cell()) == 1
             with blocking():
                 pass
+
+
+def embedding(number: int, body: dict[str, Any]) -> Reply:
+    """As many numbers as there are kinds of letters, in another order than asked."""
+    rows = [
+        {"index": i, "embedding": [3.0 * text.count(c) for c in "abcd"]} for i, text in enumerate(body["input"])
+    ]  # fmt: skip
+    return 200, json.dumps({"data": rows[::-1]}), {}
+
+
+class TestEmbedder:
+    def test_vectors_of_length_1_in_the_order_of_the_texts(self) -> None:
+        with serving(embedding) as (url, seen):
+            embedder = open_embedder(f"{url}#letters")
+            assert (embedder.name, embedder.size) == (f"{url}#letters", 4)
+            vectors = embedder.embed(["a", "bb", "", "ab"] * 20)
+            assert vectors.shape == (80, 4) and vectors[:2].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
+            assert not vectors[2].any() and len(seen) == 3
+            assert seen[1]["input"][:3] == ["a", "bb", " "] and seen[1]["path"] == "/v1/embeddings"
+
+    def test_a_memory_with_it(self, tmp_path: Path) -> None:
+        with serving(embedding) as (url, _):
+            with Memory(tmp_path / "m.db", embedder=f"{url}#letters") as memory:
+                memory.add_many(["aab", "cd"], ANNA)
+                assert memory.search("a", ANNA, mode="vector")[0].record.text == "aab"
+            with Memory(tmp_path / "m.db", embedder=f"{url}#letters") as memory:
+                assert len(memory.list(ANNA)) == 2
+        with pytest.raises(BankError, match="made with embedder 'http"):
+            Memory(tmp_path / "m.db")
+
+    def test_what_is_wrong_with_it_is_named(self) -> None:
+        with pytest.raises(BankError, match="does not say which model"):
+            open_embedder("http://127.0.0.1:9/v1")
+        with pytest.raises(BankError, match="did not answer in 1 attempts"):
+            EndpointEmbedder("http://127.0.0.1:9/v1", "m", attempts=1)
+        with serving(lambda n, b: (200, json.dumps({"data": [{"index": 0, "embedding": [1.0] * n}]}), {})) as (url, _):
+            with pytest.raises(BankError, match="vectors of another size than 1"):
+                EndpointEmbedder(url, "m").embed(["a"])
+            with pytest.raises(BankError, match="not what was asked for"):
+                EndpointEmbedder(url, "m", size=3, attempts=1).embed(["a", "b"])
+
+    def test_sentence_transformers_is_asked_for_by_name(self) -> None:
+        try:
+            import sentence_transformers  # noqa: F401
+        except ImportError:
+            with pytest.raises(BankError, match="needs sentence-transformers: pip install"):
+                open_embedder("st:all-MiniLM-L6-v2")

@@ -24,7 +24,7 @@ ORDER = [
 """Imports run one way: a part may import what stands before it."""
 STRANGERS = {("models", "memory"), ("serve", "evaluation")}
 """(importer, imported) that do not know each other although the order would allow it."""
-EVERYWHERE = {"errors", "plain", "_version", "doctor"}
+EVERYWHERE = {"errors", "http", "plain", "_version", "doctor"}
 ROOTS = {"__init__", "__main__"}
 """They gather what the library shows; nothing inside the package imports them."""
 

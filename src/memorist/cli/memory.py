@@ -363,7 +363,7 @@ def backup(
 
 
 def reembed(
-    embedder: Annotated[str, typer.Argument(help="minilm, hashed, or hashed-stems-SIZE")],
+    embedder: Annotated[str, typer.Argument(help="minilm, hashed, st:NAME, or http://HOST/v1#MODEL")],
     file: File = None,
     as_json: Json = False,
 ) -> None:

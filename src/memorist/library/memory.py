@@ -428,7 +428,7 @@ class Memory:
     def _counted(self, name: str) -> Iterator[None]:
         usage, began = self._usage.setdefault(name, Usage()), time.perf_counter()
         usage.calls += 1
-        before = replace(self._endpoint.spent) if self._endpoint is not None else Spent()
+        before = self._endpoint.spent if self._endpoint is not None else Spent()
         try:
             yield
         except BaseException:
