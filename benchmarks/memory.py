@@ -240,6 +240,43 @@ def whole_processes(folder: Path, plan: Row, count: int) -> Iterator[Row]:
         yield plan | {"row": name, "unit": "s", "value": statistics.median(taken) / 1000, "n": 9}
 
 
+def retrieval(folder: Path, plan: Row) -> Iterator[Row]:
+    """Evidence recall@10 by turn on LoCoMo, by words, by meaning and by both; questions of categories 1 to 4."""
+    from memorist.evaluation.statistics import hierarchical_bootstrap, paired_difference
+    from memorist.scoring import evidence_recall
+    from memorist.tasks.locomo import load, locomo_path
+
+    file = locomo_path()
+    if file is None:
+        names = ("lexical.recall@10", "dense.recall@10", "fusion.over-best-single")
+        for name in names:
+            yield plan | {"row": f"locomo.{name}", "unit": "share", "value": None, "why": "MEMORIST_DATA is not set"}
+        return
+    found: dict[str, dict[str, list[float]]] = {mode: {} for mode in ("lexical", "vector", "fused")}
+    for dialogue in load(file):
+        scope = Scope(dialogue.id)
+        with tempfile.TemporaryDirectory(dir=folder) as place, Memory(Path(place) / "m.db") as memory:
+            turns = list(dialogue.conversation.messages())
+            memory.add_many([New(f"{t.speaker}: {t.shown}", {"turn": t.id}) for t in turns], scope)
+            for question in dialogue.questions:
+                if question.category == 5 or not question.evidence:
+                    continue
+                for mode, values in found.items():
+                    hits = memory.search(question.text, scope, mode=mode)
+                    ids = [hit.record.payload["turn"] for hit in hits]
+                    values.setdefault(dialogue.id, []).append(evidence_recall(ids, question.evidence))
+    for mode, name in (("lexical", "lexical"), ("vector", "dense"), ("fused", "fused")):
+        measured = hierarchical_bootstrap({0: found[mode]}).to_json()
+        yield plan | measured | {"row": f"locomo.{name}.recall@10", "unit": "share"}
+    points = {mode: {d: [100 * v for v in vs] for d, vs in values.items()} for mode, values in found.items()}
+    single = max(("lexical", "vector"), key=lambda mode: np.mean([v for vs in found[mode].values() for v in vs]))
+    gains = {d: float(np.mean(points["fused"][d]) - np.mean(points[single][d])) for d in points["fused"]}
+    gain = paired_difference({0: points["fused"]}, {0: points[single]}).to_json()
+    better = f"{sum(g > 0 for g in gains.values())} of {len(gains)}"
+    about = {"best_single": single, "conversations_better": better}
+    yield plan | gain | {"row": "locomo.fusion.over-best-single", "unit": "points"} | about
+
+
 class Peer:
     """A process that holds another library, and does what it is told."""
 

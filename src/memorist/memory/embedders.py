@@ -62,7 +62,9 @@ class SentenceTransformer:
         except Exception as error:  # whatever a hub or a folder may raise
             raise BankError(f"embedder {name!r} cannot be opened: {error}") from error
         self.name = name
-        self.size = int(self._model.get_sentence_embedding_dimension())
+        # Newer versions have another name for it.
+        size = getattr(self._model, "get_embedding_dimension", None) or self._model.get_sentence_embedding_dimension
+        self.size = int(size())
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed `texts` to shape (len(texts), size), one by one: a text has one vector, whatever is beside it."""
