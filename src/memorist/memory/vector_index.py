@@ -146,6 +146,15 @@ def _arrays(path: Path, mode: Any, count: int, size: int) -> list[Any]:
     return arrays
 
 
+def _allocate(descriptor: int, length: int) -> None:
+    """Take the room now: a full disk is then an error, and not the end of the process while it writes to the map."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, length)
+    else:
+        for start in range(0, length, 2**20):
+            os.write(descriptor, bytes(min(2**20, length - start)))
+
+
 def _flush(index: VectorIndex) -> None:
     for array in (index.versions, index.births, index.codes, index.scales, index.rows):
         if isinstance(array, np.memmap):
@@ -175,7 +184,7 @@ def write_index(
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         with open(new, "wb") as file:
-            file.truncate(HEADER + _length(count, size))
+            _allocate(file.fileno(), HEADER + _length(count, size))
         made = VectorIndex({}, *_arrays(new, "r+", count, size))
         at = 0
         for versions, births, vectors in blocks:
