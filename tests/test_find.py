@@ -191,7 +191,7 @@ def bm25(texts: list[str], query: list[str]) -> list[float]:
 TEXTS = st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=9).map(" ".join), min_size=1, max_size=30)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(TEXTS, st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=5, unique=True), st.integers(1, 8))
 def test_the_best_by_words_are_those_of_bm25(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], query: list[str], limit: int

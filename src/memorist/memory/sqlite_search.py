@@ -133,6 +133,7 @@ def by_words(
             widened[np.searchsorted(union, found)] = scores
             found, scores = union, widened
         scores[np.searchsorted(found, rows[:, 0])] += gained
+    scores = scores.round(9)  # sums of the same parts in another order are equal
     return [(int(found[i]), float(scores[i])) for i in best(scores, limit)]
 
 
