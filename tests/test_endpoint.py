@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,6 @@ from memorist import AsyncMemory, Endpoint, Memory, Scope
 from memorist.decision import Distribution, Observation, Stop
 from memorist.errors import BankError, PolicyError, UnreadError
 from memorist.memory.embedders import EndpointEmbedder, open_embedder
-from memorist.models.endpoint import blocking
 from memorist.models.sampler import Request
 
 ANNA = Scope("anna")
@@ -200,6 +200,16 @@ class TestMemory:
             assert [r.code for r in memory.observe("I live in Paris", ANNA)] == ["malformed"]
             assert [r.text for r in memory.list(ANNA)] == ["Anna has a cat"]
 
+    def test_a_record_that_the_assistant_repeats_is_not_shown_to_it(self, tmp_path: Path) -> None:
+        file = tmp_path / "m.db"
+        with serving(managing) as (url, seen), Memory(file, embedder="hashed", agent=Endpoint(url, "m")) as memory:
+            memory.add("Anna is allergic to nuts", ANNA)
+            reply = "Anna is allergic to nuts. So I booked a table without them."
+            memory.observe([{"role": "assistant", "content": reply}], ANNA)
+            assert not any("nuts" in body["messages"][-1]["content"].partition("Message:")[2] for body in seen)
+            assert [r.text for r in memory.list(ANNA)][1:] == ["So I booked a table without them."]
+            assert memory.observe([{"role": "assistant", "content": "anna is allergic to nuts!"}], ANNA) == []
+
     def test_where_it_fails_what_is_read_and_what_is_not_is_told(self, tmp_path: Path) -> None:
         def dying(number: int, body: dict[str, Any]) -> Reply:
             return managing(number, body) if number <= 2 else (500, "out of memory", {})
@@ -243,8 +253,6 @@ class TestMemory:
 
         with serving(managing) as (url, _):
             assert asyncio.run(cell()) == 1
-            with blocking():
-                pass
 
 
 def embedding(number: int, body: dict[str, Any]) -> Reply:
@@ -286,9 +294,7 @@ class TestEmbedder:
             with pytest.raises(BankError, match="not what was asked for"):
                 EndpointEmbedder(url, "m", size=3, attempts=1).embed(["a", "b"])
 
-    def test_sentence_transformers_is_asked_for_by_name(self) -> None:
-        try:
-            import sentence_transformers  # noqa: F401
-        except ImportError:
-            with pytest.raises(BankError, match="needs sentence-transformers: pip install"):
-                open_embedder("st:all-MiniLM-L6-v2")
+    def test_sentence_transformers_must_be_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+        with pytest.raises(BankError, match="needs sentence-transformers: pip install"):
+            open_embedder("st:all-MiniLM-L6-v2")

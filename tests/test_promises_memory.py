@@ -110,7 +110,7 @@ def test_8_processes_of_4_threads_lose_no_update_and_see_no_lock(tmp_path: Path)
 def test_10_000_scopes_stay_apart_and_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(1)
     with Memory(tmp_path / "m.db", embedder="hashed") as memory:
-        cache = memory._file._vectors = VectorCache(memory._file.embedder.size, room=2**20)
+        cache = memory._bank._vectors = VectorCache(memory._bank.embedder.size, room=2**20)
         for number in range(10_000):
             memory.add_many([f"the secret of {number} is {number * 7}", "a note"], Scope(f"user{number}"))
         for number in rng.sample(range(10_000), 300):

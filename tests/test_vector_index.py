@@ -101,7 +101,7 @@ def test_where_no_index_can_be_written_the_search_is_exact(bank: SQLiteBank) -> 
 
 def test_filters_and_parts_of_a_scope(bank: SQLiteBank) -> None:
     bank.apply([add(f"dog {i}", payload={"n": i}) for i in range(30)], Scope("anna", session="s"), at=LATER)
-    agrees(bank)
+    assert agrees(bank)
     bank.apply([add("dog 99", payload={"n": 3})], Scope("anna", session="s"), at=LATER)
     assert agrees(bank, Scope("anna", session="s"), k=5)
     found = bank.find("dog", ANNA, mode="vector", where={"n": {"in": [3, 5]}}, k=9)
@@ -110,7 +110,7 @@ def test_filters_and_parts_of_a_scope(bank: SQLiteBank) -> None:
 
 
 def test_erased_vectors_are_wiped_in_place(bank: SQLiteBank) -> None:
-    agrees(bank)
+    assert agrees(bank)
     record = bank.list(ANNA)[5]
     file = files(bank)[0]
     index = open_index(file)
@@ -119,7 +119,7 @@ def test_erased_vectors_are_wiped_in_place(bank: SQLiteBank) -> None:
     assert row.any() and row.tobytes() in file.read_bytes()
     inode = file.stat().st_ino
     with SQLiteBank(bank.path) as other:
-        agrees(other)
+        assert agrees(other)
         bank.erase(ANNA, ids=[record.id])
         assert row.tobytes() not in file.read_bytes() and file.stat().st_ino == inode
         assert not index.rows[5].any() and not index.codes[:, 5].any(), "those who have it mapped see it too"
@@ -129,6 +129,19 @@ def test_erased_vectors_are_wiped_in_place(bank: SQLiteBank) -> None:
         bank.erase(ANNA)
         assert bank.search("dog", ANNA) == other.search("dog", ANNA) == []
         assert not any(np.asarray(one).any() for one in (index.rows, index.codes, index.scales))
+
+
+def test_vectors_whose_eraser_was_killed_are_removed_by_the_next_who_settles(bank: SQLiteBank) -> None:
+    assert agrees(bank)
+    with bank._file.writing():
+        bank._file.delete(ANNA, [bank.list(ANNA)[5].id])  # and no more: the index is as it was
+    with SQLiteBank(bank.path) as other:  # who opens the file
+        assert files(bank) == [] and other._file.pending() == []
+    assert agrees(bank)
+    with bank._file.writing():
+        bank._file.delete(ANNA, [bank.list(ANNA)[5].id])
+    bank.erase(BEN)  # and who has it open, and erases something else
+    assert files(bank) == [] and bank._file.pending() == []
 
 
 def test_equal_vectors_come_by_age(bank: SQLiteBank) -> None:

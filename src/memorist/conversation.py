@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+PROGRAMS = frozenset(("assistant", "system", "tool", "developer", "function", "model", "ai"))
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -24,6 +26,11 @@ class Message:
     time: datetime | None = None
     caption: str = ""
     statements: tuple[str, ...] = ()
+
+    @property
+    def by_person(self) -> bool:
+        """Whether the speaker is not one of the names that programs go by in chats."""
+        return self.speaker.lower() not in PROGRAMS
 
     @property
     def shown(self) -> str:

@@ -15,7 +15,6 @@ from memorist.memory.bank import MemoryBank
 from memorist.memory.record import Code, Operation, Result, Scope
 from memorist.memory.words import asked, words
 
-NOT_PEOPLE = frozenset(("assistant", "system", "tool", "developer", "function", "model", "ai"))
 CHANGED = re.compile(
     r"\b(now|no longer|not any ?more|anymore|instead|since (today|yesterday|this week|last week)|moved|switched|"
     r"changed|actually|these days|used to)\b",
@@ -40,7 +39,7 @@ class RuleAgent:
     async def observe(self, messages: Iterable[Message], scope: Scope) -> AsyncIterator[tuple[Result, ...]]:
         """Read messages in order; yield the results of each sentence."""
         for message in messages:
-            if message.speaker.lower() in NOT_PEOPLE or message.time is None:
+            if not message.by_person or message.time is None:
                 continue
             for sentence in self.sentences(message):
                 operation = self.decide(sentence, scope)

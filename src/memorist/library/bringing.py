@@ -9,8 +9,8 @@ from datetime import datetime
 from memorist.conversation import Message
 from memorist.library.importing import Broken, Fact, Row, Talk
 from memorist.library.results import Imported, refusal
-from memorist.memory.guarded import GuardedBank
 from memorist.memory.record import Code, Operation, Result, Scope
+from memorist.memory.sqlite import SQLiteBank
 
 TOGETHER = 500
 """Facts that are written in one commit."""
@@ -31,7 +31,7 @@ class Bringing:
         progress: called with the number of rows that are done.
     """
 
-    bank: GuardedBank
+    bank: SQLiteBank
     scope: Scope | None
     observe: Observe
     clock: Callable[[], datetime]
@@ -97,11 +97,11 @@ class Bringing:
         ids: dict[int, str] = {}
         known, mine = 0, set()
         for fact in facts:
-            there = None if fact.id is None else self.bank.bank.holder(fact.id)
-            if there == place:
+            there = None if fact.id is None else self.bank.holder(fact.id)
+            if there == place or fact.id in mine:
                 known += 1
                 continue
-            record_id = fact.id if fact.id is not None and there is None and fact.id not in mine else self.ids()
+            record_id = fact.id if fact.id is not None and there is None else self.ids()
             mine.add(record_id)
             ids[len(ops)] = record_id
             ops += [replace(op, id=None if op.kind == "ADD" else record_id) for op in fact.past]

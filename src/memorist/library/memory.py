@@ -21,13 +21,12 @@ from memorist.errors import BankError, PolicyError, UnreadError
 from memorist.library.bringing import Bringing
 from memorist.library.exporting import write_records
 from memorist.library.importing import read_rows
-from memorist.library.messages import CLOSING, OPENING, Said, read_message, without_memories
+from memorist.library.messages import CLOSING, OPENING, Said, read_message, unfed
 from memorist.library.observing import BuildObserver, Observer, now
 from memorist.library.results import Context, Erased, Imported, New, Usage, refusal
-from memorist.memory.bank import Hit, need_scope
+from memorist.memory.bank import Guard, Hit, need_scope
 from memorist.memory.embed import Embedder, Vectors
 from memorist.memory.embedders import open_embedder
-from memorist.memory.guarded import Guard, GuardedBank
 from memorist.memory.record import Change, Code, MemoryRecord, Operation, Result, Scope
 from memorist.memory.sqlite import SQLiteBank
 from memorist.models.endpoint import Endpoint, Spent, blocking
@@ -72,8 +71,9 @@ class Memory:
             embedder = embedder or "minilm"
         opened = open_embedder(embedder) if isinstance(embedder, str) else embedder
         self._clock, self._ids = clock, ids
-        self._file = SQLiteBank(self.path, embedder=opened, ids=lambda commit, index: ids(), read_only=read_only)
-        self._bank = GuardedBank(self._file, guard)
+        self._bank = SQLiteBank(
+            self.path, embedder=opened, ids=lambda commit, index: ids(), guard=guard, read_only=read_only
+        )
         self._endpoint = agent if isinstance(agent, Endpoint) else None
         build = by_one_model(agent) if isinstance(agent, Endpoint) else agent or RuleAgent
         self._agent: Observer = build(self._bank)
@@ -153,7 +153,7 @@ class Memory:
             need_scope(scope)
             given = [messages] if isinstance(messages, str | Message | Mapping) else messages
             read = [read_message(one, number, at or self._clock()) for number, one in enumerate(given, 1)]
-            unread = [message for message in map(without_memories, read) if message.shown.strip()]
+            unread = [m for m in (unfed(message, scope, self._bank) for message in read) if m.shown.strip()]
             results: builtins.list[Result] = []
             for number, message in enumerate(unread):
                 try:
@@ -195,7 +195,7 @@ class Memory:
             RefusedError: there is no such record in this scope.
         """
         with self._counted("expire"):
-            found = self._file.get(record_id, need_scope(scope))
+            found = self._bank.get(record_id, need_scope(scope))
             text, said = ("?", None) if found is None else (found.text, found.updated)
             end = at or self._clock()
             return self._write([Operation("UPDATE", text, record_id, expires=end, at=said)], scope)[0]
@@ -208,7 +208,7 @@ class Memory:
             RefusedError: there never was such a record in this scope.
         """
         with self._counted("delete"):
-            if not self._file.history(record_id, need_scope(scope)):
+            if not self._bank.history(record_id, need_scope(scope)):
                 raise refusal(Result(Operation("DELETE", id=record_id), Code.UNKNOWN_ID), scope)
             return self._erased(scope, [record_id], timeout)
 
@@ -228,8 +228,8 @@ class Memory:
         """Remove what has expired, with its history and bytes."""
         with self._counted("purge"):
             past = self._clock()
-            shown = {record.id for record in self._file.page(scope, now=past)}
-            gone = [record.id for record in self._file.page(scope) if record.id not in shown]
+            shown = {record.id for record in self._bank.page(scope, now=past)}
+            gone = [record.id for record in self._bank.page(scope) if record.id not in shown]
             return self._erased(scope, gone, timeout) if gone else Erased(0)
 
     # Reading.
@@ -266,7 +266,7 @@ class Memory:
             ValueError: an unknown mode, or a vector of another size.
         """
         with self._counted("search"):
-            found = self._file.find(
+            found = self._bank.find(
                 query, scope, k=k, mode=mode, where=where, vector=vector,
                 now=as_of if isinstance(as_of, datetime) else self._clock(), half_life=half_life, as_of=as_of,
             )  # fmt: skip
@@ -298,7 +298,7 @@ class Memory:
         """
         with self._counted("context"):
             measure = count or (lambda text: -(-len(text.encode()) // 3))
-            hits = self._file.find(query, scope, k=k, where=where, now=self._clock())
+            hits = self._bank.find(query, scope, k=k, where=where, now=self._clock())
             text, ids = "", []
             for hit in hits:
                 record = hit.record
@@ -313,7 +313,7 @@ class Memory:
     def get(self, record_id: str, scope: Scope, *, as_of: int | None = None) -> MemoryRecord | None:
         """The record, if it is there, is in this scope and has not expired."""
         with self._counted("get"):
-            found = self._file.get(record_id, scope, as_of=as_of)
+            found = self._bank.get(record_id, scope, as_of=as_of)
             return None if found is None or (as_of is None and found.has_expired(self._clock())) else found
 
     def list(
@@ -328,12 +328,12 @@ class Memory:
         """Records in this scope, oldest first; with `limit`, page by page from the one after `after` on."""
         with self._counted("list"):
             moment = as_of if isinstance(as_of, datetime) else self._clock()
-            return self._file.page(scope, where=where, after=after, limit=limit, now=moment, as_of=as_of)
+            return self._bank.page(scope, where=where, after=after, limit=limit, now=moment, as_of=as_of)
 
     def history(self, record_id: str, scope: Scope) -> builtins.list[Change]:
         """Every change of a record, oldest first, with reasons."""
         with self._counted("history"):
-            return self._file.history(record_id, scope)
+            return self._bank.history(record_id, scope)
 
     def usage(self) -> dict[str, Usage]:
         """Calls, errors, seconds and tokens by operation since this memory was opened."""
@@ -352,9 +352,9 @@ class Memory:
             need_scope(scope)
             if Path(path).exists():
                 raise BankError(f"{path}: there is a file already; give a path that is free")
-            if not self._file.read_only:
-                self._file.note_copy(path, "export", at=self._clock())
-            return write_records(self._file, Path(path), scope)
+            if not self._bank.read_only:
+                self._bank.note_copy(path, "export", at=self._clock())
+            return write_records(self._bank, Path(path), scope)
 
     def import_file(
         self,
@@ -390,11 +390,11 @@ class Memory:
             BankError: there is a file at `path`, or it cannot be written.
         """
         with self._counted("backup"):
-            self._file.backup(path, at=self._clock())
+            self._bank.backup(path, at=self._clock())
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._bank.close()
 
     def __enter__(self) -> Memory:
         return self
@@ -421,8 +421,8 @@ class Memory:
         return results
 
     def _erased(self, scope: Scope, ids: Sequence[str] | None, timeout: float) -> Erased:
-        live = self._file.erase(scope, ids=ids)
-        return Erased(live, self._file.settle(timeout), tuple(self._file.copies()))
+        live = self._bank.erase(scope, ids=ids)
+        return Erased(live, self._bank.settle(timeout), tuple(self._bank.copies()))
 
     @contextmanager
     def _counted(self, name: str) -> Iterator[None]:

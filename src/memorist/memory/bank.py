@@ -30,6 +30,10 @@ IdSource = Callable[[int, int], str]
 """`(commit, index of the operation in it) -> record id`, unique within a bank."""
 
 
+Guard = Callable[[Operation, Scope], str | None]
+"""Before an ADD or UPDATE is written: the reason to refuse it, or None."""
+
+
 def sequential_ids(commit: int, index: int) -> str:
     """The default id source: `m<commit>.<index>`, unique because commits are."""
     return f"m{commit}.{index}"

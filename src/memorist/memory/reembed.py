@@ -54,7 +54,7 @@ def reembed(path: Path, embedder: Embedder, progress: Callable[[int, int], None]
             # Whoever keeps vectors in memory must read them anew, as after an erasure.
             db.execute("INSERT INTO commits SELECT coalesce(max(number), 0) + 1, NULL, 1 FROM commits")
             (total,) = db.execute("SELECT count(*) FROM vectors").fetchone()
-        file.settle(0)
+        file.settle(0, ())
         progress(total, total)
         return int(total)
     finally:

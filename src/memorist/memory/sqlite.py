@@ -10,6 +10,8 @@ from __future__ import annotations
 import builtins
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +21,7 @@ from weakref import WeakValueDictionary
 from memorist.errors import BankError, nearest
 from memorist.memory.bank import (
     Block,
+    Guard,
     Hit,
     IdSource,
     Snapshot,
@@ -47,6 +50,7 @@ from memorist.memory.scratch import ScratchBank, decide
 from memorist.memory.sqlite_file import BankFile
 from memorist.memory.sqlite_find import Ask, View, found, scope_filter
 from memorist.memory.sqlite_search import twins
+from memorist.memory.sqlite_snapshot import FileSnapshot
 from memorist.memory.sqlite_vectors import VectorCache
 from memorist.memory.words import asked
 
@@ -65,6 +69,7 @@ class SQLiteBank:
         path: the file; it is created if need be, its folder is not.
         embedder: what makes the vectors; None for the `HashedEmbedder` that the file was made with.
         ids: gives new records their ids.
+        guard: asked before an ADD or UPDATE is written; a text that it returns is why it is refused.
         read_only: refuse to write, and do not create the file.
 
     Raises:
@@ -78,6 +83,7 @@ class SQLiteBank:
         *,
         embedder: Embedder | None = None,
         ids: IdSource = sequential_ids,
+        guard: Guard | None = None,
         read_only: bool = False,
     ) -> None:
         self._file = BankFile(Path(path), read_only)
@@ -86,15 +92,15 @@ class SQLiteBank:
         except BaseException:
             self._file.close()
             raise
-        self._ids = ids
-        self._snapshots: WeakValueDictionary[int, _FileSnapshot] = WeakValueDictionary()
-        self._blocks: _FileSnapshot | None = None
+        self._ids, self._guard = ids, guard
+        self._snapshots: WeakValueDictionary[int, FileSnapshot] = WeakValueDictionary()
+        self._blocks: FileSnapshot | None = None
         self._newest: Overlay | None = None
         folder = None if read_only else self.path.with_name(f"{self.path.name}.index")
         self._vectors = VectorCache(self.embedder.size, folder)
-        if not read_only and self._file.pending():
-            self._vectors.clear()  # whoever was to wipe it may have been killed
-            self._file.settle(0)
+        self._wiped: set[int] = set()  # erasures whose vectors this bank has taken out of the indexes
+        if not read_only:
+            self.settle(0)
 
     @property
     def path(self) -> Path:
@@ -137,18 +143,21 @@ class SQLiteBank:
         need_scope(scope)
         self._file.need_writable()
         operations = tuple(operations)
+        # Guard and embedder before the transaction: they may be slow, and others wait for the lock.
+        refused = self._refused(operations, scope)
         read = [op for op in map(readable, operations) if isinstance(op, Operation)]
-        # Before the transaction: an embedder may be slow, and others wait for the lock.
         vectors = embed_by_text([op.text for op in read if op.kind in (Kind.ADD, Kind.UPDATE)], self.embedder)
         with self._file.lock:
             with self._file.writing() as db:
                 newest = self._current()
                 held = twins(db, operations, scope) if once else {}
-                asked = [NOTHING if n in held else op for n, op in enumerate(operations)]
+                asked = [NOTHING if n in held or n in refused else op for n, op in enumerate(operations)]
                 results, changes = decide(newest, ids or self._ids, asked, scope, at, source)
                 for n, twin in held.items():
                     record = results[twin].record if isinstance(twin, int) else newest.get(twin)
                     results[n] = Result(operations[n], Code.UNCHANGED, record)
+                for n, result in refused.items():
+                    results[n] = result
                 if whole and not all(result.code.accepted for result in results):
                     changes = []
                 entries = [(c, vectors[c.after.text] if c.after else None) for c in changes]
@@ -157,6 +166,15 @@ class SQLiteBank:
             if entries:
                 newest.extend(entries)
         return results
+
+    def _refused(self, operations: Sequence[Operation], scope: Scope) -> dict[int, Result]:
+        """What the guard refuses, with its reasons, by place."""
+        found = {}
+        for place, op in enumerate(operations if self._guard is not None else ()):
+            reason = self._guard(op, scope) if self._guard and op.kind in (Kind.ADD, Kind.UPDATE) else None
+            if reason is not None:
+                found[place] = Result(replace(op, reason=reason), Code.REFUSED)
+        return found
 
     def search(self, query: str | Vectors, scope: Scope, *, k: int = 5, as_of: int | None = None) -> list[Hit]:
         """The `k` records nearest to `query`; ties by age, oldest first."""
@@ -265,13 +283,14 @@ class SQLiteBank:
         need_scope(scope)
         with self._file.lock:
             with self._file.writing():
-                user, versions, live = self._file.delete(scope, ids)
+                gone, live = self._file.delete(scope, ids)
             self._newest = self._blocks = None
             self._snapshots.clear()
             self._vectors.forget()
-            if user is not None:
-                self._vectors.wipe(user, versions)
-            self._file.settle(0)
+            if gone.user is not None:
+                self._vectors.wipe(gone.user, gone.versions)
+            self._wiped.add(gone.number)
+            self.settle(0)
         return live
 
     def settle(self, timeout: float = 10.0) -> tuple[str, ...]:
@@ -279,7 +298,12 @@ class SQLiteBank:
 
         What is left is finished by the next who opens or closes the file.
         """
-        return self._file.settle(timeout)
+        pending = self._file.pending()
+        if not pending:
+            return ()
+        if not self._wiped.issuperset(pending):
+            self._vectors.clear()  # whoever was to wipe them may have been killed
+        return self._file.settle(timeout, pending)
 
     def page(
         self,
@@ -330,6 +354,9 @@ class SQLiteBank:
 
     def close(self) -> None:
         """Close the file. Snapshots and forks keep what they have read."""
+        if self._file.own and not self.read_only:
+            with suppress(BankError):  # who opens the file next finishes it
+                self.settle(0)
         self._file.close()
 
     def __enter__(self) -> SQLiteBank:
@@ -365,68 +392,9 @@ class SQLiteBank:
         self._newest = Overlay(self._blocks)
         return self._newest
 
-    def _pinned(self, commit: int, blocks: Mapping[str, Block] | None = None) -> _FileSnapshot:
+    def _pinned(self, commit: int, blocks: Mapping[str, Block] | None = None) -> FileSnapshot:
         found = self._snapshots.get(commit)
         if found is None:
-            found = _FileSnapshot(self._file, self.embedder, commit, blocks or {})
+            found = FileSnapshot(self._file, self.embedder, commit, blocks or {})
             self._snapshots[commit] = found
         return found
-
-
-class _FileSnapshot:
-    """The file as of one commit, read user by user when asked for; what was read is kept."""
-
-    def __init__(self, file: BankFile, embedder: Embedder, commit: int, blocks: Mapping[str, Block]) -> None:
-        self.commit = commit
-        self.embedder = embedder
-        self._file = file
-        self.loaded: dict[str, Block] = {}
-        self._records: dict[str, MemoryRecord] = {}
-        self._keys: dict[tuple[Scope, str], MemoryRecord] = {}
-        for user, block in blocks.items():
-            self._keep(user, block)
-
-    def _keep(self, user: str, block: Block) -> Block:
-        self._records.update({record.id: record for record in block.records})
-        self._keys.update({(r.scope, r.key): r for r in block.records if r.key is not None})
-        self.loaded[user] = block
-        return block
-
-    def get(self, record_id: str) -> MemoryRecord | None:
-        """The record with this id, whatever its scope."""
-        if record_id in self._records:
-            return self._records[record_id]
-        if clean_text(record_id) != record_id:
-            return None  # no stored id holds what SQLite cannot be asked for
-        found = self._file.records("id = ?", (record_id,), self.commit)
-        return found[0] if found else None
-
-    def find_key(self, scope: Scope, key: str) -> MemoryRecord | None:
-        """The record that holds `key` in exactly this scope."""
-        if scope.user in self.loaded or clean_text(key) != key:
-            return self._keys.get((scope, key))
-        found = self._file.records("user = ? AND key = ?", (scope.user, key), self.commit)
-        return next((record for record in found if record.scope == scope), None)
-
-    def block(self, user: str) -> Block:
-        """All live records of a user, oldest first."""
-        block = self.loaded.get(user)
-        if block is not None:
-            return block
-        with self._file.lock:
-            return self.loaded.get(user) or self._keep(user, self._file.block(user, self.commit, self.embedder.size))
-
-    def history(self, record_id: str) -> list[Change]:
-        """Changes of one record, oldest first."""
-        if clean_text(record_id) != record_id:
-            return []
-        where = "c.id = ? AND c.number <= ?"
-        return [change for change, _ in self._file.entries(where, (record_id, self.commit))]
-
-    def changes(self) -> list[Change]:
-        """All changes, oldest first."""
-        return [change for change, _ in self._file.entries("c.number <= ?", (self.commit,))]
-
-    def users(self) -> list[str]:
-        """All users that have live records, sorted."""
-        return self._file.users(self.commit)

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from threading import RLock
+from typing import NamedTuple
 
 import numpy as np
 
@@ -92,6 +93,14 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_tables, 
 
 _STORED = f"version, birth, {', '.join(FIELDS)}, from_commit"
 _LIVE = "from_commit <= ? AND (to_commit IS NULL OR to_commit > ?)"
+
+
+class Gone(NamedTuple):
+    """One erasure: the commit that it is, the user's number, and the versions."""
+
+    number: int
+    user: int | None
+    versions: Versions
 
 
 class BankFile:
@@ -234,19 +243,20 @@ class BankFile:
                     f"with {name!r}; open it again"
                 )
 
+    @property
+    def own(self) -> bool:
+        """Whether it is open, and was opened by this process."""
+        return self._db is not None and os.getpid() == self._process
+
     def close(self) -> None:
         """Close the connection; a second time does nothing."""
         with self.lock, self._explained():
             if self._db is not None:
-                if os.getpid() == self._process and not self.read_only:
-                    with suppress(sqlite3.Error, BankError):  # who opens the file next finishes it
-                        if self.pending():
-                            self.settle(0)
                 self._db.close()
                 self._db = None
 
-    def settle(self, timeout: float) -> tuple[str, ...]:
-        """Finish what was erased: move the log into the file and empty it, so that no older page is left anywhere.
+    def settle(self, timeout: float, pending: Sequence[int]) -> tuple[str, ...]:
+        """Finish some erasures: move the log into the file and empty it, so that no older page is left anywhere.
 
         Returns who still reads older pages after `timeout` seconds; () if all is done.
         """
@@ -256,8 +266,9 @@ class BankFile:
             try:
                 while True:
                     busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-                    if not busy:
-                        db.execute("DELETE FROM erasures")
+                    if not busy:  # what others erase meanwhile is theirs to finish
+                        query = "DELETE FROM erasures WHERE number IN (SELECT value FROM json_each(?))"
+                        db.execute(query, (json.dumps(list(pending)),))
                         return ()
                     if time.monotonic() >= until:
                         return readers_of(self.path)
@@ -268,10 +279,10 @@ class BankFile:
             finally:
                 db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
-    def pending(self) -> bool:
-        """Whether something was erased whose older pages may still be there."""
+    def pending(self) -> list[int]:
+        """The erasures whose older pages may still be there."""
         with self.reading() as db:
-            return bool(db.execute("SELECT EXISTS (SELECT * FROM erasures)").fetchone()[0])
+            return [number for (number,) in db.execute("SELECT number FROM erasures")]
 
     def note_copy(self, path: str, kind: str, at: datetime) -> None:
         """Remember that what is here was copied elsewhere."""
@@ -360,10 +371,10 @@ class BankFile:
                 row = (*named, before, after, change.reason)
                 db.execute("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def delete(self, scope: Scope, ids: Sequence[str] | None = None) -> tuple[int | None, Versions, int]:
+    def delete(self, scope: Scope, ids: Sequence[str] | None = None) -> tuple[Gone, int]:
         """Delete all that `scope` covers, or of that only some records. Call it in a transaction.
 
-        Returns the user's number, the versions that are gone, and how many of them were live.
+        Returns what is gone, and how many of it were live.
         """
         query = f"SELECT r.version, r.to_commit IS NULL, {RECORD.format('r')} FROM versions r WHERE user = ?"
         values: list[object] = [scope.user]
@@ -385,8 +396,9 @@ class BankFile:
                 gone.append(version)
                 count += live
             db.execute("INSERT INTO commits SELECT coalesce(max(number), 0) + 1, NULL, 1 FROM commits")
-            db.execute("INSERT INTO erasures SELECT max(number) FROM commits")
-        return user, np.array(gone, np.int64), count
+            (number,) = db.execute("SELECT max(number) FROM commits").fetchone()
+            db.execute("INSERT INTO erasures VALUES (?)", (number,))
+        return Gone(number, user, np.array(gone, np.int64)), count
 
     @contextmanager
     def moment(self) -> Iterator[tuple[sqlite3.Connection, int]]:
