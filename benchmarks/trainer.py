@@ -15,15 +15,15 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+
+from beds.sides import Side, environment
 
 PEER = Path(__file__).parent / "beds" / "grpo_peer.py"
 TRL = "1.16.0"
@@ -37,62 +37,27 @@ QUICK = {"layers": 1, "width": 64, "prompt": 40, "siblings": 2, "groups": 2}
 Row = dict[str, Any]
 
 
-class Side:
+def started(python: str, side: str, case: Row, micro: int) -> Side:
     """A process that makes steps when it is told to."""
-
-    def __init__(self, python: str, side: str, case: Row, micro: int) -> None:
-        command = json.dumps({"side": side, "case": case, "micro": micro, "threads": 2})
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (open as long as the process)
-        self._process = subprocess.Popen(
-            [python, str(PEER), command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
-            env=environment,
-        )  # fmt: skip
-        self._read()
-
-    def ask(self, what: str) -> float:
-        assert self._process.stdin is not None
-        self._process.stdin.write(what + "\n")
-        self._process.stdin.flush()
-        return float(self._read())
-
-    def _read(self) -> Any:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("@"):
-                return json.loads(line[1:])
-        self._log.seek(0)
-        raise SystemExit(f"a side of the comparison died:\n{self._log.read()[-3000:]}")
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
+    command = json.dumps({"side": side, "case": case, "micro": micro, "threads": 2})
+    offline = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
+    return Side([python, str(PEER), command], environment=offline)
 
 
-def environment(folder: Path) -> str:
+def trl(folder: Path) -> str:
     """TRL's own Python, with our versions of torch and transformers."""
-    python = folder / "trl" / "bin" / "python"
-    if not (folder / "trl" / "ready").exists():
-        import torch
-        import transformers
+    import torch
+    import transformers
 
-        print("installing TRL (once)", file=sys.stderr)
-        venv.create(folder / "trl", with_pip=True, clear=True)
-        wanted = [
-            f"trl=={TRL}",
-            f"torch=={torch.__version__.split('+')[0]}",
-            f"transformers=={transformers.__version__}",
-        ]
-        subprocess.run([python, "-m", "pip", "install", "-q", *wanted], check=True)
-        (folder / "trl" / "ready").touch()
-    return str(python)
+    ours = [f"torch=={torch.__version__.split('+')[0]}", f"transformers=={transformers.__version__}"]
+    return environment(folder, "trl", [f"trl=={TRL}", *ours])
 
 
 def fastest(python: str, side: str, case: Row, micros: list[int]) -> tuple[int, float]:
     """The micro-batch (sequences for TRL, tokens for ours) whose steps take least."""
     best = (0, float("inf"))
     for micro in micros:
-        process = Side(python, side, case, micro)
+        process = started(python, side, case, micro)
         seconds = min(process.ask("step") for _ in range(2))
         process.close()
         best = min(best, (micro, seconds), key=lambda found: found[1])
@@ -100,13 +65,13 @@ def fastest(python: str, side: str, case: Row, micros: list[int]) -> tuple[int, 
 
 
 def against_trl(name: str, case: Row, folder: Path, repeats: int, plan: Row) -> Row:
-    peer = environment(folder)
+    peer = trl(folder)
     longest = case["prompt"] + case["completion"][1]
     row = case["prompt"] + case["siblings"] * case["completion"][1]
     rows = case["siblings"] * case["groups"]
     theirs, _ = fastest(peer, "trl", case, [n for n in (case["siblings"], 2 * case["siblings"], rows) if n <= rows])
     ours, _ = fastest(sys.executable, "ours", case, [row, 2 * row, max(4 * row, 32 * longest // 4)])
-    sides = {"ours": Side(sys.executable, "ours", case, ours), "trl": Side(peer, "trl", case, theirs)}
+    sides = {"ours": started(sys.executable, "ours", case, ours), "trl": started(peer, "trl", case, theirs)}
     taken: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(repeats):
         for side, process in sides.items():
@@ -127,8 +92,8 @@ def memory_against_trl(case: Row, folder: Path, plan: Row) -> Row:
     """Peaks above the idle process, both working on one group at once."""
     row = case["prompt"] + case["siblings"] * case["completion"][1]
     peaks = {}
-    for side, python, micro in (("ours", sys.executable, row), ("trl", environment(folder), case["siblings"])):
-        process = Side(python, side, case, micro)
+    for side, python, micro in (("ours", sys.executable, row), ("trl", trl(folder), case["siblings"])):
+        process = started(python, side, case, micro)
         idle = process.ask("forget")
         for _ in range(2):
             process.ask("step")

@@ -26,7 +26,7 @@ class Chroma:
 
         client = chromadb.PersistentClient(str(folder / "chroma"))
         space = {"hnsw:space": "cosine"}
-        self.collection = client.create_collection("m", metadata=space, embedding_function=None)
+        self.collection = client.create_collection("memories", metadata=space, embedding_function=None)
 
     def add(self, ids: list[str], texts: list[str], vectors: np.ndarray) -> None:
         about = [{"user": "anna"} for _ in ids]

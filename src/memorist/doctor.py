@@ -26,6 +26,8 @@ PURPOSES = {
     "train": "local models: the demo, training, chat with the bundled model",
     "eval": "scoring benchmarks and their BM25 baselines",
     "report": "curves and bars in reports",
+    "track": "metrics in TensorBoard",
+    "endpoint": "models and embedders behind an endpoint",
     "dev": "the project's own checks (make test)",
 }
 """What each extra is for. Extras that only gather others are not listed, so that nothing is shown twice."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from importlib import resources
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -29,6 +30,7 @@ class MiniLM:
 
     Args:
         threads: texts that are computed at once.
+        folder: another folder with model.onnx and tokenizer.json than the bundled one.
 
     Raises:
         BankError: ONNX Runtime or tokenizers is not installed; at the first use.
@@ -37,8 +39,8 @@ class MiniLM:
     name = "all-MiniLM-L6-v2-int8"
     size = 384
 
-    def __init__(self, threads: int = 2) -> None:
-        self.threads = threads
+    def __init__(self, threads: int = 2, folder: Path | None = None) -> None:
+        self.threads, self.folder = threads, folder
         self._loading = Lock()
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -63,7 +65,7 @@ class MiniLM:
                 f"the bundled embedder needs {error.name}, which is not installed: pip install onnxruntime tokenizers; "
                 "or name another embedder, e.g. 'hashed-stems-256'"
             ) from error
-        files = resources.files("memorist") / "memory" / "minilm"
+        files = self.folder or resources.files("memorist") / "memory" / "minilm"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
