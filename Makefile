@@ -22,7 +22,7 @@ timed = @began=$$(date +%s); $(2); status=$$?; echo "$(1): $$(($$(date +%s) - be
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-promises lint types unit results-memory-r1 bench bench-experts bench-memory bench-trainer docs clean
+.PHONY: help demo test test-promises test-gpu lint types unit results-memory-r1 bench bench-experts bench-memory bench-trainer docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: lint types unit ## lint, types and unit tests
 
 test-promises: $(STAMP) ## the tests that take long: crash rounds, real servers
 	$(call timed,test-promises,$(RUN) -m pytest -m promise)
+
+test-gpu: $(STAMP) ## what a GPU adds; skipped, and said so, where there is none
+	$(call timed,test-gpu,$(RUN) -m pytest -m gpu -rs)
 
 lint: $(STAMP) ## ruff: rules and formatting
 	$(call timed,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check .)

@@ -7,11 +7,15 @@ sides wait between steps and take turns, so that what else the machine does meet
 several micro-batches and then runs at its fastest. A step is sampling, rewards, credit, forward, backward, update.
 
 Bounds: with G siblings of T tokens after a prompt of P, sharing can be at most G·(P + T) / (P + G·T) times faster.
+On a machine with a GPU the rows are those of a model of 0.5 B parameters there, named NAME.gpu.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
+import importlib.metadata
 import json
 import os
 import statistics
@@ -33,6 +37,11 @@ SHARED = {
     **ATTENTION,
 }  # fmt: skip
 UNSHARED = SHARED | {"prompt": 32, "completion": [16, 128]}
+# On a GPU: 0.5 B parameters, products in bfloat16 beside float32 weights on both sides (autocast).
+LARGE = {
+    "layers": 28, "width": 1024, "vocabulary": 151_936, "prompt": 2048, "completion": [128, 128], "siblings": 16,
+    "attention": "sdpa", "bf16": True,
+}  # fmt: skip
 QUICK = {"layers": 1, "width": 64, "prompt": 40, "siblings": 2, "groups": 2}
 Row = dict[str, Any]
 
@@ -41,27 +50,41 @@ def started(python: str, side: str, case: Row, micro: int) -> Side:
     """A process that makes steps when it is told to."""
     command = json.dumps({"side": side, "case": case, "micro": micro, "threads": 2})
     offline = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
+    offline["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
     return Side([python, str(PEER), command], environment=offline)
 
 
 def trl(folder: Path) -> str:
-    """TRL's own Python, with our versions of torch and transformers."""
+    """A Python that has TRL: this one, or one of its own with our versions of torch and transformers."""
     import torch
     import transformers
 
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        if importlib.metadata.version("trl") == TRL:
+            return sys.executable
     ours = [f"torch=={torch.__version__.split('+')[0]}", f"transformers=={transformers.__version__}"]
     return environment(folder, "trl", [f"trl=={TRL}", *ours])
 
 
-def fastest(python: str, side: str, case: Row, micros: list[int]) -> tuple[int, float]:
-    """The micro-batch (sequences for TRL, tokens for ours) whose steps take least."""
-    best = (0, float("inf"))
+def fastest(python: str, side: str, case: Row, micros: list[int]) -> tuple[int, Side]:
+    """The micro-batch (sequences for TRL, tokens for ours) whose steps take least, and its process."""
+    best: tuple[float, int, Side] | None = None
     for micro in micros:
-        process = started(python, side, case, micro)
-        seconds = min(process.ask("step") for _ in range(2))
-        process.close()
-        best = min(best, (micro, seconds), key=lambda found: found[1])
-    return best
+        try:
+            process = started(python, side, case, micro)
+            seconds = min(process.ask("step") for _ in range(2))
+        except SystemExit as died:  # a larger one needs more memory than there is
+            print(f"{side} with {micro}: {str(died)[-300:]}", file=sys.stderr)
+            continue
+        if best is None or seconds < best[0]:
+            if best is not None:
+                best[2].close()
+            best = (seconds, micro, process)
+        else:
+            process.close()
+    if best is None:
+        raise SystemExit(f"{side} ran at none of the micro-batches {micros}")
+    return best[1], best[2]
 
 
 def against_trl(name: str, case: Row, folder: Path, repeats: int, plan: Row) -> Row:
@@ -69,9 +92,15 @@ def against_trl(name: str, case: Row, folder: Path, repeats: int, plan: Row) -> 
     longest = case["prompt"] + case["completion"][1]
     row = case["prompt"] + case["siblings"] * case["completion"][1]
     rows = case["siblings"] * case["groups"]
-    theirs, _ = fastest(peer, "trl", case, [n for n in (case["siblings"], 2 * case["siblings"], rows) if n <= rows])
-    ours, _ = fastest(sys.executable, "ours", case, [row, 2 * row, max(4 * row, 32 * longest // 4)])
-    sides = {"ours": started(sys.executable, "ours", case, ours), "trl": started(peer, "trl", case, theirs)}
+    few = (
+        [case["siblings"] // 2, case["siblings"]]
+        if case.get("bf16")
+        else [case["siblings"], 2 * case["siblings"], rows]
+    )
+    theirs, their_side = fastest(peer, "trl", case, [n for n in few if n <= rows])
+    many = [row, 4 * row] if case.get("bf16") else [row, 2 * row, max(4 * row, 32 * longest // 4)]
+    ours, our_side = fastest(sys.executable, "ours", case, many)
+    sides = {"ours": our_side, "trl": their_side}
     taken: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(repeats):
         for side, process in sides.items():
@@ -88,7 +117,7 @@ def against_trl(name: str, case: Row, folder: Path, repeats: int, plan: Row) -> 
     }  # fmt: skip
 
 
-def memory_against_trl(case: Row, folder: Path, plan: Row) -> Row:
+def memory_against_trl(name: str, case: Row, folder: Path, plan: Row) -> Row:
     """Peaks above the idle process, both working on one group at once."""
     row = case["prompt"] + case["siblings"] * case["completion"][1]
     peaks = {}
@@ -100,7 +129,7 @@ def memory_against_trl(case: Row, folder: Path, plan: Row) -> Row:
         peaks[side] = (process.ask("memory") - idle) / 1e6
         process.close()
     return plan | {
-        "row": "trainer.shared.memory-vs-trl", "unit": "ratio", "value": peaks["trl"] / peaks["ours"], "n": 1,
+        "row": name, "unit": "ratio", "value": peaks["trl"] / peaks["ours"], "n": 1,
         "peer": f"trl {TRL}", "peer_value": peaks["trl"], "ours_megabytes": peaks["ours"],
     }  # fmt: skip
 
@@ -126,7 +155,7 @@ def updates(case: Row) -> tuple[Any, Callable[[list[Any]], float]]:
     import torch
 
     sys.path.insert(0, str(PEER.parent))
-    from grpo_peer import made
+    from grpo_peer import made, settle
 
     from memorist.models.causal import CausalPolicy
     from memorist.training.objective import policy_loss
@@ -134,18 +163,23 @@ def updates(case: Row) -> tuple[Any, Callable[[list[Any]], float]]:
     torch.set_num_threads(2)
     model, tokenizer = made(case)
     policy = CausalPolicy(model, tokenizer, "ours")
+    policy.precision = "bf16" if case.get("bf16") else "float32"
 
     def once(batches: list[Any]) -> float:
         began = perf_counter()
-        for batch in batches:
-            policy_loss(policy.score(batch), batch)[0].backward()
+        try:
+            for batch in batches:
+                policy_loss(policy.score(batch), batch)[0].backward()
+        except torch.OutOfMemoryError:
+            return float("inf")
         model.zero_grad()
+        settle()
         return perf_counter() - began
 
     return policy, once
 
 
-def trees_against_plain(case: Row, repeats: int, plan: Row) -> Row:
+def trees_against_plain(name: str, case: Row, repeats: int, plan: Row) -> Row:
     from memorist.models.rows import pack
 
     policy, once = updates(case)
@@ -155,6 +189,7 @@ def trees_against_plain(case: Row, repeats: int, plan: Row) -> Row:
         "trees": [policy.rows(units, budget) for budget in (row, 2 * row, 4 * row)],
         "plain": [pack(units, budget=budget, share=False) for budget in (row, 4 * row, 8 * row)],
     }
+    once(kinds["trees"][0])  # a warm-up
     best = {kind: min(options, key=once) for kind, options in kinds.items()}
     taken: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(repeats):
@@ -164,13 +199,13 @@ def trees_against_plain(case: Row, repeats: int, plan: Row) -> Row:
     ratios = sorted(p / t for p, t in zip(taken["plain"], taken["trees"], strict=True))
     bound = case["siblings"] * (case["prompt"] + case["completion"][1]) / row
     return plan | {
-        "row": "trainer.shared.update-vs-plain-rows", "unit": "ratio", "value": medians["plain"] / medians["trees"],
+        "row": name, "unit": "ratio", "value": medians["plain"] / medians["trees"],
         "low": ratios[0], "high": ratios[-1], "n": repeats, "peer": "ours, plain rows", "peer_value": medians["plain"],
         "ours_seconds": medians["trees"], "bound_of_sharing": bound,
     }  # fmt: skip
 
 
-def gemm_share(case: Row, repeats: int, plan: Row) -> Row:
+def gemm_share(name: str, case: Row, repeats: int, plan: Row) -> Row:
     """Operations of an update over its time, against this machine's own float32 product in the same run."""
     import torch
 
@@ -197,12 +232,12 @@ def gemm_share(case: Row, repeats: int, plan: Row) -> Row:
         shares.append(flops / once(batches) / max(products))
     shares.sort()
     return plan | {
-        "row": "trainer.gemm-share", "unit": "share", "value": statistics.median(shares), "low": shares[0],
+        "row": name, "unit": "share", "value": statistics.median(shares), "low": shares[0],
         "high": shares[-1], "n": repeats, "peer": None, "peer_value": None,
     }  # fmt: skip
 
 
-def rollout_overhead(runs: int, repeats: int, plan: Row) -> Row:
+def rollout_overhead(name: str, runs: int, repeats: int, plan: Row) -> Row:
     """Share of a rollout's time that is not spent in models: 64 whole dialogues of Memory-R1 at once."""
     import torch
 
@@ -234,7 +269,7 @@ def rollout_overhead(runs: int, repeats: int, plan: Row) -> Row:
         shares.append(1 - spent[0] / (perf_counter() - began))
     shares.sort()
     return plan | {
-        "row": "rollout.overhead-share", "unit": "share", "value": statistics.median(shares), "low": shares[0],
+        "row": name, "unit": "share", "value": statistics.median(shares), "low": shares[0],
         "high": shares[-1], "n": repeats, "peer": None, "peer_value": None,
     }  # fmt: skip
 
@@ -247,33 +282,44 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="tiny shapes: to see that it runs")
     args = parser.parse_args()
+    import torch
+
     quick = QUICK if args.quick else {}
-    wide = UNSHARED | {"layers": 8, "width": 512, "vocabulary": 8192, "prompt": 600, "completion": [40, 40]} | quick
     plan: Row = {
         "how": "make bench-trainer", "device": "2 threads, CPU", "date": datetime.now(UTC).date().isoformat(),
         "seeds": 1,
     }  # fmt: skip
-    shared, unshared = SHARED | quick, UNSHARED | quick
-    measures: dict[str, Callable[[], Row]] = {
-        "trainer.shared.speed-vs-trl": lambda: against_trl(
-            "trainer.shared.speed-vs-trl", shared, args.folder, args.repeats, plan
-        ),
-        "trainer.unshared.speed-vs-trl": lambda: against_trl(
-            "trainer.unshared.speed-vs-trl", unshared, args.folder, args.repeats, plan
-        ),
-        "trainer.shared.update-vs-plain-rows": lambda: trees_against_plain(shared, args.repeats, plan),
-        "trainer.shared.memory-vs-trl": lambda: memory_against_trl(shared, args.folder, plan),
-        "trainer.gemm-share": lambda: gemm_share(wide, args.repeats, plan),
-        "rollout.overhead-share": lambda: rollout_overhead(4 if args.quick else 64, args.repeats, plan),
+    shared, unshared, end = SHARED | quick, UNSHARED | quick, ""
+    if torch.cuda.is_available():
+        shared, unshared, end = (
+            SHARED | LARGE | quick,
+            UNSHARED | LARGE | {"prompt": 32, "completion": [16, 128]} | quick,
+            ".gpu",
+        )
+        plan["device"] = torch.cuda.get_device_name()
+    measures: dict[str, Callable[[str], Row]] = {
+        "trainer.shared.update-vs-plain-rows": lambda name: trees_against_plain(name, shared, args.repeats, plan),
+        "trainer.shared.speed-vs-trl": lambda name: against_trl(name, shared, args.folder, args.repeats, plan),
+        "trainer.shared.memory-vs-trl": lambda name: memory_against_trl(name, shared, args.folder, plan),
+        "trainer.unshared.speed-vs-trl": lambda name: against_trl(name, unshared, args.folder, args.repeats, plan),
     }
-    rows = []
+    measures = {name + end: measure for name, measure in measures.items()}
+    if not end:
+        wide = SHARED | {"layers": 8, "width": 512, "vocabulary": 8192} | quick
+        measures["trainer.gemm-share"] = lambda name: gemm_share(name, wide, args.repeats, plan)
+        measures["rollout.overhead-share"] = lambda name: rollout_overhead(
+            name, 4 if args.quick else 64, args.repeats, plan
+        )
+    rows: list[Row] = []
     for name in args.only or measures:
-        rows.append(measures[name]())
+        rows.append(measures[name](name))
+        gc.collect()
+        torch.cuda.empty_cache()  # what follows runs in processes of its own
         print(json.dumps(rows[-1]), flush=True)
-    if args.json:
-        known = json.loads(args.json.read_text()) if args.json.exists() else []
-        kept = [row for row in known if row["row"] not in {new["row"] for new in rows}]
-        args.json.write_text(json.dumps(kept + rows, indent=1) + "\n")
+        if args.json:
+            known = json.loads(args.json.read_text()) if args.json.exists() else []
+            kept = [row for row in known if row["row"] not in {new["row"] for new in rows}]
+            args.json.write_text(json.dumps(kept + rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

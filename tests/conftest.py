@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,12 @@ settings.register_profile("memorist", deadline=None)
 settings.load_profile("memorist")
 
 MakeTiny = Callable[..., "CausalPolicy"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Numbers that tests know are the CPU's; what GPUs add is tested by `make test-gpu`."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(scope="session")

@@ -110,6 +110,7 @@ class TestPrecision:
         assert loss(half, units).item() == pytest.approx(loss(full, units).item(), rel=0.02)
         assert loss(half, units).item() != loss(full, units).item()
         assert {p.dtype for p in half.parameters()} == {torch.float32}
+        assert not half.why_plain
         drawn = half.sample(REQUESTS)
         (batch,) = pack([Unit(action, 1.0, 1.0) for action in drawn], budget=10_000)
         assert float((half.score(batch).detach() - torch.from_numpy(batch.old)).abs().max()) < 0.1

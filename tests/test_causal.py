@@ -75,6 +75,22 @@ class TestSample:
         assert shapes[1:] == [(sum(len(a.tokens) > n for a in actions), 1) for n in (1, 2)]
         assert len({a.tokens for a in actions[:8]}) > 1
 
+    def test_buffers_of_full_length_give_what_a_cache_that_grows_gives(
+        self, tiny: CausalPolicy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kinds = [WARM, NARROW, GREEDY]
+        asked = [
+            Request(Observation(PROMPTS[n % 5], max_tokens=3 + n), kinds[n % 3], n) for n in range(15)
+        ]  # fmt: skip
+        grown = tiny.sample(asked)
+        monkeypatch.setattr(causal, "may_record", lambda *_: True)
+        recorded = tiny.sample(asked)
+        assert [a.tokens for a in recorded] == [a.tokens for a in grown]
+        assert torch.allclose(stored(recorded), stored(grown), atol=1e-5)
+        monkeypatch.setattr(tiny, "precision", "bf16")
+        half = tiny.sample(asked)
+        assert torch.allclose(stored(half[::3]), scored(tiny, half[::3]), atol=0.3)
+
     def test_rows_that_have_ended_are_computed_no_more(self, tiny: CausalPolicy) -> None:
         asked = [Request(Observation("x", max_tokens=n), WARM, n) for n in (1, 2, 5)]
         with forwards(tiny) as shapes:

@@ -7,6 +7,8 @@ for "memory" the bytes that steps took at most above the idle process with model
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import random
@@ -43,9 +45,8 @@ def made(case: Case) -> tuple[Any, Any]:
         num_key_value_heads=max(1, case["width"] // 128), head_dim=64, max_position_embeddings=8192,
         tie_word_embeddings=True, pad_token_id=size - 3, eos_token_id=size - 2, bos_token_id=None,
     )  # fmt: skip
-    dtype = torch.bfloat16 if case.get("bf16") else torch.float32
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Qwen3ForCausalLM._from_config(config, attn_implementation=case["attention"]).to(dtype).to(device), tokenizer
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        return Qwen3ForCausalLM._from_config(config, attn_implementation=case["attention"]), tokenizer
 
 
 def prompts(case: Case, rng: random.Random, count: int) -> list[str]:
@@ -65,7 +66,6 @@ class Ours:
         from memorist.training.devices import Devices
         from memorist.training.learner import Learner
 
-        case = case | {"attention": "eager" if not torch.cuda.is_available() else "sdpa"}
         model, tokenizer = made(case)
         self.case, self.policy, self.rng, self.number = (
             case,
@@ -73,6 +73,7 @@ class Ours:
             random.Random(1),
             0,
         )
+        self.policy.precision = "bf16" if case.get("bf16") else "float32"
         self.policy.end = -1  # lengths are given: what TRL's side is made to do
         self.stage = Stage(
             role="writer", cut="whole", tasks=case["groups"], siblings=case["siblings"], lr=1e-5, budget=micro
@@ -213,6 +214,8 @@ def forget() -> float:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return float(torch.cuda.memory_allocated())
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what a step freed and the allocator kept is not the idle process's
     Path("/proc/self/clear_refs").write_text("5")
     return memory()
 

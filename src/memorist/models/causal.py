@@ -23,6 +23,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from memorist.decision import Action, Distribution, Observation, Stop
 from memorist.errors import PolicyError
+from memorist.models.decoding import Growing, Recorded, may_record
 from memorist.models.distributions import Legal, draw, log_probability, log_probability_and_entropy, warp
 from memorist.models.masks import pairs_per_token, tree_masks, why_not_shared
 from memorist.models.prompting import observation_ids, text_ids
@@ -148,7 +149,7 @@ class CausalPolicy:
         ids = [int(i) for i in np.random.default_rng(0).integers(0, vocabulary, 3 * length)]
         prompt, tails = tuple(ids[:length]), sorted((tuple(ids[length : 2 * length]), tuple(ids[2 * length :])))
         units = [Unit(Action("", prompt, tail, (0.0,) * length), 1.0, 1.0) for tail in tails]
-        with torch.no_grad():
+        with torch.no_grad(), self._in_full_precision():
             [tree] = (self.score(batch) for batch in pack(units, budget=3 * length))
             plain = torch.cat([self.score(batch) for batch in pack(units, budget=2 * length, share=False)])
         off = float((tree - plain).abs().max())
@@ -204,6 +205,14 @@ class CausalPolicy:
             for i, action in zip(members, decoded, strict=True):
                 actions[i] = action
         return [a for a in actions if a is not None]
+
+    @contextmanager
+    def _in_full_precision(self) -> Iterator[None]:
+        usual, self.precision = self.precision, "float32"
+        try:
+            yield
+        finally:
+            self.precision = usual
 
     def _precise(self) -> AbstractContextManager[Any]:
         if self.precision == "float32":
@@ -270,41 +279,34 @@ class CausalPolicy:
             logits_to_keep=1,
         )
         rows = torch.tensor(parent, device=device)
-        if list(parent) != list(range(len(prompts))):
-            cache.batch_select_indices(rows)
-        logits, mask, at = out.logits[rows, -1].float(), mask[rows], positions[rows, -1]
+        logits = out.logits[rows, -1].float()
         limits = [
             min(r.observation.max_tokens, self.window - len(prompts[p])) for r, p in zip(requests, parent, strict=True)
         ]
-        draws = np.stack([np.random.Generator(np.random.Philox(key=r.seed)).random(max(limits)) for r in requests])
+        room = max(limits)
+        given = (self.model, cache, rows, mask[rows], positions[rows, -1])
+        step: Growing | Recorded
+        step = Recorded(*given, room) if may_record(self.model, device, room) else Growing(*given)
+        draws = np.stack([np.random.Generator(np.random.Philox(key=r.seed)).random(room) for r in requests])
         written: list[list[int]] = [[] for _ in requests]
         scored: list[list[float]] = [[] for _ in requests]
         live = list(range(len(requests)))
-        for step in range(max(limits)):
-            token, logprob = draw(logits, [requests[i].distribution for i in live], draws[live, step], step)
+        for place in range(room):
+            token, logprob = draw(logits, [requests[i].distribution for i in live], draws[live, place], place)
             keep = []
-            for row, i in enumerate(live):
-                written[i].append(int(token[row]))
-                scored[i].append(float(logprob[row]))
-                if token[row] != self.end and len(written[i]) < limits[i]:
+            for row, (i, wrote, score) in enumerate(zip(live, token.tolist(), logprob.tolist(), strict=True)):
+                written[i].append(wrote)
+                scored[i].append(score)
+                if wrote != self.end and len(written[i]) < limits[i]:
                     keep.append(row)
             if not keep:
                 break
             if len(keep) < len(live):
                 index = torch.tensor(keep, device=device)
-                cache.batch_select_indices(index)
-                token, mask, at = token[index], mask[index], at[index]
+                step.keep(index)
+                token = token[index]
                 live = [live[row] for row in keep]
-            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-            at = at + 1
-            out = self.model(
-                input_ids=token[:, None],
-                attention_mask=mask,
-                position_ids=at[:, None],
-                past_key_values=cache,
-                use_cache=True,
-            )
-            logits = out.logits[:, -1].float()
+            logits = step(token)
         return [
             self._action(prompts[parent[i]], written[i], scored[i], requests[i].distribution)
             for i in range(len(requests))

@@ -54,16 +54,21 @@ def draw(
     Args:
         position: of the tokens in their actions, for legal sets.
     """
+    different = dict.fromkeys(distributions)
     tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
     logprobs = torch.empty(len(logits), device=logits.device)
-    for distribution in dict.fromkeys(distributions):
-        rows = torch.tensor([i for i, d in enumerate(distributions) if d == distribution], device=logits.device)
-        logp = warp(logits[rows], distribution, [distribution.legal_at(position)] * len(rows))
+    points = torch.from_numpy(uniform).to(logits.device)[:, None]
+    for distribution in different:
+        rows: torch.Tensor | slice = slice(None)
+        if len(different) > 1:
+            rows = torch.tensor([i for i, d in enumerate(distributions) if d == distribution], device=logits.device)
+        some = logits[rows]
+        logp = warp(some, distribution, [distribution.legal_at(position)] * len(some))
         if distribution.greedy:
             chosen = logp.argmax(-1)
         else:
             cumulative = logp.double().exp().cumsum(-1)
-            point = torch.from_numpy(uniform).to(logits.device)[rows, None] * cumulative[:, -1:]
+            point = points[rows] * cumulative[:, -1:]
             chosen = torch.searchsorted(cumulative, point, right=True)[:, 0].clamp(max=logp.shape[-1] - 1)
         tokens[rows] = chosen
         logprobs[rows] = logp.gather(1, chosen[:, None])[:, 0]
