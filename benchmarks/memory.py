@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -296,6 +297,26 @@ def retrieval(folder: Path, plan: Row) -> Iterator[Row]:
     yield plan | loss.to_json() | {"row": "embedder.recall-loss", "unit": "points", "note": "recall@10 on LoCoMo"}
 
 
+def crashes(plan: Row) -> Iterator[Row]:
+    """The promise's own test: kill -9 at random moments of a process that writes."""
+    test = "tests/test_promises_crash.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-m", "promise", "-s", test], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    told = re.search(r"(\d+) rounds, (\d+) acknowledged commits, none lost", done.stdout)
+    assert told is not None, done.stdout
+    rounds, commits = map(int, told.groups())
+    yield plan | {
+        "row": "crash.rounds",
+        "unit": "count",
+        "value": rounds,
+        "n": commits,
+        "note": "n: acknowledged commits",
+    }
+    yield plan | {"row": "crash.lost", "unit": "count", "value": 0, "n": commits}
+
+
 def peers(folder: Path) -> str:
     """The peers' own Python."""
     return environment(folder, "peers", [f"{PACKAGES[name]}=={version}" for name, (version, _) in PEERS.items()])
@@ -368,6 +389,7 @@ def main() -> None:
         ("memory.open", lambda: whole_processes(folder, plan, count)),
         ("locomo.", lambda: retrieval(folder, plan)),
     ]
+    parts.append(("crash.", lambda: crashes(plan)))
     whole = plan | {"records": count}
     parts += [(f"memory.search-vs-{name}", lambda n=name: against(n, folder, whole, count)) for name in PEERS]
     if args.million:

@@ -110,6 +110,7 @@ def experiments(seed: int) -> dict[str, Recipe]:
     return {
         "manager": long,
         "sft": replace(load_recipe("memory-r1-sft"), seed=seed, data=long.data),
+        "manager-ppo": replace(load_recipe("memory-r1-ppo"), seed=seed, data=long.data),
         "few": replace(long, data=replace(long.data, questions=FEW)),
         "answerer": replace(managed, stages=by_role["answerer"]),
         "answerer-sft": replace(managed, stages=tuple(replace(s, kind="rejection") for s in by_role["answerer"])),
@@ -187,6 +188,7 @@ def write() -> None:
         "memory-r1.gold.em": lambda: hierarchical_bootstrap(still("gold")),
         "memory-r1.tuned-heuristic.em": lambda: hierarchical_bootstrap(still("tuned")),
         "memory-r1.manager-grpo.em": lambda: hierarchical_bootstrap(of("manager")),
+        "memory-r1.manager-ppo.em": lambda: hierarchical_bootstrap(of("manager-ppo")),
         "memory-r1.manager-sft.em": lambda: hierarchical_bootstrap(of("sft")),
         "memory-r1.answerer-grpo.em": lambda: hierarchical_bootstrap(of("answerer")),
         "memory-r1.answerer-sft.em": lambda: hierarchical_bootstrap(of("answerer-sft")),
@@ -201,6 +203,7 @@ def write() -> None:
     shares: dict[str, Callable[[], Interval]] = {
         "memory-r1.manager-grpo.headroom": lambda: headroom("manager"),
         "memory-r1.manager-grpo.unseen-phrasing.headroom": lambda: headroom("manager", "b"),
+        "memory-r1.manager-ppo.headroom": lambda: headroom("manager-ppo"),
         "memory-r1.manager-grpo.152-questions.headroom": lambda: headroom("few"),
         # The Answer Agent's ceiling: every question right.
         "memory-r1.answerer-grpo.headroom": lambda: ratio_headroom(of("manager"), of("answerer"), perfect(of("manager"))),

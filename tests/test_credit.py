@@ -14,6 +14,7 @@ from memorist.decision import Action, Author, Decision, Observation, Reward, Spa
 from memorist.errors import RecipeError
 from memorist.memory.scratch import ScratchBank
 from memorist.training.credit import (
+    LEAST_WORTH,
     REDUCTIONS,
     RULES,
     How,
@@ -299,6 +300,15 @@ class TestGae:
         assert found.units[0].advantage == pytest.approx((1.3, 1.0)) and found.units[1].advantage == pytest.approx(0.6)
         assert found.units[0].returns == pytest.approx((1.5, 1.5)) and found.units[0].values == (0.2, 0.5)
         assert found.units[1].returns == pytest.approx((1.0,))
+
+    def test_relative_estimates_are_divided_by_what_the_start_is_worth_and_returns_are_not(self) -> None:
+        one = Run(None, Trajectory("t", 0, (decision(2),), (Reward("won", 1.0),)), None, ScratchBank())
+        how = How("ppo", relative=True, whiten=False)
+        for start, divisor in ((0.25, 0.25), (0.001, LEAST_WORTH), (-1.0, LEAST_WORTH)):
+            values = [[np.array([start, 0.5])]]
+            (unit,) = credit([[one]], "manager", how=how, values=values).units
+            assert unit.advantage == pytest.approx(((1 - start) / divisor, 0.5 / divisor))
+            assert unit.returns == pytest.approx((1.0, 1.0))
 
     def test_whitened_estimates_have_mean_0_and_deviation_1_over_the_step(self) -> None:
         groups = [group(1, 0, tokens=3), group(0, 0, tokens=2)]

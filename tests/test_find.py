@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from banks import ANNA, AT, LATER, SCOPES, add
 from memorist.errors import ScopeError
-from memorist.memory import sqlite_search, words
+from memorist.memory import sqlite_search, sqlite_vectors, words
 from memorist.memory.bank import Hit
-from memorist.memory.fusion import CONSTANT, fuse
+from memorist.memory.fusion import fuse
 from memorist.memory.record import MemoryRecord, Operation, Scope
 from memorist.memory.sqlite import SQLiteBank
 
@@ -133,10 +133,9 @@ def test_words_of_any_language_are_found(bank: SQLiteBank) -> None:
 def test_the_parts_of_a_score(bank: SQLiteBank) -> None:
     filled(bank, "Anna has a dog", "Anna has a cat")
     first, second = bank.find("the dog of Anna", ANNA)  # both words are in more than half of all texts, and count
-    assert first.score == pytest.approx(2 / (CONSTANT + 1))
-    assert {"vector", "vector_rank", "lexical", "lexical_rank"} == first.parts.keys()
+    assert first.score == pytest.approx(1.0)
+    assert {"vector", "lexical"} == first.parts.keys()
     assert first.parts["lexical"] > second.parts["lexical"] > 0
-    assert first.parts["vector_rank"] == first.parts["lexical_rank"] == 1
 
 
 def test_a_vector_is_searched_by_vector(bank: SQLiteBank) -> None:
@@ -211,19 +210,44 @@ class TestFusion:
     def records(self, count: int) -> dict[int, MemoryRecord]:
         return {i: MemoryRecord(f"m{i}", ANNA, "", AT, AT) for i in range(count)}
 
-    def test_reciprocal_ranks_are_summed(self) -> None:
-        hits = fuse({"a": [(0, 9.0), (1, 8.0)], "b": [(1, 5.0), (2, 4.0)]}, self.records(3))
+    def test_scores_are_combined_by_where_they_lie_between_the_least_possible_and_the_most_found(self) -> None:
+        scores = {"lexical": {0: 4.0, 1: 2.0, 2: 0.0}, "vector": {0: 0.0, 1: 0.6, 2: -1.0}}
+        hits = fuse(scores, self.records(3))
         assert [hit.record.id for hit in hits] == ["m1", "m0", "m2"]
-        assert [hit.score for hit in hits] == pytest.approx([1 / 62 + 1 / 61, 1 / 61, 1 / 62])
+        assert [hit.score for hit in hits] == pytest.approx([0.2 * 0.5 + 0.8, 0.2 + 0.8 / 1.6, 0.0])
+        assert hits[0].parts == {"lexical": 2.0, "vector": 0.6}
 
-    def test_what_is_not_shown_takes_no_place(self) -> None:
+    def test_what_is_not_shown_counts_for_nothing(self) -> None:
         records = self.records(3)
         del records[0]
-        hits = fuse({"a": [(0, 9.0), (1, 8.0)], "b": [(2, 5.0)]}, records)
-        assert [hit.score for hit in hits] == pytest.approx([1 / 61, 1 / 61])
+        scores = {"lexical": {0: 9.0, 1: 3.0, 2: 0.0}, "vector": {0: 1.0, 1: 0.0, 2: 0.0}}
+        assert [hit.score for hit in fuse(scores, records)] == pytest.approx([0.2 + 0.8, 0.8])
 
-    def test_one_list_keeps_its_scores(self) -> None:
-        assert [h.score for h in fuse({"a": [(0, 9.0), (1, 8.0)]}, self.records(2))] == [9.0, 8.0]
+    def test_where_no_word_is_shared_meaning_decides(self) -> None:
+        scores = {"lexical": {0: 0.0, 1: 0.0}, "vector": {0: 0.1, 1: 0.2}}
+        assert [hit.record.id for hit in fuse(scores, self.records(2))] == ["m1", "m0"]
+
+    def test_one_kind_keeps_its_scores(self) -> None:
+        assert [h.score for h in fuse({"vector": {0: 9.0, 1: 8.0}}, self.records(2))] == [9.0, 8.0]
+
+    @pytest.mark.parametrize("big", [False, True])
+    def test_what_one_kind_found_has_its_score_of_the_other(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, big: bool
+    ) -> None:
+        if big:
+            monkeypatch.setattr(sqlite_vectors, "BIG", 50)
+        with SQLiteBank(tmp_path / "bank.db") as bank:
+            filled(bank, *(f"number {i} lives in {'Paris' if i % 7 == 0 else 'Rome'}" for i in range(200)))
+            by_kind = {
+                mode: {hit.record.id: hit.score for hit in bank.find("who lives in Paris", ANNA, k=200, mode=mode)}
+                for mode in ("lexical", "vector")
+            }
+            hits = bank.find("who lives in Paris", ANNA, k=10)
+            assert len(hits) == 10
+            for hit in hits:
+                assert hit.parts["lexical"] == pytest.approx(by_kind["lexical"].get(hit.record.id, 0.0))
+                if not big:
+                    assert hit.parts["vector"] == pytest.approx(by_kind["vector"][hit.record.id])
 
 
 NAMES = st.sampled_from(["dog", "cat", "Paris", "Rome", "日本", "é"])

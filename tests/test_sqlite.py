@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from memorist.errors import BankError
-from memorist.memory import sqlite_file
+from memorist.memory import sqlite_file, sqlite_search
 from memorist.memory.bank import MemoryBank
 from memorist.memory.embed import HashedEmbedder
 from memorist.memory.record import Operation, Scope
@@ -75,6 +75,29 @@ def test_closed(path: Path) -> None:
         bank.apply(add("two"), ANNA, at=AT)
 
 
+def test_looking_for_a_twin_takes_as_many_steps_among_many_records_as_among_few(path: Path) -> None:
+    def steps(bank: SQLiteBank) -> int:
+        counted, wanted = 0, bank.list(ANNA)[7].id
+
+        def count() -> None:
+            nonlocal counted
+            counted += 1
+
+        with bank._file.reading() as db:
+            db.set_progress_handler(count, 1)
+            try:
+                assert sqlite_search.twins(db, add("number 7"), ANNA) == {0: wanted}
+            finally:
+                db.set_progress_handler(None, 1)
+        return counted
+
+    with SQLiteBank(path) as bank:
+        bank.apply(add(*(f"number {i}" for i in range(20))), ANNA, at=AT)
+        among_few = steps(bank)
+        bank.apply(add(*(f"number {i}" for i in range(20, 1000))), ANNA, at=AT)
+        assert steps(bank) <= 2 * among_few
+
+
 # Migrations, embedders
 
 
@@ -93,7 +116,7 @@ def test_migrations_run_once_and_are_recorded(path: Path, monkeypatch: pytest.Mo
         with SQLiteBank(path) as bank, bank._file.reading() as db:
             assert texts(bank) == ["one"]
             recorded = db.execute("SELECT number, name FROM migrations").fetchall()
-            assert recorded == [(1, "create_tables"), (2, "add_search"), (3, "add_a_table")]
+            assert recorded == [(1, "create_tables"), (2, "add_search"), (3, "add_logs"), (4, "add_a_table")]
     assert ran == [1]
     monkeypatch.setattr(sqlite_file, "MIGRATIONS", first)
     with pytest.raises(BankError, match=r"newer version.*pip install"):

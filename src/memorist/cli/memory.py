@@ -137,6 +137,9 @@ def add(
     metadata: Annotated[str | None, typer.Option(help="a JSON object to filter by")] = None,
     key: Annotated[str | None, typer.Option(help="a name that is unique in the scope")] = None,
     expires: Annotated[str | None, typer.Option(help="a span such as 7d, or a time")] = None,
+    near: Annotated[
+        float | None, typer.Option(help="a cosine, e.g. 0.97, from which on a text counts as known")
+    ] = None,
     file: File = None,
     as_json: Json = False,
 ) -> None:
@@ -147,7 +150,7 @@ def add(
     about = _json(metadata, "--metadata")
     with opened(file) as memory:
         new = [New(text, about, key, _until(expires)) for text in given]
-        _told(memory.add_many(new, _scope(user, agent, session)), as_json)
+        _told(memory.add_many(new, _scope(user, agent, session), near=near), as_json)
 
 
 def observe(

@@ -56,6 +56,7 @@ class AsyncMemory:
     history = _beside(Memory.history)
     export = _beside(Memory.export)
     import_file = _beside(Memory.import_file)
+    register_log = _beside(Memory.register_log)
     backup = _beside(Memory.backup)
 
     async def observe(self, messages: Sequence[Said] | Said, scope: Scope, *, at: datetime | None = None) -> Any:

@@ -91,10 +91,12 @@ class Memory:
         expires: datetime | timedelta | None = None,
         at: datetime | None = None,
         source: Sequence[str] = (),
+        near: float | None = None,
     ) -> Result:
         """Remember a text word by word; it is on disk when this returns.
 
-        What is remembered already, word by word in the same scope, is not stored twice: the result is `unchanged`.
+        What is remembered already, word by word in the same scope, is not stored twice: the result is `unchanged`, with
+        the record that there is.
 
         Args:
             text: what to remember.
@@ -104,16 +106,18 @@ class Memory:
             expires: when it is not to be found any more: a time, or a time from now.
             at: when it was said; None for now.
             source: ids of messages or documents that it came from.
+            near: a cosine, e.g. 0.97, from which on a text of nearly the same meaning counts as the same.
 
         Raises:
             ScopeError: `scope` is not a Scope.
             RefusedError: the text is empty or longer than 1,000,000 characters, metadata is not plain data, the key is
                 taken, or the guard says no.
         """
-        return self.add_many([New(text, metadata, key, expires, at, source)], scope)[0]
+        return self.add_many([New(text, metadata, key, expires, at, source)], scope, near=near)[0]
 
-    def add_many(self, items: Iterable[New | str], scope: Scope) -> builtins.list[Result]:
-        """Remember texts word by word, in one commit: all of them are on disk when this returns, or none.
+    def add_many(self, items: Iterable[New | str], scope: Scope, *, near: float | None = None) -> builtins.list[Result]:
+        """Remember texts word by word, in one commit: all of them are on disk when this returns, or none. `near`: see
+        `add`.
 
         Raises:
             ScopeError: `scope` is not a Scope.
@@ -122,7 +126,7 @@ class Memory:
         with self._counted("add"):
             need_scope(scope)
             new = [New(item) if isinstance(item, str) else item for item in items]
-            return self._write([self._addition(item) for item in new], scope, once=True)
+            return self._write([self._addition(item) for item in new], scope, once=True, near=near)
 
     def observe(
         self, messages: Sequence[Said] | Said, scope: Scope, *, at: datetime | None = None
@@ -383,6 +387,20 @@ class Memory:
             bringing = Bringing(self._bank, scope, self.observe, self._clock, self._ids, progress)
             return bringing.all(read_rows(Path(path), form))
 
+    def register_log(self, path: str | os.PathLike[str], scope: Scope) -> None:
+        """Say that a file (trajectories of a run, a transcript) holds what the scope's user said: from now on it is the
+        memory's own, and removed as a whole with the next `delete` or `erase` of anything of that user's.
+
+        Raises:
+            ScopeError: `scope` is not a Scope.
+            BankError: there is no such file.
+        """
+        with self._counted("register_log"):
+            need_scope(scope)
+            if not Path(path).is_file():
+                raise BankError(f"{path}: there is no such file; write the log first, then register it")
+            self._bank.own_log(path, scope)
+
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write a whole copy of the memory, every scope and all history, while others go on using it.
 
@@ -413,8 +431,10 @@ class Memory:
     def _until(self, expires: datetime | timedelta | None) -> datetime | None:
         return self._clock() + expires if isinstance(expires, timedelta) else expires
 
-    def _write(self, operations: Sequence[Operation], scope: Scope, *, once: bool = False) -> builtins.list[Result]:
-        results = self._bank.apply(operations, scope, at=self._clock(), once=once, whole=True)
+    def _write(
+        self, operations: Sequence[Operation], scope: Scope, *, once: bool = False, near: float | None = None
+    ) -> builtins.list[Result]:
+        results = self._bank.apply(operations, scope, at=self._clock(), once=once, near=near, whole=True)
         for result in results:
             if not result.code.accepted:
                 raise refusal(result, scope)

@@ -1,50 +1,53 @@
-"""Several ranked lists made into one."""
+"""What words and what meaning say of the same records, made into one order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 
 from memorist.memory.bank import Hit
 from memorist.memory.record import MemoryRecord, instant
 
-CONSTANT = 60
-"""Of reciprocal-rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009): how little the first places are worth more."""
+WEIGHTS = {"lexical": 0.2, "vector": 0.8}
+LEAST = {"lexical": 0.0, "vector": -1.0}
+"""A convex combination of scores, each from the least that it can be to the most that was found: TM2C2 with the weight
+that its authors recommend (Bruch, Gai and Ingber, arXiv 2210.11934). Ranks (reciprocal-rank fusion) do not say how far
+apart scores are; on conversations their fusion found less than words alone."""
 
 MODES = ("fused", "vector", "lexical")
 
 
 def fuse(
-    lists: Mapping[str, Sequence[tuple[int, float]]],
+    scores: Mapping[str, Mapping[int, float]],
     records: Mapping[int, MemoryRecord],
     *,
     now: float | None = None,
     half_life: timedelta | None = None,
 ) -> list[Hit]:
-    """Hits, best first, ties by age: of one list with its own scores, of several by reciprocal-rank fusion.
+    """Hits, best first, ties by age: with their scores of the one kind that is given, or with both kinds combined.
 
     Args:
-        lists: by name, (version, score), best first.
-        records: the versions that may be shown, by age; others are passed over and take no place.
+        scores: by kind ("lexical", "vector"), of each version; every kind has all.
+        records: the versions that may be shown, by age; others are passed over.
         now: seconds since 1970; with `half_life`, what a record was updated so long ago counts half as much.
         half_life: see `now`.
     """
-    parts: dict[int, dict[str, float]] = {}
-    for name, ranked in lists.items():
-        shown = [(version, score) for version, score in ranked if version in records]
-        for place, (version, score) in enumerate(shown, 1):
-            parts.setdefault(version, {})[name] = score
-            parts[version][f"{name}_rank"] = float(place)
-    age = {version: place for place, version in enumerate(records)}
+    most = {name: max((found[v] for v in found if v in records), default=0.0) for name, found in scores.items()}
     hits = []
-    for version in sorted(parts, key=age.__getitem__):
-        found = parts[version]
-        if len(lists) == 1:
-            score = next(iter(found.values()))
+    for version, record in records.items():
+        parts = {name: found[version] for name, found in scores.items()}
+        if len(parts) == 1:
+            ((_, score),) = parts.items()
         else:
-            score = sum(1 / (CONSTANT + found[f"{name}_rank"]) for name in lists if name in found)
+            score = round(sum(WEIGHTS[name] * _share(name, part, most[name]) for name, part in parts.items()), 9)
         if half_life is not None and now is not None:
-            found["recency"] = 0.5 ** (max(0.0, now - instant(records[version].updated)) / half_life.total_seconds())
-            score *= found["recency"]
-        hits.append(Hit(records[version], score, found))
+            parts["recency"] = 0.5 ** (max(0.0, now - instant(record.updated)) / half_life.total_seconds())
+            score *= parts["recency"]
+        hits.append(Hit(record, score, parts))
     return sorted(hits, key=lambda hit: -hit.score)
+
+
+def _share(name: str, score: float, most: float) -> float:
+    """Where a score lies between the least possible and the most found."""
+    least = LEAST[name]
+    return (score - least) / (most - least) if most > least else 0.0

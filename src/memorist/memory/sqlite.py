@@ -48,7 +48,7 @@ from memorist.memory.record import (
 )
 from memorist.memory.scratch import ScratchBank, decide
 from memorist.memory.sqlite_file import BankFile
-from memorist.memory.sqlite_find import Ask, View, found, scope_filter
+from memorist.memory.sqlite_find import Ask, ByVector, ByWords, View, found, near_twins, scope_filter
 from memorist.memory.sqlite_search import twins
 from memorist.memory.sqlite_snapshot import FileSnapshot
 from memorist.memory.sqlite_vectors import VectorCache
@@ -126,6 +126,7 @@ class SQLiteBank:
         source: Sequence[str] = (),
         ids: IdSource | None = None,
         once: bool = False,
+        near: float | None = None,
         whole: bool = False,
     ) -> list[Result]:
         """Apply operations in order as one commit; one result each. It is on disk when this returns.
@@ -138,6 +139,7 @@ class SQLiteBank:
             ids: gives this call's new records their ids, instead of the bank's own source.
             once: an ADD without a key of a text that exactly this scope holds, with equal metadata and expiry, changes
                 nothing.
+            near: with `once`, nor does one whose vector has this cosine or more with that of such a record.
             whole: where one operation is refused, none is applied.
         """
         need_scope(scope)
@@ -151,6 +153,16 @@ class SQLiteBank:
             with self._file.writing() as db:
                 newest = self._current()
                 held = twins(db, operations, scope) if once else {}
+                if once and near is not None:
+                    view = View(
+                        db,
+                        self._vectors,
+                        scope,
+                        list(filter(None, [scope_filter(scope)])),
+                        newest.commit,
+                        newest.commit,
+                    )
+                    held |= near_twins(view, self._file, operations, held, vectors, near, at)
                 asked = [NOTHING if n in held or n in refused else op for n, op in enumerate(operations)]
                 results, changes = decide(newest, ids or self._ids, asked, scope, at, source)
                 for n, twin in held.items():
@@ -201,7 +213,7 @@ class SQLiteBank:
             scope: whose records.
             k: how many.
             mode: "lexical" by the words they share with the query (BM25), "vector" by nearness (cosine), or "fused":
-                reciprocal-rank fusion of both.
+                both, weighted (`memory.fusion`).
             where: a filter; see `memorist.memory.filters`.
             vector: the query's vector, where it is at hand.
             now: hides what has expired by then.
@@ -224,11 +236,9 @@ class SQLiteBank:
         asks: dict[str, Ask] = {}
         # Before the file is read: an embedder may be slow.
         if mode != "lexical":
-            sought = query_vector(query if vector is None else vector, self.embedder)
-            asks["vector"] = lambda view, limit: view.nearest(sought, limit)
+            asks["vector"] = ByVector(query_vector(query if vector is None else vector, self.embedder))
         if text is not None and mode != "vector":
-            terms = asked(clean_text(text))
-            asks["lexical"] = lambda view, limit: view.by_words(terms, limit)
+            asks["lexical"] = ByWords(asked(clean_text(text)))
         with self._file.moment() as (db, newest):
             if isinstance(as_of, int):
                 need_commit(as_of, newest)
@@ -343,6 +353,10 @@ class SQLiteBank:
     def note_copy(self, path: str | os.PathLike[str], kind: str, *, at: datetime) -> None:
         """Remember that records were copied to a file that erasing here does not reach."""
         self._file.note_copy(str(Path(path).absolute()), kind, at)
+
+    def own_log(self, path: str | os.PathLike[str], scope: Scope) -> None:
+        """Take a file for the bank's own: it is removed with whatever is erased of the scope's user next."""
+        self._file.own_log(str(Path(path).absolute()), need_scope(scope).user)
 
     def copies(self) -> builtins.list[str]:
         """Paths of the exports and backups that were made."""

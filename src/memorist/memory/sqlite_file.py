@@ -78,6 +78,14 @@ def _add_search(db: sqlite3.Connection) -> None:
     _fill_search(db)
 
 
+def _add_logs(db: sqlite3.Connection) -> None:
+    db.execute(
+        """CREATE TABLE logs (
+            path TEXT NOT NULL, user TEXT NOT NULL, doomed INTEGER NOT NULL DEFAULT 0,
+            PRIMARY KEY (path, user)) WITHOUT ROWID"""
+    )
+
+
 def _fill_search(db: sqlite3.Connection) -> None:
     """Make every version findable; the tables of search are empty."""
     for version, live, *row in db.execute(
@@ -88,7 +96,7 @@ def _fill_search(db: sqlite3.Connection) -> None:
         search.count_live(db, record.scope.user, live)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_tables, _add_search)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_tables, _add_search, _add_logs)
 """What makes an older file a current one, in order; each runs once and is recorded in the file."""
 
 _STORED = f"version, birth, {', '.join(FIELDS)}, from_commit"
@@ -266,6 +274,9 @@ class BankFile:
             try:
                 while True:
                     busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                    left = self._remove_logs(db)
+                    if not busy and left:
+                        return left
                     if not busy:  # what others erase meanwhile is theirs to finish
                         query = "DELETE FROM erasures WHERE number IN (SELECT value FROM json_each(?))"
                         db.execute(query, (json.dumps(list(pending)),))
@@ -278,6 +289,22 @@ class BankFile:
                 return readers_of(self.path)
             finally:
                 db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+
+    def _remove_logs(self, db: sqlite3.Connection) -> tuple[str, ...]:
+        """Remove the logs of what was erased; those that cannot be, with the reason."""
+        left = []
+        for (path,) in db.execute("SELECT DISTINCT path FROM logs WHERE doomed").fetchall():
+            try:
+                Path(path).unlink(missing_ok=True)
+                db.execute("DELETE FROM logs WHERE path = ?", (path,))
+            except OSError as error:
+                left.append(f"{path} ({error.strerror}; remove it, then close or open the memory)")
+        return tuple(left)
+
+    def own_log(self, path: str, user: str) -> None:
+        """Take a file that holds a user's text for this file's own: it goes when something of the user's is erased."""
+        with self.writing() as db:
+            db.execute("INSERT OR REPLACE INTO logs VALUES (?, ?, 0)", (path, user))
 
     def pending(self) -> list[int]:
         """The erasures whose older pages may still be there."""
@@ -298,6 +325,8 @@ class BankFile:
         """A whole copy of the file as it stands now, while others go on writing."""
         with self.reading() as db, closing(sqlite3.connect(path)) as copy:
             db.backup(copy)
+            with copy:
+                copy.execute("DELETE FROM logs")  # they are the original's
 
     def newest(self) -> int:
         """Number of the newest commit."""
@@ -398,6 +427,7 @@ class BankFile:
             db.execute("INSERT INTO commits SELECT coalesce(max(number), 0) + 1, NULL, 1 FROM commits")
             (number,) = db.execute("SELECT max(number) FROM commits").fetchone()
             db.execute("INSERT INTO erasures VALUES (?)", (number,))
+            db.execute("UPDATE logs SET doomed = 1 WHERE user = ?", (scope.user,))
         return Gone(number, user, np.array(gone, np.int64)), count
 
     @contextmanager

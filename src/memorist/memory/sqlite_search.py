@@ -30,6 +30,9 @@ Versions = npt.NDArray[np.int64]
 K1, B = 1.2, 0.75
 """Of BM25 (Robertson and Zaragoza, 2009): how soon repeats stop counting, and how much long texts count less."""
 
+FEW = 256
+"""Versions of which the words are read one by one; of more, all that have the word."""
+
 _SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
@@ -122,6 +125,8 @@ def by_words(
             keep = scores + left >= np.partition(scores, -limit)[-limit]
             found, scores = found[keep], scores[keep]
             query, values = f"{query} AND version IN (SELECT value FROM json_each(?))", [*values, _array(found)]
+        elif allowed is not None and len(allowed) <= FEW:
+            query, values = f"{query} AND version IN (SELECT value FROM json_each(?))", [*values, _array(allowed)]
         rows = np.array(db.execute(query, values).fetchall(), np.int64).reshape(-1, 3)
         if allowed is not None:
             rows = rows[np.isin(rows[:, 0], allowed)]
@@ -142,7 +147,7 @@ def twins(db: sqlite3.Connection, operations: Sequence[Operation], scope: Scope)
     found: dict[int, int | str] = {}
     first: dict[tuple[str, str, datetime | None], int] = {}
     query = """SELECT v.id, v.payload, v.expires
-        FROM users u JOIN facets f ON f.user = u.number JOIN versions v USING (version)
+        FROM users u CROSS JOIN facets f ON f.user = u.number CROSS JOIN versions v USING (version)
         WHERE u.name = ? AND f.field = '@text' AND f.type = 's' AND f.value = ? AND to_commit IS NULL
         AND v.text = ? AND v.user = ? AND v.agent = ? AND v.session = ? ORDER BY v.birth"""
     place = (scope.user, scope.agent, scope.session)

@@ -18,6 +18,8 @@ from memorist.training.rollout import Group, Run
 
 Numbers = npt.NDArray[np.float64]
 EPSILON = 1e-6
+LEAST_WORTH = 0.1
+"""What a start is held to be worth at least where estimates are taken relative to it."""
 
 
 def grpo(rewards: Numbers, epsilon: float = EPSILON) -> Numbers:
@@ -115,7 +117,9 @@ class How:
     rule: one of `ALL_RULES`. "reinforce": r minus the mean of all other runs of the step. "counterfactual": per
     decision, r minus what the same run earned with that decision replaced by one that changes nothing. "ppo": estimates
     along the whole trajectory from a critic's values. epsilon: beside the divisor of a rule that has one. gamma,
-    gae_lambda: of `gae`. whiten: whether its estimates get mean 0 and deviation 1 over the step's tokens.
+    gae_lambda: of `gae`. relative: whether its estimates are divided by what the trajectory's start is held to be worth
+    (`LEAST_WORTH` or more; for rewards of 0 and more): the gradient of log E[r], which "by-mean" takes from siblings.
+    whiten: whether estimates then get mean 0 and deviation 1 over the step's tokens.
     """
 
     rule: str = "grpo"
@@ -123,6 +127,7 @@ class How:
     epsilon: float = EPSILON
     gamma: float = 1.0
     gae_lambda: float = 1.0
+    relative: bool = False
     whiten: bool = True
     worth: Worth = Worth()
 
@@ -260,7 +265,8 @@ def _ppo(
                 start = ends[k] - own[k].policy_tokens
                 rewards[start + np.flatnonzero(tokens)[-1]] += how.worth.weights.get(name, 1.0) * value
         found = gae(rewards, along, how.gamma, how.gae_lambda)
-        advantages.append(np.split(found, ends[:-1]))
+        scale = max(along[0], LEAST_WORTH) if how.relative else 1.0
+        advantages.append(np.split(found / scale, ends[:-1]))
         returns.append(np.split(found + along, ends[:-1]))
     if how.whiten:
         every = np.concatenate([a for own in advantages for a in own]) if any(advantages) else np.zeros(1)

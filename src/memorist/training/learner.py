@@ -179,7 +179,9 @@ def worth_of(stage: Stage) -> Worth:
 def how_credited(stage: Stage) -> How:
     """How a stage gives credit."""
     worth = worth_of(stage)
-    return How(stage.rule, stage.reduction, stage.epsilon, stage.gamma, stage.gae_lambda, stage.whiten, worth)
+    return How(
+        stage.rule, stage.reduction, stage.epsilon, stage.gamma, stage.gae_lambda, stage.relative, stage.whiten, worth
+    )
 
 
 def objective(stage: Stage) -> Objective:
