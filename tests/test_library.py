@@ -91,7 +91,8 @@ class TestAdd:
         for other in (BEN, Scope("anna", session="1")):
             assert memory.add(again, other, near=0.9).code == "applied", "another scope's records are not its own"
         assert memory.add(said, ANNA, metadata={"a": 1}, near=0.9).code == "applied"
-        assert [r.code for r in memory.add_many(["Anna likes new things", "Anna likes a new thing"], ANNA, near=0.9)] == [
+        pair = ["Anna likes new things", "Anna likes a new thing"]
+        assert [r.code for r in memory.add_many(pair, ANNA, near=0.9)] == [
             "applied", "unchanged",
         ]  # fmt: skip
         memory.add("it rains today", ANNA, expires=timedelta(hours=1))
