@@ -19,6 +19,7 @@ from memorist.memory.bank import Hit
 from memorist.memory.fusion import fuse
 from memorist.memory.record import MemoryRecord, Operation, Scope
 from memorist.memory.sqlite import SQLiteBank
+from memorist.memory.sqlite_words import WordIndex
 
 BEN = Scope("ben")
 
@@ -169,8 +170,8 @@ def test_an_index_of_older_words_is_made_anew(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(sqlite_search, "VERSION", words.VERSION + 1)
     monkeypatch.setattr(sqlite_search, "words", lambda text: ["other"])
     with SQLiteBank(tmp_path / "b.db") as bank, bank._file.reading() as db:
-        assert sqlite_search.by_words(db, 1, ["other"], 5, None)
-        assert not sqlite_search.by_words(db, 1, ["zurich"], 5, None)
+        assert WordIndex().search(db, 1, ["other"], 5, None, 1)
+        assert not WordIndex().search(db, 1, ["zurich"], 5, None, 1)
 
 
 def bm25(texts: list[str], query: list[str]) -> list[float]:
@@ -191,15 +192,21 @@ TEXTS = st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=9).m
 
 
 @settings(max_examples=50, deadline=None)
-@given(TEXTS, st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=5, unique=True), st.integers(1, 8))
+@given(
+    TEXTS,
+    st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=5, unique=True),
+    st.integers(1, 8),
+    st.sampled_from([1, 10, 1000]),
+)
 def test_the_best_by_words_are_those_of_bm25(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[str], query: list[str], limit: int
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], query: list[str], limit: int, kept: int
 ) -> None:
     with SQLiteBank(tmp_path_factory.mktemp("bank") / "b.db") as bank:
         filled(bank, "a b c a b c", scope=BEN)  # counts for nothing
         filled(bank, *texts)
         with bank._file.reading() as db:
-            found = sqlite_search.by_words(db, 2, query, limit, None)
+            index = WordIndex(kept=kept)
+            assert index.search(db, 2, query, limit, None, 2) == (found := index.search(db, 2, query, limit, None, 2))
         scores = bm25(texts, query)
         order = sorted((i for i, score in enumerate(scores) if score), key=lambda i: (-round(scores[i], 9), i))
         assert [score for _, score in found] == pytest.approx([scores[i] for i in order[:limit]])
@@ -290,6 +297,8 @@ def test_search_shows_live_records_of_its_scope_and_all_that_share_a_word(
         assert set(ids) == (sharing if mode == "lexical" else {r.id for r in live})
         assert all(hit.record in live for hit in hits)
         assert hits == bank.find(query, scope, k=100, mode=mode)
+        with SQLiteBank(bank.path, read_only=True) as fresh:
+            assert hits == fresh.find(query, scope, k=100, mode=mode)
         exact = bank.fork().search(query, scope, k=100)
         assert bank.search(query, scope, k=100) == exact
         commit = bank.commit

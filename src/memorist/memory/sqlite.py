@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -32,7 +33,7 @@ from memorist.memory.bank import (
     sequential_ids,
 )
 from memorist.memory.embed import Embedder, Vectors
-from memorist.memory.filters import read_filter
+from memorist.memory.filters import Filter, read_filter
 from memorist.memory.fusion import MODES
 from memorist.memory.overlay import Overlay
 from memorist.memory.record import (
@@ -52,6 +53,7 @@ from memorist.memory.sqlite_find import Ask, ByVector, ByWords, View, found, nea
 from memorist.memory.sqlite_search import twins
 from memorist.memory.sqlite_snapshot import FileSnapshot
 from memorist.memory.sqlite_vectors import VectorCache
+from memorist.memory.sqlite_words import WordIndex
 from memorist.memory.words import asked
 
 NOTHING = Operation("NOOP")
@@ -98,6 +100,7 @@ class SQLiteBank:
         self._newest: Overlay | None = None
         folder = None if read_only else self.path.with_name(f"{self.path.name}.index")
         self._vectors = VectorCache(self.embedder.size, folder)
+        self._words = WordIndex()
         self._wiped: set[int] = set()  # erasures whose vectors this bank has taken out of the indexes
         if not read_only:
             self.settle(0)
@@ -154,14 +157,7 @@ class SQLiteBank:
                 newest = self._current()
                 held = twins(db, operations, scope) if once else {}
                 if once and near is not None:
-                    view = View(
-                        db,
-                        self._vectors,
-                        scope,
-                        list(filter(None, [scope_filter(scope)])),
-                        newest.commit,
-                        newest.commit,
-                    )
+                    view = self._view(db, scope, None, newest.commit, None)
                     held |= near_twins(view, self._file, operations, held, vectors, near, at)
                 asked = [NOTHING if n in held or n in refused else op for n, op in enumerate(operations)]
                 results, changes = decide(newest, ids or self._ids, asked, scope, at, source)
@@ -229,7 +225,7 @@ class SQLiteBank:
         need_scope(scope)
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}; {nearest(mode, MODES)}")
-        filters = [f for f in (read_filter(where), scope_filter(scope)) if f is not None]
+        wanted = read_filter(where)
         text = query if isinstance(query, str) else None
         if text is None and mode != "vector":
             raise ValueError(f"mode {mode!r} needs a text, and the query is a vector; give mode='vector'")
@@ -240,9 +236,7 @@ class SQLiteBank:
         if text is not None and mode != "vector":
             asks["lexical"] = ByWords(asked(clean_text(text)))
         with self._file.moment() as (db, newest):
-            if isinstance(as_of, int):
-                need_commit(as_of, newest)
-            view = View(db, self._vectors, scope, filters, newest, newest if as_of is None else as_of)
+            view = self._view(db, scope, wanted, newest, as_of)
             return found(view, self._file, asks, k, now, half_life)
 
     def get(self, record_id: str, scope: Scope, *, as_of: int | None = None) -> MemoryRecord | None:
@@ -297,6 +291,7 @@ class SQLiteBank:
             self._newest = self._blocks = None
             self._snapshots.clear()
             self._vectors.forget()
+            self._words.forget()
             if gone.user is not None:
                 self._vectors.wipe(gone.user, gone.versions)
             self._wiped.add(gone.number)
@@ -327,11 +322,9 @@ class SQLiteBank:
     ) -> builtins.list[MemoryRecord]:
         """Records that `scope` covers and a filter means, oldest first, from the one after `after` on."""
         need_scope(scope)
-        filters = [f for f in (read_filter(where), scope_filter(scope)) if f is not None]
+        wanted = read_filter(where)
         with self._file.moment() as (db, newest):
-            if isinstance(as_of, int):
-                need_commit(as_of, newest)
-            view = View(db, self._vectors, scope, filters, newest, newest if as_of is None else as_of)
+            view = self._view(db, scope, wanted, newest, as_of)
             records = view.records(self._file)
         if now is not None:
             records = [record for record in records if not record.has_expired(now)]
@@ -380,6 +373,14 @@ class SQLiteBank:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _view(
+        self, db: sqlite3.Connection, scope: Scope, wanted: Filter | None, newest: int, as_of: int | datetime | None
+    ) -> View:
+        if isinstance(as_of, int):
+            need_commit(as_of, newest)
+        filters = [f for f in (wanted, scope_filter(scope)) if f is not None]
+        return View(db, self._vectors, self._words, scope, filters, newest, newest if as_of is None else as_of)
 
     def _at(self, as_of: int | None) -> Overlay:
         with self._file.lock:

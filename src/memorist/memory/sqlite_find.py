@@ -20,6 +20,7 @@ from memorist.memory.record import Kind, MemoryRecord, Operation, Scope, instant
 from memorist.memory.sqlite_file import BankFile
 from memorist.memory.sqlite_search import Versions
 from memorist.memory.sqlite_vectors import IndexedVectors, UserVectors, VectorCache, load
+from memorist.memory.sqlite_words import WordIndex
 
 Ranked = list[tuple[int, float]]
 FEWEST = 20
@@ -90,12 +91,13 @@ class View:
         self,
         db: sqlite3.Connection,
         cache: VectorCache,
+        words: WordIndex,
         scope: Scope,
         filters: Sequence[Filter],
         newest: int,
         as_of: int | datetime,
     ) -> None:
-        self._db, self._cache = db, cache
+        self._db, self._cache, self._words = db, cache, words
         self.scope, self._filters, self._newest, self.as_of = scope, filters, newest, as_of
         self.user = search.user_number(db, scope.user)
 
@@ -139,7 +141,9 @@ class View:
 
     def by_words(self, terms: Sequence[str], limit: int, allowed: Versions | None) -> Ranked:
         """By words: (version, BM25)."""
-        return [] if self.user is None else search.by_words(self._db, self.user, terms, limit, allowed)
+        if self.user is None:
+            return []
+        return self._words.search(self._db, self.user, terms, limit, allowed, self._newest)
 
 
 def found(

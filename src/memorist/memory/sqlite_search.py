@@ -9,8 +9,6 @@ word in more than half of a few texts would count nothing, and removed words wou
 
 from __future__ import annotations
 
-import json
-import math
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,19 +17,12 @@ from datetime import datetime
 import numpy as np
 import numpy.typing as npt
 
-from memorist.memory.bank import best
 from memorist.memory.filters import Filter, Join, Test, facets, fingerprint
 from memorist.memory.record import Kind, MemoryRecord, Operation, Scope, instant, payload_json, readable
 from memorist.memory.words import VERSION, words
 
 Versions = npt.NDArray[np.int64]
 """Version numbers in ascending order, each once."""
-
-K1, B = 1.2, 0.75
-"""Of BM25 (Robertson and Zaragoza, 2009): how soon repeats stop counting, and how much long texts count less."""
-
-FEW = 256
-"""Versions of which the words are read one by one; of more, all that have the word."""
 
 _SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
@@ -97,49 +88,6 @@ def remove(db: sqlite3.Connection, version: int, record: MemoryRecord) -> None:
     db.executemany("DELETE FROM facets WHERE (user, field, type, value, version) = (?, ?, ?, ?, ?)", about)
     db.execute("UPDATE users SET versions = versions - 1, words = words - ? WHERE number = ?", (len(said), user))
     db.execute("DELETE FROM users WHERE number = ? AND versions = 0", (user,))
-
-
-def by_words(
-    db: sqlite3.Connection, user: int, asked: Sequence[str], limit: int, allowed: Versions | None
-) -> list[tuple[int, float]]:
-    """The versions of a user that share most with the words asked for: (version, BM25), best first, ties by age.
-
-    Rare words come first. Once `limit` versions have more than all words that are left could give, those that have none
-    of the rare words are not looked at any more (MaxScore: Turtle and Flood, 1995); what is found is the same.
-    """
-    versions, length = db.execute("SELECT versions, words FROM users WHERE number = ?", (user,)).fetchone()
-    mean = length / max(1, versions)
-    weights = []
-    for word in asked:
-        query = "SELECT count(*) FROM words WHERE user = ? AND word = ?"
-        having = db.execute(query, (user, word)).fetchone()[0]
-        if having:
-            weights.append((math.log1p((versions - having + 0.5) / (having + 0.5)), word))
-    weights.sort(key=lambda pair: (-pair[0], pair[1]))
-    found, scores = np.zeros(0, np.int64), np.zeros(0)
-    for place, (weight, word) in enumerate(weights):
-        left = (K1 + 1) * sum(weight for weight, _ in weights[place:])
-        query, values = "SELECT version, count, length FROM words WHERE user = ? AND word = ?", [user, word]
-        closed = len(scores) >= limit and np.partition(scores, -limit)[-limit] > left
-        if closed:
-            keep = scores + left >= np.partition(scores, -limit)[-limit]
-            found, scores = found[keep], scores[keep]
-            query, values = f"{query} AND version IN (SELECT value FROM json_each(?))", [*values, _array(found)]
-        elif allowed is not None and len(allowed) <= FEW:
-            query, values = f"{query} AND version IN (SELECT value FROM json_each(?))", [*values, _array(allowed)]
-        rows = np.array(db.execute(query, values).fetchall(), np.int64).reshape(-1, 3)
-        if allowed is not None:
-            rows = rows[np.isin(rows[:, 0], allowed)]
-        counts, lengths = rows[:, 1], rows[:, 2]
-        gained = weight * counts * (K1 + 1) / (counts + K1 * (1 - B + B * lengths / mean))
-        if not closed:
-            union = np.union1d(found, rows[:, 0])
-            widened = np.zeros(len(union))
-            widened[np.searchsorted(union, found)] = scores
-            found, scores = union, widened
-        scores[np.searchsorted(found, rows[:, 0])] += gained
-    scores = scores.round(9)  # sums of the same parts in another order are equal
-    return [(int(found[i]), float(scores[i])) for i in best(scores, limit)]
 
 
 def twins(db: sqlite3.Connection, operations: Sequence[Operation], scope: Scope) -> dict[int, int | str]:
@@ -224,7 +172,3 @@ def _numbers(rows: Iterable[tuple[int]]) -> Versions:
     found = np.fromiter((version for (version,) in rows), np.int64)
     found.sort()
     return found
-
-
-def _array(versions: Versions) -> str:
-    return json.dumps(versions.tolist())

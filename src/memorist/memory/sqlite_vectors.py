@@ -99,8 +99,10 @@ class IndexedVectors:
 
 def _rows(db: sqlite3.Connection, user: str, versions: Sequence[int]) -> list[tuple[int, int, bytes]]:
     """Live versions of a user with their vectors, by age."""
-    query = """SELECT version, birth, vector FROM versions JOIN vectors USING (version)
-        WHERE version IN (SELECT value FROM json_each(?)) AND user = ? AND to_commit IS NULL ORDER BY birth"""
+    # Joined in this order: SQLite would rather walk through all that the user has, which are in the order of birth.
+    query = """SELECT version, birth, vector
+        FROM json_each(?) wanted CROSS JOIN versions ON version = wanted.value CROSS JOIN vectors USING (version)
+        WHERE user = ? AND to_commit IS NULL ORDER BY birth"""
     return db.execute(query, (json.dumps(list(versions)), user)).fetchall()
 
 
