@@ -111,6 +111,11 @@ def experiments(seed: int) -> dict[str, Recipe]:
         "manager": long,
         "sft": replace(load_recipe("memory-r1-sft"), seed=seed, data=long.data),
         "manager-ppo": replace(load_recipe("memory-r1-ppo"), seed=seed, data=long.data),
+        "counterfactual": (by_decision := replace(load_recipe("memory-r1-counterfactual"), seed=seed, data=long.data)),
+        # As much computing: eight siblings of each dialogue instead of replays of one.
+        "trajectory": replace(
+            by_decision, stages=tuple(replace(s, rule="grpo", siblings=8) for s in by_decision.stages)
+        ),
         "few": replace(long, data=replace(long.data, questions=FEW)),
         "answerer": replace(managed, stages=by_role["answerer"]),
         "answerer-sft": replace(managed, stages=tuple(replace(s, kind="rejection") for s in by_role["answerer"])),
@@ -197,6 +202,9 @@ def write() -> None:
         "memory-r1.unseen-phrasing.manager-grpo.em": lambda: hierarchical_bootstrap(of("manager", "b")),
         "memory-r1.manager-grpo.over-tuned-heuristic": lambda: paired_difference(of("manager"), still("tuned")),
         "memory-r1.manager-grpo.over-sft": lambda: paired_difference(of("manager"), of("sft")),
+        "memory-r1.counterfactual-minus-trajectory-credit": lambda: paired_difference(
+            of("counterfactual"), of("trajectory")
+        ),
         "memory-r1.answerer-grpo.over-sft": lambda: paired_difference(of("answerer"), of("answerer-sft")),
         "locomo.memory-r1-bundled.f1": lambda: hierarchical_bootstrap({0: read("locomo")["f1"]}),
     }

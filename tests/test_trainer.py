@@ -35,7 +35,8 @@ from memorist.tasks.locomo import Question  # noqa: E402
 from memorist.training import checkpoint  # noqa: E402
 from memorist.training import learner as learner_module  # noqa: E402
 from memorist.training.credit import Worth, is_flat  # noqa: E402
-from memorist.training.learner import learning_rate, successes  # noqa: E402
+from memorist.training.devices import Devices  # noqa: E402
+from memorist.training.learner import Learner, learning_rate, successes  # noqa: E402
 from memorist.training.metrics import MEASURED, read_metrics  # noqa: E402
 from memorist.training.objective import imitation_loss  # noqa: E402
 from memorist.training.rollout import Seat, play, price  # noqa: E402
@@ -689,3 +690,11 @@ class TestRefused:
     def test_a_run_without_data_is_refused(self, base: CausalPolicy, tmp_path: Path) -> None:
         with pytest.raises(RecipeError, match="no dialogues to train on"):
             Trainer(RECIPE, Puller, [], tmp_path, policies={"arm": fresh(base), "advisor": fresh(base)}).run()
+
+
+@pytest.mark.parametrize(("changes", "kept"), [({}, False), ({"beta": 0.1}, True), ({"kind": "rejection"}, True)])
+def test_the_stage_s_start_is_kept_only_where_it_is_used(
+    tiny: CausalPolicy, changes: dict[str, Any], kept: bool
+) -> None:
+    learner = Learner(replace(Stage(), **changes), tiny, {}, Devices())
+    assert ("start" in learner.tensors()) == kept

@@ -145,6 +145,11 @@ class Stage:
     success: float = 1.0
     teacher: str = "similarity"
 
+    @property
+    def needs_start(self) -> bool:
+        """Whether it uses the policy that it started from: to stay near it, or to imitate its successes."""
+        return self.kind == "rejection" or (self.kind == "rl" and self.beta > 0)
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -25,8 +25,8 @@ Tensors = dict[str, dict[str, torch.Tensor]]
 
 
 class Learner:
-    """The policy that a stage trains, with the policy that it started from, its optimizer and, under rule "ppo", its
-    critic.
+    """The policy that a stage trains, with its optimizer, the policy that it started from where that is needed and,
+    under rule "ppo", its critic.
 
     Args:
         saved: what `tensors` gave, to go on from there; empty at a stage's start.
@@ -37,14 +37,17 @@ class Learner:
         self, stage: Stage, policy: CausalPolicy, saved: Mapping[str, Mapping[str, torch.Tensor]], devices: Devices
     ) -> None:
         self.stage, self.policy, self.devices = stage, policy, devices
-        self.start = policy.frozen(f"{policy.name}-start")
-        devices.shard(self.start)
+        self.start: CausalPolicy | None = None
+        if stage.needs_start:
+            self.start = policy.frozen(f"{policy.name}-start")
+            devices.shard(self.start)
         self.optimizer = torch.optim.AdamW(policy.parameters(), lr=stage.lr, betas=(0.9, 0.95), weight_decay=0.0)
         self.critic: Critic | None = None
         if stage.kind == "rl" and stage.rule == "ppo":
             self.critic = Critic(policy, devices, lr=stage.critic_lr, clip=stage.value_clip)
         if saved:
-            self.start.restore(saved["start"])
+            if self.start is not None:
+                self.start.restore(saved["start"])
             checkpoint.restore_optimizer(self.optimizer, saved["optimizer"])
             if self.critic is not None:
                 self.critic.trunk.restore(saved["critic"])
@@ -53,10 +56,9 @@ class Learner:
 
     def tensors(self) -> Tensors:
         """What it needs to go on, but for the policy's weights."""
-        found = {
-            "optimizer": checkpoint.optimizer_tensors(self.optimizer),
-            "start": self.start.state(),
-        }
+        found = {"optimizer": checkpoint.optimizer_tensors(self.optimizer)}
+        if self.start is not None:
+            found["start"] = self.start.state()
         if self.critic is not None:
             found["critic"] = self.critic.trunk.state()
             found["critic-head"] = dict(self.critic.head.state_dict())
@@ -158,7 +160,7 @@ class Learner:
         """What does not change within a step: log-probabilities of the reference, and of the policy before it."""
         stage = self.stage
         with torch.no_grad():
-            reference = self.start.score(batch) if stage.kind == "rl" and stage.beta else None
+            reference = self.start.score(batch) if self.start is not None and stage.kind == "rl" else None
             return reference, self.policy.score(batch) if stage.kind == "rl" and stage.cap else None
 
     def _loss(

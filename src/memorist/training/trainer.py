@@ -164,7 +164,7 @@ class Trainer:
         began = time.monotonic()
         for step in range(first, stage.steps):
             clock = time.monotonic()
-            sampler = teacher or (learner.start if stage.kind == "rejection" else policy)
+            sampler = teacher or (learner.start if stage.kind == "rejection" else None) or policy
             seats = {
                 **frozen,
                 stage.role: Seat(sampler, Distribution(temperature=stage.temperature, top_k=stage.top_k)),

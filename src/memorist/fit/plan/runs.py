@@ -37,7 +37,7 @@ def planned_stage(recipe: Recipe) -> Stage:
 def workload_of(recipe: Recipe, *, scores: bool) -> Workload:
     """What this repository's trainer makes of a recipe: everything in FP32, micro-batches of the stage's budget.
 
-    The trained model is held twice (the stage's start stays), and once more for each other role. How many tokens a
+    Beside the trained model there are those of other roles, and the stage's start where it is needed. How many tokens a
     prompt and a reply have is not in a recipe: those stay as they are by default. scores: as `Workload.scores`.
     """
     stage = planned_stage(recipe)
@@ -47,7 +47,7 @@ def workload_of(recipe: Recipe, *, scores: bool) -> Workload:
         weights="fp32",
         cache="fp32",
         optimizer="adamw-fp32",
-        copies=len(recipe.models),
+        copies=len(recipe.models) - 1 + stage.needs_start,
         checkpointing=False,
         scores=scores,
         micro_tokens=stage.budget,
