@@ -145,7 +145,10 @@ def test_what_will_not_pass_is_not_tried_again(status: int, advice: str) -> None
 
 
 def test_an_endpoint_that_is_down_slow_or_no_url() -> None:
-    for url in ("http://127.0.0.1:9/v1", "no url", "http://[/"):
+    for url in ("no url", "ftp://x", ""):
+        with pytest.raises(PolicyError, match=r"expected e\.g\. http://localhost"):
+            patient(url)
+    for url in ("http://127.0.0.1:9/v1", "http://[/"):
         endpoint, waited = patient(url, attempts=2)
         with pytest.raises(PolicyError, match=r"did not answer in 2 attempts; the last: .*Check that"):
             ask(endpoint)
@@ -280,8 +283,10 @@ class TestEmbedder:
                 assert memory.search("a", ANNA, mode="vector")[0].record.text == "aab"
             with Memory(tmp_path / "m.db", embedder=f"{url}#letters") as memory:
                 assert len(memory.list(ANNA)) == 2
+        with Memory(tmp_path / "m.db") as memory:
+            assert len(memory.list(ANNA)) == 2, "it opens by the name that the file has, and is not asked yet"
         with pytest.raises(BankError, match="made with embedder 'http"):
-            Memory(tmp_path / "m.db")
+            Memory(tmp_path / "m.db", embedder="hashed")
 
     def test_what_is_wrong_with_it_is_named(self) -> None:
         with pytest.raises(BankError, match="does not say which model"):

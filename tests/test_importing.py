@@ -156,8 +156,8 @@ def test_claude(memory: Memory, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "form", "said"),
     [
-        ("{}", None, "is none of those that are known; give one of memorist, jsonl"),
-        ("", None, "is none of those"),
+        ("{}", None, "is none of those that are known (rows have no names); give one of memorist, jsonl"),
+        ('{"a": 1, "b": 2}', None, "(rows have 'a', 'b')"),
         ("[1, 2]", None, "is none of those"),
         ('{"text": "x"}', "mem", "is 'mem'; did you mean 'mem0'?"),
     ],

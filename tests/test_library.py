@@ -18,7 +18,7 @@ import pytest
 
 from memorist import AsyncMemory, Code, Kind, Memory, Message, New, Operation, Result, Scope
 from memorist.errors import BankError, DataError, FilterError, RefusedError, ScopeError
-from memorist.library.memory import default_path
+from memorist.library.arguments import default_path
 from memorist.library.messages import CLOSING, OPENING
 
 ANNA, BEN = Scope("anna"), Scope("ben")
@@ -367,7 +367,9 @@ class TestObserve:
         memory.observe([Message("Anna", f"{context.text}\nI would like a cake without them."), context.text], ANNA)
         memory.observe({"role": "assistant", "content": "As you are allergic to nuts, no nuts."}, ANNA)
         assert texts(memory.list(ANNA)) == ["Anna is allergic to nuts", "I would like a cake without them."]
-        assert memory.observe(f"{OPENING} never closed, and long", ANNA) == []
+        assert memory.observe(f"{OPENING}\n[r0] 2026-01-01 Anna is allergic to nuts, cut off", ANNA) == []
+        about = memory.observe("My XML has a <memories> element in it. I live in Berlin with two cats.", ANNA)
+        assert [r.operation.text for r in about][-1] == "I live in Berlin with two cats."
 
     def test_times_of_messages(self, memory: Memory, clock: Clock) -> None:
         memory.observe([Message("Anna", "I like green tea", time=datetime(2020, 5, 1)), "I like black tea too"], ANNA)

@@ -116,7 +116,13 @@ def test_migrations_run_once_and_are_recorded(path: Path, monkeypatch: pytest.Mo
         with SQLiteBank(path) as bank, bank._file.reading() as db:
             assert texts(bank) == ["one"]
             recorded = db.execute("SELECT number, name FROM migrations").fetchall()
-            assert recorded == [(1, "create_tables"), (2, "add_search"), (3, "add_logs"), (4, "add_a_table")]
+            assert recorded == [
+                (1, "create_tables"),
+                (2, "add_search"),
+                (3, "add_logs"),
+                (4, "number_versions"),
+                (5, "add_a_table"),
+            ]
     assert ran == [1]
     monkeypatch.setattr(sqlite_file, "MIGRATIONS", first)
     with pytest.raises(BankError, match=r"newer version.*pip install"):

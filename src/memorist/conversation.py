@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-PROGRAMS = frozenset(("assistant", "system", "tool", "developer", "function", "model", "ai"))
+PROGRAMS = frozenset(("assistant", "system", "tool", "developer", "function", "model", "ai", "bot", "chatbot"))
 
 
 @dataclass(frozen=True, slots=True)

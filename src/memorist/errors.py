@@ -8,6 +8,7 @@
     ├── ScopeError (ValueError)       a scope is missing or of the wrong type
     ├── BankError (RuntimeError)      a bank cannot do what was asked (read-only, newer version, closed)
     ├── RefusedError (ValueError)     what was to be remembered was refused: empty, too long, unknown id, a guard's no
+    ├── ArgumentError (ValueError)    an argument has a value or a type that it cannot have
     ├── FilterError (ValueError)      a filter does not have the form that filters have
     ├── PolicyError (RuntimeError)    a model cannot play the role it was given
     │   └── UnreadError               a model failed while messages were read; which are read, which are not
@@ -68,6 +69,10 @@ class RefusedError(MemoristError, ValueError):
     def __init__(self, message: str, result: Any) -> None:
         self.result = result
         super().__init__(message)
+
+
+class ArgumentError(MemoristError, ValueError):
+    """An argument has a value or a type that it cannot have."""
 
 
 class FilterError(MemoristError, ValueError):

@@ -59,6 +59,16 @@ class Service:
     _client: Any = None
     _lock: Any = field(default_factory=Lock)
 
+    def __post_init__(self) -> None:
+        if self.key is not None:
+            self.key = self.key.strip()  # a key from a file ends its line
+            if not self.key or not self.key.isascii() or not self.key.isprintable():
+                raise self.error(f"the key for {self.name!r} is empty, or has letters that keys do not have; check it")
+        if not isinstance(self.url, str) or not self.url.startswith(("http://", "https://")):
+            raise self.error(f"the url of {self.name!r} is {self.url!r}; expected e.g. http://localhost:8000/v1")
+        if self.attempts < 1:
+            raise self.error(f"attempts for {self.name!r} is {self.attempts}; expected 1 or more")
+
     def post(self, place: str, body: Mapping[str, Any], read: Callable[[Any], T]) -> T:
         """What `read` makes of the answer; where it raises, the answer was junk.
 
@@ -155,4 +165,7 @@ class _Attempt:
         with self.service._lock:
             self.service.failures += 1
         if isinstance(error, self.passing):
-            raise _Failed(f"{type(error).__name__}: {error or 'no answer'}") from error
+            said = str(error) or "no answer"
+            if self.service.key:
+                said = said.replace(self.service.key, "…")
+            raise _Failed(f"{type(error).__name__}: {said}") from error

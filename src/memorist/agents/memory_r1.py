@@ -116,23 +116,28 @@ class MemoryR1:
         """Read messages in order; yield the results of each Manager call. Default scope: the speaker's."""
         for message in messages:
             facts = await self.extract(message)
+            if facts is None:
+                yield (Result(Operation("", message.shown, reason="the reply is no list of facts"), Code.MALFORMED),)
+                continue
             step = self.prompts.facts_per_call or max(1, len(facts))
             for start in range(0, len(facts), step):
                 yield await self._manage(facts[start : start + step], message, scope or Scope(message.speaker))
 
     async def _manage(self, facts: Sequence[str], message: Message, scope: Scope) -> tuple[Result, ...]:
-        hits = self.related(facts, scope)
+        at = message.time or UNDATED
+        hits = self.related(facts, scope, at)
         related = [hit.record for hit in hits]
         reply = await self.manager.act(self.prompts.manage(hits, facts))
         read = self.prompts.read_operations(reply.text, related, facts)
         if not read.well_formed:
             return (Result(Operation(reply.text[:200]), Code.MALFORMED),)
         source = (message.id,) if message.id else ()
-        return tuple(self.bank.apply(read.operations, scope, at=message.time or UNDATED, source=source))
+        return tuple(self.bank.apply(read.operations, scope, at=at, source=source))
 
-    def related(self, facts: Sequence[str], scope: Scope) -> list[Hit]:
-        """The union of the `k` nearest memories of each fact, nearest first."""
+    def related(self, facts: Sequence[str], scope: Scope, at: datetime) -> list[Hit]:
+        """The union of the `k` nearest memories of each fact, save what has expired `at` a time; nearest first."""
         hits = [hit for fact in facts for hit in self.bank.search(fact, scope, k=self.k)]
+        hits = [hit for hit in hits if not hit.record.has_expired(at)]
         hits.sort(key=lambda hit: -hit.score)
         nearest: dict[str, Hit] = {}
         for hit in hits:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterable
+from datetime import datetime
 
 from memorist.agents.components.extractors import SENTENCE
 from memorist.conversation import Message
@@ -22,13 +23,23 @@ CHANGED = re.compile(
 )
 
 
+NEAREST = 4
+"""Records that are looked at, of which some may have expired."""
+
+
+def _telling(text: str) -> list[str]:
+    """The words of a text that are no function words, in order."""
+    wanted = set(asked(text))
+    return [word for word in words(text) if word in wanted]
+
+
 class RuleAgent:
     """Each sentence that a person says, save questions: NOOP if it is known, UPDATE if it says that something near has
     changed and shares most of its words with it, else ADD. Never DELETE.
 
     Args:
         bank: where memories live.
-        same: cosine from which on a sentence is known.
+        same: cosine from which on a sentence with the same telling words is known.
         related: cosine from which on a memory may be what has changed.
         shared: share of the sentence's telling words that the memory must hold to be overwritten.
     """
@@ -42,7 +53,7 @@ class RuleAgent:
             if not message.by_person or message.time is None:
                 continue
             for sentence in self.sentences(message):
-                operation = self.decide(sentence, scope)
+                operation = self.decide(sentence, scope, message.time)
                 source = (message.id,) if message.id else ()
                 if operation.kind == "NOOP":
                     yield (Result(operation, Code.UNCHANGED, self.bank.get(operation.id or "", scope)),)
@@ -55,13 +66,15 @@ class RuleAgent:
         parts = (part.strip() for part in SENTENCE.split(message.shown))
         return [part for part in parts if not part.endswith("?") and len(words(part)) >= 3 and asked(part)]
 
-    def decide(self, sentence: str, scope: Scope) -> Operation:
-        """What to do about one sentence."""
-        hits = self.bank.search(sentence, scope, k=1)
+    def decide(self, sentence: str, scope: Scope, at: datetime) -> Operation:
+        """What to do about one sentence that was said at a time."""
+        hits = [hit for hit in self.bank.search(sentence, scope, k=NEAREST) if not hit.record.has_expired(at)]
         if hits:
+            # A vector alone would take "3 pm" for "4 pm", and in a script that the embedder does not know all for one.
+            for known in (hit.record for hit in hits if hit.score >= self.same):
+                if _telling(known.text) == _telling(sentence):
+                    return Operation("NOOP", sentence, id=known.id, reason=f"already known: {known.text}")
             near, score = hits[0].record, hits[0].score
-            if score >= self.same:
-                return Operation("NOOP", sentence, id=near.id, reason=f"already known: {near.text}")
             change = CHANGED.search(sentence)
             telling = {word for word in asked(sentence) if not CHANGED.search(word)}
             overlap = len(telling & set(words(near.text))) / max(1, len(telling))

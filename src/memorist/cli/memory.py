@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -59,12 +60,15 @@ def register(app: typer.Typer) -> None:
 @contextmanager
 def opened(file: Path | None, *, reading: bool = False) -> Iterator[Memory]:
     """The memory; a file that is only read must be there."""
-    from memorist.library.memory import Memory, default_path
+    from memorist.library.arguments import default_path
+    from memorist.library.memory import Memory
 
     place = file or default_path()
     if reading and not place.exists():
         raise BankError(f"{place}: there is no memory; `memorist add` makes one, or give --file")
-    with Memory(file) as memory:
+    # A disk that cannot be written can be read all the same.
+    fixed = reading and not (os.access(place, os.W_OK) and os.access(place.parent, os.W_OK))
+    with Memory(file, read_only=fixed) as memory:
         yield memory
 
 
@@ -88,7 +92,10 @@ def _plain(result: Result) -> dict[str, Any]:
 
 
 def _line(record: MemoryRecord) -> str:
-    return f"{record.id}  {record.updated:%Y-%m-%d}  {' '.join(record.text.split())}"
+    text = "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(record.text.split())
+    )
+    return f"{record.id}  {record.updated:%Y-%m-%d}  {text}"
 
 
 def _told(results: list[Result], as_json: bool) -> None:
@@ -121,7 +128,10 @@ def _time(text: str | None, option: str) -> datetime | None:
 def _until(text: str | None) -> datetime | timedelta | None:
     span = None if text is None else _SPAN.fullmatch(text)
     if span is not None:
-        return timedelta(**{_UNITS[span[2]]: int(span[1])})
+        try:
+            return timedelta(**{_UNITS[span[2]]: int(span[1])})
+        except OverflowError:
+            raise RecipeError(f"--expires is {text!r}, which ends after the year 9999; leave it out") from None
     try:
         return _time(text, "--expires")
     except RecipeError:
@@ -373,7 +383,7 @@ def reembed(
     """Make all vectors anew with another embedder."""
     from rich.progress import Progress
 
-    from memorist.library.memory import default_path
+    from memorist.library.arguments import default_path
     from memorist.memory.embedders import open_embedder
     from memorist.memory.reembed import reembed as make_anew
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from memorist.conversation import Message
+from memorist.errors import UnreadError
 from memorist.library.importing import Broken, Fact, Row, Talk
 from memorist.library.results import Imported, refusal
-from memorist.memory.record import Code, Operation, Result, Scope
+from memorist.memory.record import Code, Operation, Result, Scope, clean_text
 from memorist.memory.sqlite import SQLiteBank
+
+ODD = (ValueError, TypeError, LookupError, OverflowError)
+"""What a row may hold that nobody has thought of raises one of these; what the file cannot do is another error."""
 
 TOGETHER = 500
 """Facts that are written in one commit."""
+
+MOST_SILENT = 3
+"""Conversations in a row that a model may fail on before no more are tried."""
 
 Observe = Callable[[Sequence[Message], Scope], Sequence[Result]]
 
@@ -42,6 +50,7 @@ class Bringing:
     broken: list[tuple[int, str]] = field(default_factory=list)
     _waiting: list[tuple[int, Fact]] = field(default_factory=list)
     _place: Scope | None = None
+    _silent: int = 0
 
     def all(self, rows: Iterable[tuple[int, Row]]) -> Imported:
         """Bring in all rows, in order."""
@@ -67,8 +76,16 @@ class Bringing:
         if self.scope is None:
             self.broken.append((number, "a conversation does not say whose it is; give a scope"))
             return
-        place = self.scope if self.scope.session else replace(self.scope, session=talk.id)
-        for result in self.observe(talk.messages, place):
+        place = self.scope if self.scope.session else replace(self.scope, session=clean_text(talk.id))
+        if self._silent >= MOST_SILENT:
+            self.broken.append((number, "was not read: the model does not answer"))
+            return
+        try:
+            results, self._silent = self.observe(talk.messages, place), 0
+        except UnreadError as error:
+            results, self._silent = error.results, self._silent + 1
+            self.broken.append((number, f"was not read to its end: {error}"))
+        for result in results:
             self.added += result.code == Code.APPLIED
             self.known += result.code == Code.UNCHANGED
 
@@ -86,23 +103,54 @@ class Bringing:
         """Write what waits: in one commit, or where something in it is refused one by one."""
         if self._waiting and self._place is not None:
             place, facts = self._place, [fact for _, fact in self._waiting]
-            if not self._write(facts, place):
-                for number, fact in self._waiting:
+            try:
+                written = self._write(facts, place)
+            except ODD:
+                written = False
+            for number, fact in self._waiting if not written else ():
+                try:
                     self._write([fact], place, number)
+                except ODD as error:
+                    self.broken.append((number, f"cannot be stored: {error}"))
         self._waiting = []
+
+    def _id(self, given: str | None, place: Scope) -> str:
+        """The id that a fact gets here: its own, or where another scope has that one, always the same other one."""
+        if given is None:
+            return self.ids()
+        holder = self.bank.holder(given)
+        if holder is None or holder == place:
+            return given
+        own = "\0".join((given, place.user, place.agent, place.session))
+        return hashlib.sha256(own.encode()).hexdigest()[:16]
+
+    def _text(self, record_id: str, place: Scope) -> str | None:
+        """What a record of this place says, or said last; None if there never was one."""
+        if self.bank.holder(record_id) != place:
+            return None
+        return self.bank.history(record_id, place)[-1].record.text
 
     def _write(self, facts: Sequence[Fact], place: Scope, number: int | None = None) -> bool:
         """Write facts as one commit; False if one is refused, which then is noted under its number."""
         ops: list[Operation] = []
         ids: dict[int, str] = {}
-        known, mine = 0, set()
+        known = 0
+        mine: dict[str, str] = {}
         for fact in facts:
-            there = None if fact.id is None else self.bank.holder(fact.id)
-            if there == place or fact.id in mine:
-                known += 1
+            text = clean_text(fact.past[-1].text)
+            record_id = self._id(fact.id, place)
+            there = mine.get(record_id) if record_id in mine else self._text(record_id, place)
+            if there is not None:
+                if there == text:
+                    known += 1
+                elif number is None:
+                    return False  # to be told by number
+                else:
+                    self.broken.append(
+                        (number, f"id {fact.id!r} is here with another text, which stays: {there[:80]!r}")
+                    )
                 continue
-            record_id = fact.id if fact.id is not None and there is None else self.ids()
-            mine.add(record_id)
+            mine[record_id] = text
             ids[len(ops)] = record_id
             ops += [replace(op, id=None if op.kind == "ADD" else record_id) for op in fact.past]
         changing = any(op.kind != "ADD" for op in ops)

@@ -15,6 +15,7 @@ The first four are facts, kept word by word; the last two are conversations, whi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +24,9 @@ from typing import Any
 
 from memorist.conversation import Message
 from memorist.errors import DataError, nearest
-from memorist.memory.record import Operation, Scope
+from memorist.memory.record import Operation, Scope, clean_text
+
+_ODD = re.compile(r"[\s\x00-\x1f\x7f\[\]<>]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ def read_rows(path: Path, form: str | None = None) -> Iterator[tuple[int, Row]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(str(path), "all", "file", f"cannot be read: {error}") from error
     rows = list(_parsed(text))
+    if not rows:
+        return iter(())
     kind = form or _look(path, rows)
     if kind not in FORMS:
         raise DataError(str(path), "all", "form", f"is {kind!r}; {nearest(kind, FORMS)}")
@@ -74,7 +79,7 @@ def _parsed(text: str) -> Iterator[tuple[int, Any]]:
     """(number, object or Broken) of each row: elements of one JSON document, or lines of JSONL."""
     try:
         whole = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         whole = None
     if isinstance(whole, Mapping):
         lists = [whole[name] for name in ("results", "memories", "edges", "facts", "conversations") if name in whole]
@@ -82,7 +87,7 @@ def _parsed(text: str) -> Iterator[tuple[int, Any]]:
     if isinstance(whole, list):
         yield from enumerate(whole, 1)
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # texts may hold other characters that end lines
         if line.strip():
             try:
                 yield number, json.loads(line)
@@ -105,7 +110,9 @@ def _look(path: Path, rows: Sequence[tuple[int, Any]]) -> str:
             found = next((form for mark, form in marks.items() if mark in row), "jsonl" if "text" in row else None)
             if found:
                 return found
-    raise DataError(str(path), "all", "form", f"is none of those that are known; give one of {', '.join(FORMS)}")
+    first = next((", ".join(map(repr, list(row)[:5])) for _, row in rows if isinstance(row, Mapping)), "")
+    problem = f"is none of those that are known (rows have {first or 'no names'}); give one of {', '.join(FORMS)}"
+    raise DataError(str(path), "all", "form", problem)
 
 
 def _read(
@@ -119,7 +126,7 @@ def _read(
             if not isinstance(row, Mapping):
                 raise ValueError(f"is {type(row).__name__}; expected an object")
             yield number, read(row)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             yield number, Broken(f"field {error} is missing" if isinstance(error, KeyError) else str(error))
 
 
@@ -128,6 +135,28 @@ def _text(row: Mapping[str, Any], name: str, default: str | None = None) -> str:
     if not isinstance(value, str):
         raise ValueError(f"field {name!r} is {value!r}; expected a text")
     return value
+
+
+def _id(value: Any) -> str | None:
+    """An id as records may have them: one line without what `context` puts around it."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"field 'id' is {value!r}; expected a text")
+    return _ODD.sub("-", clean_text(str(value)))[:200] or None
+
+
+def _sources(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    many = value if isinstance(value, list | tuple) else [value]
+    return tuple(str(one) for one in many if isinstance(one, str | int))
+
+
+def _scope(value: Any) -> Scope:
+    if not isinstance(value, list) or not 1 <= len(value) <= 3:
+        raise ValueError(f"field 'scope' is {value!r}; expected [user, agent, session]")
+    return Scope(*value)
 
 
 def _time(value: Any, name: str) -> datetime | None:
@@ -148,24 +177,26 @@ def _own(user: Any, agent: Any, session: Any) -> Scope | None:
 
 
 def _memorist(row: Mapping[str, Any]) -> Fact:
-    key, payload, source = row.get("key"), row.get("payload") or {}, tuple(row.get("source") or ())
+    key = row.get("key")
     expires = _time(row.get("expires"), "expires")
     past = row.get("history") or [{"text": row["text"], "at": row["updated"], "reason": ""}]
     ops = []
     for number, one in enumerate(past):
         kind, last = "UPDATE" if number else "ADD", number + 1 == len(past)
-        about = (payload, _text(one, "reason", ""), expires if last else None)
-        ops.append(Operation(kind, _text(one, "text"), None, key, *about, _time(one["at"], "at"), source))
+        whole = row if last or "payload" not in one else one  # older exports have only the last
+        until = expires if last else _time(one.get("expires"), "expires")
+        about = (whole.get("payload") or {}, _text(one, "reason", ""), until, _time(one["at"], "at"))
+        ops.append(Operation(kind, _text(one, "text"), None, key, *about, _sources(whole.get("source"))))
     if ops[-1].text != row["text"]:
         raise ValueError("field 'history' does not end with 'text'")
-    return Fact(Scope(*row["scope"]), _text(row, "id"), tuple(ops))
+    return Fact(_scope(row["scope"]), _id(_text(row, "id")), tuple(ops))
 
 
 def _jsonl(row: Mapping[str, Any]) -> Fact:
     metadata, at = row.get("metadata"), _time(row.get("at", row.get("created_at")), "at")
     key, expires = row.get("key"), _time(row.get("expires"), "expires")
-    op = Operation("ADD", _text(row, "text"), None, key, metadata, "", expires, at, tuple(row.get("source") or ()))
-    return Fact(_own(row.get("user"), row.get("agent"), row.get("session")), row.get("id"), (op,))
+    op = Operation("ADD", _text(row, "text"), None, key, metadata, "", expires, at, _sources(row.get("source")))
+    return Fact(_own(row.get("user"), row.get("agent"), row.get("session")), _id(row.get("id")), (op,))
 
 
 def _mem0(row: Mapping[str, Any]) -> Fact:
@@ -175,16 +206,16 @@ def _mem0(row: Mapping[str, Any]) -> Fact:
         metadata.setdefault("categories", list(row["categories"]))
     expires = _time(row.get("expiration_date"), "expiration_date")
     op = Operation("ADD", _text(row, "memory"), None, None, metadata, "", expires, changed or at)
-    return Fact(_own(row.get("user_id"), row.get("agent_id"), row.get("run_id")), row.get("id"), (op,))
+    return Fact(_own(row.get("user_id"), row.get("agent_id"), row.get("run_id")), _id(row.get("id")), (op,))
 
 
 def _graphiti(row: Mapping[str, Any]) -> Fact:
     at = _time(row.get("valid_at"), "valid_at") or _time(row.get("created_at"), "created_at")
     metadata = {name: row[name] for name in ("name", "source_node_uuid", "target_node_uuid") if row.get(name)}
     until = _time(row.get("invalid_at"), "invalid_at") or _time(row.get("expired_at"), "expired_at")
-    source = tuple(str(one) for one in row.get("episodes") or ())
+    source = _sources(row.get("episodes"))
     op = Operation("ADD", _text(row, "fact"), None, None, metadata, "", until, at, source)
-    return Fact(_own(row.get("group_id"), "", ""), row.get("uuid"), (op,))
+    return Fact(_own(row.get("group_id"), "", ""), _id(row.get("uuid")), (op,))
 
 
 def _chatgpt(row: Mapping[str, Any]) -> Talk:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 import secrets
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -17,19 +14,22 @@ from typing import Any
 from memorist.agents.build import by_one_model
 from memorist.agents.rules import RuleAgent
 from memorist.conversation import Message
-from memorist.errors import BankError, PolicyError, UnreadError
+from memorist.errors import ArgumentError, BankError, PolicyError, UnreadError
+from memorist.library import arguments
 from memorist.library.bringing import Bringing
+from memorist.library.counting import Counter
 from memorist.library.exporting import write_records
 from memorist.library.importing import read_rows
-from memorist.library.messages import CLOSING, OPENING, Said, read_message, unfed
+from memorist.library.messages import Said, filled, read_message, unfed
 from memorist.library.observing import BuildObserver, Observer, now
-from memorist.library.results import Context, Erased, Imported, New, Usage, refusal
+from memorist.library.results import Context, Erased, Imported, New, Usage, own, own_result, refusal
 from memorist.memory.bank import Guard, Hit, need_scope
 from memorist.memory.embed import Embedder, Vectors
 from memorist.memory.embedders import open_embedder
 from memorist.memory.record import Change, Code, MemoryRecord, Operation, Result, Scope
 from memorist.memory.sqlite import SQLiteBank
-from memorist.models.endpoint import Endpoint, Spent, blocking
+from memorist.memory.sqlite_file import claim
+from memorist.models.endpoint import Endpoint, blocking
 
 
 class Memory:
@@ -64,8 +64,8 @@ class Memory:
         ids: Callable[[], str] = lambda: secrets.token_hex(8),
         read_only: bool = False,
     ) -> None:
-        self.path = default_path() if path is None else Path(path)
-        if not self.path.exists() and not read_only:
+        self.path = arguments.default_path() if path is None else Path(path)
+        if not read_only and (not self.path.exists() or (self.path.is_file() and not self.path.stat().st_size)):
             if path is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             embedder = embedder or "minilm"
@@ -77,7 +77,7 @@ class Memory:
         self._endpoint = agent if isinstance(agent, Endpoint) else None
         build = by_one_model(agent) if isinstance(agent, Endpoint) else agent or RuleAgent
         self._agent: Observer = build(self._bank)
-        self._usage: dict[str, Usage] = {}
+        self._counted = Counter()
 
     # Writing.
 
@@ -125,8 +125,10 @@ class Memory:
         """
         with self._counted("add"):
             need_scope(scope)
+            arguments.need_several(items)
+            arguments.need_share("near", near)
             new = [New(item) if isinstance(item, str) else item for item in items]
-            return self._write([self._addition(item) for item in new], scope, once=True, near=near)
+            return self._write([arguments.addition(item, self._clock()) for item in new], scope, once=True, near=near)
 
     def observe(
         self, messages: Sequence[Said] | Said, scope: Scope, *, at: datetime | None = None
@@ -155,14 +157,16 @@ class Memory:
         """`observe`, to await."""
         with self._counted("observe"):
             need_scope(scope)
+            arguments.need_type("at", at, datetime | None)
             given = [messages] if isinstance(messages, str | Message | Mapping) else messages
+            arguments.need_type("messages", given, Iterable)
             read = [read_message(one, number, at or self._clock()) for number, one in enumerate(given, 1)]
             unread = [m for m in (unfed(message, scope, self._bank) for message in read) if m.shown.strip()]
             results: builtins.list[Result] = []
             for number, message in enumerate(unread):
                 try:
                     async for some in self._agent.observe([message], scope):
-                        results += some
+                        results += map(own_result, some)
                 except PolicyError as error:
                     problem = f"{number} of {len(unread)} messages were read, then: {error}"
                     raise UnreadError(problem, results, unread[number:]) from error
@@ -188,7 +192,12 @@ class Memory:
             RefusedError: there is no such record in this scope, or the text cannot be stored (see `add`).
         """
         with self._counted("update"):
-            op = Operation("UPDATE", text, record_id, None, metadata, reason, self._until(expires), at)
+            arguments.need_type("record_id", record_id, str)
+            if expires is None:
+                arguments.need_unexpired(self._bank.get(record_id, need_scope(scope)), self._clock())
+            op = Operation(
+                "UPDATE", text, record_id, None, metadata, reason, arguments.until(expires, self._clock()), at
+            )
             return self._write([op], scope)[0]
 
     def expire(self, record_id: str, scope: Scope, *, at: datetime | None = None) -> Result:
@@ -199,10 +208,11 @@ class Memory:
             RefusedError: there is no such record in this scope.
         """
         with self._counted("expire"):
+            arguments.need_type("record_id", record_id, str)
+            arguments.need_type("at", at, datetime | None)
             found = self._bank.get(record_id, need_scope(scope))
             text, said = ("?", None) if found is None else (found.text, found.updated)
-            end = at or self._clock()
-            return self._write([Operation("UPDATE", text, record_id, expires=end, at=said)], scope)[0]
+            return self._write([Operation("UPDATE", text, record_id, expires=at or self._clock(), at=said)], scope)[0]
 
     def delete(self, record_id: str, scope: Scope, *, timeout: float = 10.0) -> Erased:
         """Remove a record with its history, and its bytes from the file; see `erase`.
@@ -212,6 +222,7 @@ class Memory:
             RefusedError: there never was such a record in this scope.
         """
         with self._counted("delete"):
+            arguments.need_type("record_id", record_id, str)
             if not self._bank.history(record_id, need_scope(scope)):
                 raise refusal(Result(Operation("DELETE", id=record_id), Code.UNKNOWN_ID), scope)
             return self._erased(scope, [record_id], timeout)
@@ -231,9 +242,7 @@ class Memory:
     def purge(self, scope: Scope, *, timeout: float = 10.0) -> Erased:
         """Remove what has expired, with its history and bytes."""
         with self._counted("purge"):
-            past = self._clock()
-            shown = {record.id for record in self._bank.page(scope, now=past)}
-            gone = [record.id for record in self._bank.page(scope) if record.id not in shown]
+            gone = [record.id for record in self._bank.page(scope) if record.has_expired(self._clock())]
             return self._erased(scope, gone, timeout) if gone else Erased(0)
 
     # Reading.
@@ -270,6 +279,10 @@ class Memory:
             ValueError: an unknown mode, or a vector of another size.
         """
         with self._counted("search"):
+            arguments.need_count("k", k)
+            arguments.need_moment(as_of)
+            if half_life is not None and half_life <= timedelta(0):
+                raise ArgumentError(f"half_life is {half_life}; expected a time above 0")
             found = self._bank.find(
                 query, scope, k=k, mode=mode, where=where, vector=vector,
                 now=as_of if isinstance(as_of, datetime) else self._clock(), half_life=half_life, as_of=as_of,
@@ -285,6 +298,7 @@ class Memory:
         k: int = 50,
         where: Mapping[str, Any] | None = None,
         count: Callable[[str], int] | None = None,
+        as_of: int | datetime | None = None,
     ) -> Context:
         """The memories to put before a model that is to answer `query`, best first, in at most `max_tokens` tokens.
 
@@ -295,6 +309,7 @@ class Memory:
             k: how many memories at most.
             where: a filter; see `search`.
             count: tokens of a text; None for one per three bytes, which is more than models need for English.
+            as_of: what held at a time, or stood at a commit; None for now.
 
         Raises:
             ScopeError: `scope` is not a Scope.
@@ -302,23 +317,20 @@ class Memory:
         """
         with self._counted("context"):
             measure = count or (lambda text: -(-len(text.encode()) // 3))
-            hits = self._bank.find(query, scope, k=k, where=where, now=self._clock())
-            text, ids = "", []
-            for hit in hits:
-                record = hit.record
-                line = f"[{record.id}] {record.updated:%Y-%m-%d} {' '.join(record.text.split())}"
-                longer = f"{text}\n{line}" if text else line
-                if measure(f"{OPENING}\n{longer}\n{CLOSING}") <= max_tokens:
-                    text = longer
-                    ids.append(record.id)
-            whole = f"{OPENING}\n{text}\n{CLOSING}" if ids else ""
-            return Context(whole, tuple(ids), measure(whole))
+            arguments.need_moment(as_of)
+            arguments.need_count("k", k)
+            arguments.need_type("max_tokens", max_tokens, int)
+            moment = as_of if isinstance(as_of, datetime) else self._clock()
+            hits = self._bank.find(query, scope, k=k, where=where, now=moment, as_of=as_of)
+            return filled([hit.record for hit in hits], max_tokens, measure)
 
     def get(self, record_id: str, scope: Scope, *, as_of: int | None = None) -> MemoryRecord | None:
         """The record, if it is there, is in this scope and has not expired."""
         with self._counted("get"):
+            arguments.need_type("as_of", as_of, int | None)
+            arguments.need_type("record_id", record_id, str)
             found = self._bank.get(record_id, scope, as_of=as_of)
-            return None if found is None or (as_of is None and found.has_expired(self._clock())) else found
+            return None if found is None or (as_of is None and found.has_expired(self._clock())) else own(found)
 
     def list(
         self,
@@ -331,17 +343,19 @@ class Memory:
     ) -> builtins.list[MemoryRecord]:
         """Records in this scope, oldest first; with `limit`, page by page from the one after `after` on."""
         with self._counted("list"):
-            moment = as_of if isinstance(as_of, datetime) else self._clock()
-            return self._bank.page(scope, where=where, after=after, limit=limit, now=moment, as_of=as_of)
+            arguments.need_moment(as_of)
+            now = as_of if isinstance(as_of, datetime) else self._clock()
+            return self._bank.page(scope, where=where, after=after, limit=limit, now=now, as_of=as_of)
 
     def history(self, record_id: str, scope: Scope) -> builtins.list[Change]:
         """Every change of a record, oldest first, with reasons."""
         with self._counted("history"):
+            arguments.need_type("record_id", record_id, str)
             return self._bank.history(record_id, scope)
 
     def usage(self) -> dict[str, Usage]:
         """Calls, errors, seconds and tokens by operation since this memory was opened."""
-        return {name: replace(usage) for name, usage in self._usage.items()}
+        return self._counted.so_far()
 
     # Copies.
 
@@ -354,8 +368,7 @@ class Memory:
         """
         with self._counted("export"):
             need_scope(scope)
-            if Path(path).exists():
-                raise BankError(f"{path}: there is a file already; give a path that is free")
+            claim(Path(path))
             if not self._bank.read_only:
                 self._bank.note_copy(path, "export", at=self._clock())
             return write_records(self._bank, Path(path), scope)
@@ -396,7 +409,6 @@ class Memory:
             BankError: there is no such file.
         """
         with self._counted("register_log"):
-            need_scope(scope)
             if not Path(path).is_file():
                 raise BankError(f"{path}: there is no such file; write the log first, then register it")
             self._bank.own_log(path, scope)
@@ -424,13 +436,6 @@ class Memory:
 
     # Inside.
 
-    def _addition(self, item: New) -> Operation:
-        expires, source = self._until(item.expires), tuple(item.source)
-        return Operation("ADD", item.text, None, item.key, item.metadata, "", expires, item.at, source)
-
-    def _until(self, expires: datetime | timedelta | None) -> datetime | None:
-        return self._clock() + expires if isinstance(expires, timedelta) else expires
-
     def _write(
         self, operations: Sequence[Operation], scope: Scope, *, once: bool = False, near: float | None = None
     ) -> builtins.list[Result]:
@@ -438,33 +443,8 @@ class Memory:
         for result in results:
             if not result.code.accepted:
                 raise refusal(result, scope)
-        return results
+        return [own_result(result) for result in results]
 
     def _erased(self, scope: Scope, ids: Sequence[str] | None, timeout: float) -> Erased:
         live = self._bank.erase(scope, ids=ids)
         return Erased(live, self._bank.settle(timeout), tuple(self._bank.copies()))
-
-    @contextmanager
-    def _counted(self, name: str) -> Iterator[None]:
-        usage, began = self._usage.setdefault(name, Usage()), time.perf_counter()
-        usage.calls += 1
-        before = self._endpoint.spent if self._endpoint is not None else Spent()
-        try:
-            yield
-        except BaseException:
-            usage.errors += 1
-            raise
-        finally:
-            usage.seconds += time.perf_counter() - began
-            if self._endpoint is not None and name == "observe":
-                spent = self._endpoint.spent
-                usage.prompt_tokens += spent.prompt_tokens - before.prompt_tokens
-                usage.completion_tokens += spent.completion_tokens - before.completion_tokens
-                usage.cost += spent.cost - before.cost
-
-
-def default_path() -> Path:
-    """Where a memory is kept if nobody says where: the platform's directory for a user's data."""
-    from platformdirs import user_data_path
-
-    return user_data_path("memorist") / "memory.db"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from memorist.errors import RefusedError
-from memorist.memory.record import Code, Result, Scope
+from memorist.memory.record import Code, MemoryRecord, Result, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,16 @@ _WHY = {
 def refusal(result: Result, scope: Scope) -> RefusedError:
     """The error that says why an operation was refused."""
     op = result.operation
-    what = f"{op.kind} {op.id or repr(op.text[:60])} for {scope}"
+    what = f"{op.kind} {op.id or repr(str(op.text)[:60])} for {scope}"
     why = op.reason if result.code == Code.REFUSED else _WHY.get(result.code, result.code.value)
     return RefusedError(f"{what} was refused ({result.code}): {why}", result)
+
+
+def own(record: MemoryRecord) -> MemoryRecord:
+    """A record whose metadata is the caller's own: to change it changes nothing that is stored."""
+    return replace(record, payload=copy.deepcopy(record.payload)) if record.payload else record
+
+
+def own_result(result: Result) -> Result:
+    """A result with a record of the caller's own."""
+    return result if result.record is None else replace(result, record=own(result.record))

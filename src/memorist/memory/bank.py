@@ -227,8 +227,12 @@ def query_vector(query: str | Vectors, embedder: Embedder) -> Vectors:
     return vector if norm in (0.0, 1.0) else (vector / norm).astype(np.float32)
 
 
+OFF = 1e-3
+"""How far from 1 a vector's length may be and still be taken as it is."""
+
+
 def embed_texts(texts: Sequence[str], embedder: Embedder) -> Vectors:
-    """Vectors of `texts`, one row each.
+    """Vectors of `texts`, one row each, of length 1 (0 for what says nothing).
 
     Raises:
         BankError: the embedder gave something else than finite numbers of the shape that it promises.
@@ -239,6 +243,9 @@ def embed_texts(texts: Sequence[str], embedder: Embedder) -> Vectors:
             f"embedder {embedder.name!r} gave shape {vectors.shape} for {len(texts)} texts; "
             f"expected ({len(texts)}, {embedder.size}) finite numbers"
         )
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if (np.abs(lengths - 1) > OFF).any():  # rows of length 1, or 0 for what says nothing
+        vectors = np.where(lengths > 0, vectors / np.where(lengths > 0, lengths, 1), vectors).astype(np.float32)
     return vectors
 
 

@@ -119,6 +119,9 @@ class EndpointEmbedder:
 
 
 def known_embedder(name: str, size: int) -> Embedder:
-    """The embedder that a file names if it is one of the package's; else another of that size."""
+    """The embedder that a file names, if its name says how to open it; else another of that size."""
     full = BUNDLED.get(name, name)
-    return open_embedder(name) if full == MiniLM.name or _HASHED.fullmatch(full) else HashedEmbedder(size)
+    known = full == MiniLM.name or _HASHED.fullmatch(full) or full.startswith("st:")
+    if full.startswith(("http://", "https://")):
+        return EndpointEmbedder(*full.partition("#")[::2], size=size)  # it is asked when it is needed
+    return open_embedder(name) if known else HashedEmbedder(size)

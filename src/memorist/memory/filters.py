@@ -102,7 +102,8 @@ def fingerprint(text: str) -> str:
 def _flat(path: str, value: Any, depth: int) -> Iterator[Facet]:
     if isinstance(value, Mapping):
         for name, part in value.items():
-            yield from _flat(f"{path}.{name}" if path else name, part, depth + 1)
+            if path or not name.startswith("@"):  # those are the record's own
+                yield from _flat(f"{path}.{name}" if path else name, part, depth + 1)
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _flat(path, part, depth + 1)

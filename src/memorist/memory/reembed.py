@@ -40,8 +40,12 @@ def reembed(path: Path, embedder: Embedder, progress: Callable[[int, int], None]
             if len(texts) < TOGETHER:
                 break
             vectors = _vectors(texts, embedder)
-            with file.writing() as db:
-                db.executemany("INSERT OR REPLACE INTO new_vectors VALUES (?, ?)", vectors)
+            with file.writing() as db:  # save of what was erased meanwhile
+                db.executemany(
+                    "INSERT OR REPLACE INTO new_vectors SELECT ?1, ?2 WHERE EXISTS "
+                    "(SELECT 1 FROM versions WHERE version = ?1)",
+                    vectors,
+                )
             done += len(texts)
             progress(done, total)
         with file.writing() as db:  # nobody writes while the last ones are made

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 from weakref import WeakValueDictionary
 
-from memorist.errors import BankError, nearest
+from memorist.errors import ArgumentError, BankError, nearest
 from memorist.memory.bank import (
     Block,
     Guard,
@@ -48,7 +48,7 @@ from memorist.memory.record import (
     readable,
 )
 from memorist.memory.scratch import ScratchBank, decide
-from memorist.memory.sqlite_file import BankFile
+from memorist.memory.sqlite_file import BankFile, claim
 from memorist.memory.sqlite_find import Ask, ByVector, ByWords, View, found, near_twins, scope_filter
 from memorist.memory.sqlite_search import twins
 from memorist.memory.sqlite_snapshot import FileSnapshot
@@ -180,6 +180,8 @@ class SQLiteBank:
         found = {}
         for place, op in enumerate(operations if self._guard is not None else ()):
             reason = self._guard(op, scope) if self._guard and op.kind in (Kind.ADD, Kind.UPDATE) else None
+            if not isinstance(reason, str | None):
+                raise BankError(f"the guard returned {reason!r}; expected why it refuses as a text, or None to allow")
             if reason is not None:
                 found[place] = Result(replace(op, reason=reason), Code.REFUSED)
         return found
@@ -320,16 +322,24 @@ class SQLiteBank:
         now: datetime | None = None,
         as_of: int | datetime | None = None,
     ) -> builtins.list[MemoryRecord]:
-        """Records that `scope` covers and a filter means, oldest first, from the one after `after` on."""
+        """Records that `scope` covers and a filter means, oldest first, from the one after `after` on.
+
+        Raises:
+            ArgumentError: there is no record `after`, or `limit` is negative.
+        """
         need_scope(scope)
+        if limit is not None and limit < 0:
+            raise ArgumentError(f"limit is {limit}; expected 0 or more, or None for all")
         wanted = read_filter(where)
         with self._file.moment() as (db, newest):
             view = self._view(db, scope, wanted, newest, as_of)
             records = view.records(self._file)
-        if now is not None:
-            records = [record for record in records if not record.has_expired(now)]
-        start = next((i + 1 for i, record in enumerate(records) if record.id == after), 0) if after else 0
-        return records[start : None if limit is None else start + limit]
+            if now is not None:
+                records = [record for record in records if not record.has_expired(now)]
+            if after is not None:
+                before = self._file.born_until(after, scope)
+                records = [record for record in records if record.id not in before]
+        return records[:limit]
 
     def backup(self, path: str | os.PathLike[str], *, at: datetime) -> None:
         """Write a whole copy of the file, which `SQLiteBank` opens; others may go on writing.
@@ -338,9 +348,9 @@ class SQLiteBank:
             BankError: there is a file at `path`, or it cannot be written.
         """
         place = Path(path)
-        if place.exists():
-            raise BankError(f"{place}: there is a file already; give a path that is free")
-        self._file.note_copy(str(place.absolute()), "backup", at)
+        claim(place)
+        if not self.read_only:
+            self._file.note_copy(str(place.absolute()), "backup", at)
         self._file.copy_to(place)
 
     def note_copy(self, path: str | os.PathLike[str], kind: str, *, at: datetime) -> None:
@@ -349,7 +359,10 @@ class SQLiteBank:
 
     def own_log(self, path: str | os.PathLike[str], scope: Scope) -> None:
         """Take a file for the bank's own: it is removed with whatever is erased of the scope's user next."""
-        self._file.own_log(str(Path(path).absolute()), need_scope(scope).user)
+        place, own = Path(path).resolve(), self.path.resolve()
+        if place == own or place.name.startswith(f"{own.name}-") or place.is_relative_to(f"{own}.index"):
+            raise BankError(f"{place} is the memory itself, and no log; give the log's path")
+        self._file.own_log(str(place), need_scope(scope).user)
 
     def copies(self) -> builtins.list[str]:
         """Paths of the exports and backups that were made."""

@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -15,21 +15,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from memorist.errors import BankError
+from memorist.errors import ArgumentError, BankError
 from memorist.memory import sqlite_search as search
 from memorist.memory.bank import Block, make_block
 from memorist.memory.embed import Embedder, HashedEmbedder
 from memorist.memory.embedders import known_embedder
 from memorist.memory.overlay import Entry
 from memorist.memory.readers import readers_of
-from memorist.memory.record import MemoryRecord, Scope
+from memorist.memory.record import MemoryRecord, Scope, clean_text
 from memorist.memory.sqlite_rows import FIELDS, RECORD, columns_of, entry_of, record_of
 from memorist.memory.sqlite_search import Versions
+from memorist.memory.sqlite_tables import APPLICATION, MIGRATIONS, fill_search
 
 BUSY_SECONDS = 60.0
 """How long a call waits for another process that is writing."""
 
-_APPLICATION = 0x4D454D4F
 _ADVICE = {
     "SQLITE_FULL": "the disk is full, and nothing of this call was stored; free some space and try again",
     "SQLITE_READONLY": "the file cannot be written; check its permissions, or open it with read_only=True",
@@ -41,66 +41,22 @@ _ADVICE = {
 }
 
 
-def _create_tables(db: sqlite3.Connection) -> None:
-    """A version is a record from one commit up to another; a change leads from one version to the next."""
-    for statement in (
-        f"PRAGMA application_id = {_APPLICATION}",
-        "CREATE TABLE embedder (name TEXT NOT NULL, size INTEGER NOT NULL)",
-        "CREATE TABLE commits (number INTEGER PRIMARY KEY, at TEXT, erasure INTEGER NOT NULL)",
-        """CREATE TABLE versions (
-            version INTEGER PRIMARY KEY, birth INTEGER NOT NULL, id TEXT NOT NULL,
-            user TEXT NOT NULL, agent TEXT NOT NULL, session TEXT NOT NULL, text TEXT NOT NULL,
-            created TEXT NOT NULL, updated TEXT NOT NULL, key TEXT,
-            payload TEXT NOT NULL, source TEXT NOT NULL,
-            from_commit INTEGER NOT NULL, to_commit INTEGER)""",
-        "CREATE UNIQUE INDEX live_id ON versions (id) WHERE to_commit IS NULL",
-        """CREATE UNIQUE INDEX live_key ON versions (user, agent, session, key)
-            WHERE to_commit IS NULL AND key IS NOT NULL""",
-        "CREATE INDEX version_id ON versions (id, from_commit)",
-        "CREATE INDEX version_user ON versions (user, birth, from_commit, to_commit)",
-        "CREATE INDEX version_key ON versions (user, key) WHERE key IS NOT NULL",
-        "CREATE TABLE vectors (version INTEGER PRIMARY KEY, vector BLOB NOT NULL)",
-        """CREATE TABLE changes (
-            number INTEGER NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL,
-            user TEXT NOT NULL, before INTEGER, after INTEGER, reason TEXT NOT NULL,
-            PRIMARY KEY (number, position)) WITHOUT ROWID""",
-        "CREATE INDEX change_id ON changes (id)",
-        "CREATE INDEX change_user ON changes (user, number)",
-    ):
-        db.execute(statement)
-
-
-def _add_search(db: sqlite3.Connection) -> None:
-    db.execute("ALTER TABLE versions ADD COLUMN expires TEXT")
-    db.execute("CREATE TABLE erasures (number INTEGER PRIMARY KEY)")
-    db.execute("CREATE TABLE copies (path TEXT NOT NULL, kind TEXT NOT NULL, at TEXT NOT NULL)")
-    search.create(db)
-    _fill_search(db)
-
-
-def _add_logs(db: sqlite3.Connection) -> None:
-    db.execute(
-        """CREATE TABLE logs (
-            path TEXT NOT NULL, user TEXT NOT NULL, doomed INTEGER NOT NULL DEFAULT 0,
-            PRIMARY KEY (path, user)) WITHOUT ROWID"""
-    )
-
-
-def _fill_search(db: sqlite3.Connection) -> None:
-    """Make every version findable; the tables of search are empty."""
-    for version, live, *row in db.execute(
-        f"SELECT r.version, r.to_commit IS NULL, {RECORD.format('r')} FROM versions r ORDER BY r.version"
-    ).fetchall():
-        record = record_of(row)
-        search.add(db, version, record)
-        search.count_live(db, record.scope.user, live)
-
-
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create_tables, _add_search, _add_logs)
-"""What makes an older file a current one, in order; each runs once and is recorded in the file."""
-
 _STORED = f"version, birth, {', '.join(FIELDS)}, from_commit"
 _LIVE = "from_commit <= ? AND (to_commit IS NULL OR to_commit > ?)"
+
+
+def claim(path: Path) -> None:
+    """Make an empty file, for a copy of what a bank holds.
+
+    Raises:
+        BankError: there is one, or none can be made there.
+    """
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        raise BankError(f"{path}: there is a file already; give a path that is free") from None
+    except OSError as error:
+        raise BankError(f"{path}: cannot be written ({error.strerror}); give a path whose folder is there") from error
 
 
 class Gone(NamedTuple):
@@ -119,6 +75,7 @@ class BankFile:
         self.lock = RLock()
         self._process = os.getpid()
         self._made_with: str | None = None
+        self._identity: tuple[int, int] | None = None
         self._db: sqlite3.Connection | None = None
         with self._explained():
             self._db = sqlite3.connect(
@@ -157,6 +114,7 @@ class BankFile:
         """The connection in a transaction: on disk when the block ends, undone if it raises."""
         with self.reading() as db:
             self.need_writable()
+            self._need_same_file()
             db.execute("BEGIN IMMEDIATE")
             try:
                 self._need_same_embedder(db)
@@ -166,6 +124,14 @@ class BankFile:
                 with suppress(sqlite3.Error):  # some errors have undone it already
                     db.execute("ROLLBACK")
                 raise
+
+    def _need_same_file(self) -> None:
+        """Raise if the file is not that which was opened: what is written would be gone when it is closed."""
+        now = self.path.stat() if self.path.exists() else None
+        if self._identity is None and now is not None:
+            self._identity = (now.st_dev, now.st_ino)
+        elif now is None or (now.st_dev, now.st_ino) != self._identity:
+            raise BankError(f"{self.path}: the file was removed or replaced since it was opened; open it again")
 
     def need_writable(self) -> None:
         """Raise if the file was opened for reading."""
@@ -181,10 +147,12 @@ class BankFile:
     def bring_up_to_date(self, embedder: Embedder | None) -> None:
         """Make the tables, or those that an older version did not have; a new file is for this embedder."""
         with self.reading() as db:
+            if self.path.exists():
+                self._need_same_file()
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA secure_delete = ON")
             tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if tables and db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
+            if tables and db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
                 raise BankError(f"{self.path}: an SQLite file, but not of a bank; give another path")
             if not tables and self.read_only:
                 raise BankError(f"{self.path}: there is no bank in this file; open it without read_only first")
@@ -200,7 +168,7 @@ class BankFile:
             if not self.read_only and not search.current(db):
                 with self.writing():
                     search.clear(db)
-                    _fill_search(db)
+                    fill_search(db)
 
     def _use_log(self, db: sqlite3.Connection) -> None:
         """Turn on the write-ahead log. SQLite does not wait for others here, so this does."""
@@ -275,7 +243,7 @@ class BankFile:
                 while True:
                     busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
                     left = self._remove_logs(db)
-                    if not busy and left:
+                    if left and not busy:
                         return left
                     if not busy:  # what others erase meanwhile is theirs to finish
                         query = "DELETE FROM erasures WHERE number IN (SELECT value FROM json_each(?))"
@@ -333,6 +301,23 @@ class BankFile:
         with self.reading() as db:
             return int(db.execute("SELECT coalesce(max(number), 0) FROM commits").fetchone()[0])
 
+    def born_until(self, record_id: str, scope: Scope) -> set[str]:
+        """Ids of a user's records that are not younger than one of them.
+
+        Raises:
+            ArgumentError: there is no such record in the scope.
+        """
+        with self.reading() as db:
+            query = "SELECT birth, user, agent, session FROM versions WHERE id = ? AND user = ? LIMIT 1"
+            row = db.execute(query, (clean_text(record_id), scope.user)).fetchone()
+            if row is None or not scope.covers(Scope(*row[1:])):
+                raise ArgumentError(
+                    f"after is {record_id!r}, and there is no such record in this scope (was it removed?); give the id "
+                    "of one that is there"
+                )
+            query = "SELECT DISTINCT id FROM versions WHERE user = ? AND birth <= ?"
+            return {found for (found,) in db.execute(query, (scope.user, row[0]))}
+
     def since(self, after: int, upto: int) -> list[Entry] | None:
         """What commits later than `after` changed; None if something was erased, or they are not later."""
         with self.reading() as db:
@@ -381,7 +366,7 @@ class BankFile:
         with self.reading() as db:
             commit = entries[0][0].commit
             db.execute("INSERT INTO commits VALUES (?, ?, 0)", (commit, at.isoformat()))
-            version = db.execute("SELECT coalesce(max(version), 0) FROM versions").fetchone()[0]
+            version = db.execute("SELECT version FROM numbers").fetchone()[0]
             for position, (change, vector) in enumerate(entries):
                 before, birth = None, version + 1
                 if change.before is not None:
@@ -399,6 +384,7 @@ class BankFile:
                 named = (commit, position, change.kind.value, change.record_id, change.scope.user)
                 row = (*named, before, after, change.reason)
                 db.execute("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            db.execute("UPDATE numbers SET version = ?", (version,))
 
     def delete(self, scope: Scope, ids: Sequence[str] | None = None) -> tuple[Gone, int]:
         """Delete all that `scope` covers, or of that only some records. Call it in a transaction.
@@ -412,12 +398,15 @@ class BankFile:
             values.append(json.dumps(list(ids)))
         count, gone = 0, []
         with self.reading() as db:
+            made_anew = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'new_vectors'").fetchone() is not None
             user = search.user_number(db, scope.user)
             for version, live, *row in db.execute(query, values).fetchall():
                 record = record_of(row)
                 if not scope.covers(record.scope):
                     continue
                 db.execute("DELETE FROM vectors WHERE version = ?", (version,))
+                if made_anew:
+                    db.execute("DELETE FROM new_vectors WHERE version = ?", (version,))
                 db.execute("DELETE FROM versions WHERE version = ?", (version,))
                 db.execute("DELETE FROM changes WHERE id = ?", (record.id,))
                 search.count_live(db, scope.user, -live)

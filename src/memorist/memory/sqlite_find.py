@@ -21,6 +21,7 @@ from memorist.memory.sqlite_file import BankFile
 from memorist.memory.sqlite_search import Versions
 from memorist.memory.sqlite_vectors import IndexedVectors, UserVectors, VectorCache, load
 from memorist.memory.sqlite_words import WordIndex
+from memorist.memory.words import words
 
 Ranked = list[tuple[int, float]]
 FEWEST = 20
@@ -195,13 +196,25 @@ def near_twins(
         versions = [version for version, cosine in view.nearest(vector, NEAR, view.allowed) if cosine >= near]
         for record in view.live(versions, file).values():
             same = record.scope == view.scope and record.key is None and not record.has_expired(at)
-            if same and (payload_json(record.payload), record.expires) == alike:
+            if same and _alike(op.text, record.text) and (payload_json(record.payload), record.expires) == alike:
                 found[place] = record.id
                 break
         for earlier, other, its in first if place not in found else ():
-            if float(vector @ its) >= near and (payload_json(other.payload or {}), other.expires) == alike:
+            if (
+                float(vector @ its) >= near
+                and _alike(op.text, other.text)
+                and (payload_json(other.payload or {}), other.expires) == alike
+            ):
                 found[place] = earlier
                 break
         if place not in found:
             first.append((place, op, vector))
     return found
+
+
+def _alike(text: str, other: str) -> bool:
+    """Whether two texts have the same numbers and at least half of their words in common: vectors do not see numbers,
+    and take all texts of a script that the embedder does not know for one."""
+    one, two = set(words(text)), set(words(other))
+    numbers = {word for word in one ^ two if any(letter.isdigit() for letter in word)}
+    return not numbers and 2 * len(one & two) >= len(one | two)

@@ -105,7 +105,7 @@ class WordIndex:
             if commit < self._commit or db.execute(query, (self._commit,)).fetchone()[0]:
                 self.forget()
             self._commit = commit
-        return int(db.execute("SELECT coalesce(max(version), 0) FROM versions").fetchone()[0])
+        return int(db.execute("SELECT version FROM numbers").fetchone()[0])
 
     def _count(self, db: sqlite3.Connection, user: int, word: str, last: int) -> int:
         known = self._known.get((user, word))

@@ -43,6 +43,20 @@ class Spent:
     cost: float = 0.0
 
 
+_spending: ContextVar[Spent | None] = ContextVar("_spending", default=None)
+
+
+@contextmanager
+def spending() -> Iterator[Spent]:
+    """What endpoints are used for in this block, by this thread or task alone."""
+    spent = Spent()
+    token = _spending.set(spent)
+    try:
+        yield spent
+    finally:
+        _spending.reset(token)
+
+
 @dataclass
 class Endpoint:
     """A sampler, and an actor, that asks `POST url/chat/completions`.
@@ -138,9 +152,10 @@ class Endpoint:
         counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
         read, written = (count if isinstance(count, int) else 0 for count in counts)
         with self._lock:
-            self._tokens.prompt_tokens += read
-            self._tokens.completion_tokens += written
-            self._tokens.cost += (read * self.prices[0] + written * self.prices[1]) / 1e6
+            for spent in filter(None, (self._tokens, _spending.get())):
+                spent.prompt_tokens += read
+                spent.completion_tokens += written
+                spent.cost += (read * self.prices[0] + written * self.prices[1]) / 1e6
         stop = Stop.LENGTH if choice.get("finish_reason") == "length" else Stop.END
         return Action(text or "", stop=stop)
 

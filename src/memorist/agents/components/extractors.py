@@ -10,7 +10,8 @@ from memorist.conversation import Message
 from memorist.decision import Observation
 from memorist.models.sampler import Actor
 
-Extractor = Callable[[Message], Awaitable[list[str]]]
+Extractor = Callable[[Message], Awaitable[list[str] | None]]
+"""From a message to its facts; None where a model's reply cannot be read."""
 
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _EXTRACT = """You organise personal information. List the facts that the message tells about its speaker: preferences,
@@ -31,14 +32,17 @@ async def sentences(message: Message) -> list[str]:
 
 
 def by_model(actor: Actor) -> Extractor:
-    """An extractor that asks a model; a reply that cannot be read has no facts."""
+    """An extractor that asks a model, and once more where the reply cannot be read."""
 
-    async def extract(message: Message) -> list[str]:
+    async def extract(message: Message) -> list[str] | None:
         when = f"{message.time:%d %B %Y}" if message.time else "unknown"
         prompt = f"Date: {when}\nSpeaker: {message.speaker}\nMessage: {message.shown}"
-        reply = await actor.act(Observation(prompt, system=_EXTRACT, max_tokens=1024))
-        data = read_json(reply.text)
-        facts = data.get("facts") if isinstance(data, dict) else None
-        return [f for f in facts if isinstance(f, str) and f.strip()] if isinstance(facts, list) else []
+        for _ in range(2):
+            reply = await actor.act(Observation(prompt, system=_EXTRACT, max_tokens=1024))
+            data = read_json(reply.text)
+            facts = data.get("facts") if isinstance(data, dict) else None
+            if isinstance(facts, list):
+                return [fact for fact in facts if isinstance(fact, str) and fact.strip()]
+        return None
 
     return extract
