@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memorist import MemoristError, Memory, New, RefusedError, Scope
+from memorist import AsyncMemory, MemoristError, Memory, New, RefusedError, Scope
 from memorist.errors import ArgumentError, BankError, PolicyError
+from memorist.memory.embed import HashedEmbedder
 from memorist.memory.embedders import open_embedder
 from memorist.memory.reembed import reembed
 from memorist.models.endpoint import Endpoint
@@ -316,3 +319,23 @@ class TestEndpoint:
 def test_all_that_is_raised_on_purpose_has_one_base() -> None:
     assert issubclass(ArgumentError, MemoristError) and issubclass(ArgumentError, ValueError)
     assert New("x").text == "x" and datetime.now(UTC).tzinfo is UTC
+
+
+def test_the_event_loop_goes_on_while_messages_are_read(tmp_path: Path) -> None:
+    goes_on = threading.Event()
+
+    class Waiting(HashedEmbedder):
+        def embed(self, texts: Any) -> Any:
+            assert goes_on.wait(30), "the loop stands still while a message is read"
+            return super().embed(texts)
+
+    async def work() -> None:
+        async with AsyncMemory(tmp_path / "a.db", embedder=Waiting()) as memory:
+            reading = asyncio.create_task(memory.observe("I live in a house of stone.", ANNA))
+            await asyncio.sleep(0.01)
+            goes_on.set()
+            assert [result.code for result in await reading] == ["applied"]
+        with pytest.raises(BankError, match="closed"):
+            await memory.observe("x", ANNA)
+
+    asyncio.run(work())

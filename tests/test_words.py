@@ -30,6 +30,12 @@ from memorist.memory.words import asked, words
         ("straße", "STRASSE"),
         ("the ﬁrst", "first"),
         ("snake_case 42", "snake_case 42"),
+        ("Łódź", "lodz"),
+        ("Smørrebrød", "smorrebrod"),
+        ("كَتَبَ", "كتب"),
+        ("القاهرة", "القاهره"),
+        ("שָׁלוֹם", "שלום"),
+        ("我养了一只猫在家", "猫"),
     ],
 )  # fmt: skip
 def test_found(said: str, looked_for: str) -> None:
@@ -39,6 +45,7 @@ def test_found(said: str, looked_for: str) -> None:
 def test_one_letter_of_a_script_without_spaces() -> None:
     assert words("猫") == ["猫"]
     assert words("A猫B") == ["a", "猫", "b"]
+    assert words("北京市") == ["北京", "京市", "北", "京", "市"] and asked("北京市") == ["北京", "京市"]
 
 
 def test_function_words_are_not_looked_for_unless_there_is_nothing_else() -> None:

@@ -1,4 +1,4 @@
-"""The library to await: models are awaited on the event loop, the file and the embedder are worked on beside it."""
+"""The library to await: the file, the embedder and models behind endpoints are worked with beside the event loop."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from functools import partial, update_wrapper
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from memorist.errors import BankError
 from memorist.library.memory import Memory
 from memorist.library.messages import Said
 from memorist.memory.record import Result, Scope
+from memorist.models.endpoint import Endpoint
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+READERS = 32
+"""Calls of `observe` that may wait for a model at once."""
 
 
 def _beside(
@@ -25,8 +31,7 @@ def _beside(
     """A method of `Memory`, run in a thread of its own pool."""
 
     async def call(self: AsyncMemory, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(method, self.memory, *args, **kwargs))
+        return await self._run(self._threads, partial(method, self.memory, *args, **kwargs))
 
     update_wrapper(call, method)
     return call
@@ -41,6 +46,10 @@ class AsyncMemory:
     def __init__(self, path: str | os.PathLike[str] | None = None, **options: Any) -> None:
         self.memory = Memory(path, **options)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="memorist")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="memorist-observe")
+        self._closed = False
+        agent = options.get("agent")
+        self._waits = agent is not None and not isinstance(agent, Endpoint)
 
     add = _beside(Memory.add)
     add_many = _beside(Memory.add_many)
@@ -60,9 +69,19 @@ class AsyncMemory:
     backup = _beside(Memory.backup)
 
     async def observe(self, messages: Sequence[Said] | Said, scope: Scope, *, at: datetime | None = None) -> Any:
-        """As `Memory.observe`; while a model thinks, other tasks run."""
-        found: Sequence[Result] = await self.memory.observing(messages, scope, at=at)
-        return found
+        """As `Memory.observe`; while a model thinks, other tasks run.
+
+        An agent of your own may wait for what this event loop brings, so it runs on it, with its work on the file.
+        """
+        if self._waits:
+            found: Sequence[Result] = await self.memory.observing(messages, scope, at=at)
+            return found
+        return await self._run(self._readers, partial(self.memory.observe, messages, scope, at=at))
+
+    async def _run(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        if self._closed:
+            raise BankError(f"{self.memory.path}: the bank is closed; open it again")
+        return await asyncio.get_running_loop().run_in_executor(threads, call)
 
     def usage(self) -> Any:
         """As `Memory.usage`."""
@@ -70,7 +89,9 @@ class AsyncMemory:
 
     async def close(self) -> None:
         """Close the file, when what has begun is done."""
-        await asyncio.to_thread(self._threads.shutdown)
+        self._closed = True
+        for threads in (self._readers, self._threads):
+            await asyncio.to_thread(threads.shutdown)
         self.memory.close()
 
     async def __aenter__(self) -> AsyncMemory:

@@ -1,7 +1,8 @@
 """The words of a text as lexical search counts them, in any language.
 
 Case and accents do not matter, nor do commonest English endings. Scripts that put no spaces between words (Chinese,
-Japanese, Thai, …) are cut into overlapping pairs of letters, so that any two letters that stand together are found.
+Japanese, Thai, …) are cut into overlapping pairs of letters, and single ones, so that any letter, and any two that stand
+together, are found.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 
 from memorist.memory.embed import FUNCTION_WORDS, stem
 
-VERSION = 1
+VERSION = 2
 """Counts up with every change of what the words of a text are: an index made with another one is made anew."""
 
 LONGEST = 64
@@ -28,12 +29,19 @@ _UNSPACED = re.compile(
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters
     "]"
 )
-_ACCENT = re.compile("[\u0300-\u036f]")
+_ACCENT = re.compile(
+    "["
+    "\u0300-\u036f"  # of Latin, Greek, Cyrillic
+    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"  # Hebrew points
+    "\u0610-\u061a\u0640\u064b-\u065f\u0670"  # Arabic vowels, and what lengthens letters
+    "]"
+)
+_ALIKE = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "ة": "ه", "ى": "ي"})
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in order, repeats kept."""
-    return [stem(word) for word in _words(text)]
+    """The words of a text in order, repeats kept; of scripts without spaces each letter too."""
+    return [stem(word) for word in _words(text, letters=True)]
 
 
 def asked(query: str) -> list[str]:
@@ -43,13 +51,15 @@ def asked(query: str) -> list[str]:
     return list(dict.fromkeys(map(stem, telling or found)))
 
 
-def _words(text: str) -> Iterator[str]:
+def _words(text: str, *, letters: bool = False) -> Iterator[str]:
     if text.isascii():
         yield from (run[:LONGEST] for run in _ASCII.findall(text.lower()))
         return
     for run, unspaced in _runs(_plain(text)):
         if unspaced:
             yield from (run[i : i + 2] for i in range(max(1, len(run) - 1)))
+            if letters and len(run) > 1:
+                yield from run
         else:
             yield run[:LONGEST]
 
@@ -57,7 +67,7 @@ def _words(text: str) -> Iterator[str]:
 def _plain(text: str) -> str:
     """Without case and accents; half-width letters, ligatures and the like as what they stand for."""
     parts = unicodedata.normalize("NFKD", text.casefold())
-    return unicodedata.normalize("NFC", _ACCENT.sub("", parts)).casefold()
+    return unicodedata.normalize("NFC", _ACCENT.sub("", parts).translate(_ALIKE)).casefold()
 
 
 def _runs(text: str) -> Iterator[tuple[str, bool]]:
