@@ -1,8 +1,8 @@
 """The words of a text as lexical search counts them, in any language.
 
 Case and accents do not matter, nor do commonest English endings. Scripts that put no spaces between words (Chinese,
-Japanese, Thai, …) are cut into overlapping pairs of letters, and single ones, so that any letter, and any two that stand
-together, are found.
+Japanese, Thai, …) are cut into overlapping pairs of letters, and single ones, so that any letter, and any two that
+stand together, are found.
 """
 
 from __future__ import annotations
