@@ -112,7 +112,7 @@ def experiments(seed: int) -> dict[str, Recipe]:
         "sft": replace(load_recipe("memory-r1-sft"), seed=seed, data=long.data),
         "manager-ppo": replace(load_recipe("memory-r1-ppo"), seed=seed, data=long.data),
         "counterfactual": (by_decision := replace(load_recipe("memory-r1-counterfactual"), seed=seed, data=long.data)),
-        # As much computing: eight siblings of each dialogue instead of replays of one.
+        # Eight siblings of each dialogue instead of one run and its replays, which take twice as long.
         "trajectory": replace(
             by_decision, stages=tuple(replace(s, rule="grpo", siblings=8) for s in by_decision.stages)
         ),
