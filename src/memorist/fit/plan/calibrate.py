@@ -5,8 +5,10 @@ Takes about a minute. The reference shapes are not those that plans are tested o
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,7 +50,9 @@ class References:
         (Shape(6, 192), (12, 4, 96, 24)), (Shape(3, 320), (8, 8, 128, 16)), (Shape(4, 352, 4096), (6, 4, 300, 24)),
         (Shape(2, 448, 8192), (4, 4, 160, 48)), (Shape(6, 384, 2048), (8, 4, 240, 24)),
     )  # fmt: skip
-    memory: tuple[Shape, Sizes] = (Shape(6, 320), (8, 4, 160, 32))
+    memory: tuple[tuple[Shape, Sizes], ...] = (
+        (Shape(3, 144), (12, 8, 208, 16)), (Shape(5, 224, 2048), (8, 8, 176, 16)), (Shape(6, 352), (8, 4, 192, 32)),
+    )  # fmt: skip
     decodes: tuple[tuple[Shape, tuple[int, int]], ...] = (
         (Shape(2, 64), (4, 64)), (Shape(8, 64), (4, 64)), (Shape(4, 192), (32, 256)), (Shape(8, 320), (8, 128)),
         (Shape(2, 448, 8192), (16, 64)), (Shape(4, 448), (32, 512)),
@@ -59,7 +63,7 @@ class References:
 
 QUICK = References(
     updates=((Shape(1, 32, 64), (1, 2, 16, 4)), (Shape(2, 64, 64), (2, 2, 16, 4))),
-    memory=(Shape(2, 64, 64), (2, 2, 64, 8)),
+    memory=((Shape(2, 64, 64), (2, 2, 64, 8)),),
     decodes=((Shape(1, 32, 64), (2, 8)), (Shape(2, 64, 64), (4, 8))),
     matrix=64,
     copied=2**20,
@@ -72,7 +76,9 @@ def calibrate(references: References | None = None) -> Hardware:
     measured = references or References()
     _trial(*QUICK.updates[0]).update()  # Everything that is loaded on first use.
     base = memory_bytes()
-    activation = _activation_factor(base, *measured.memory)
+    # From small to large, for a process keeps its peak; what they say is brought together as factors are.
+    factors = [_activation_factor(base, *one) for one in measured.memory]
+    activation = math.exp(statistics.mean(map(math.log, factors)))
     update, decode = _fit_updates(measured.updates), _fit_decodes(measured.decodes)
     where = f"measured {datetime.now(UTC).date().isoformat()} by memorist plan --calibrate"
     accelerator = torch.cuda.is_available()
@@ -140,7 +146,7 @@ def _activation_factor(base: int, shape: Shape, sizes: Sizes) -> float:
     architecture = shape.architecture()
     states = training_bytes(architecture, workload)
     tokens = max(batch.tokens.size for batch in trial.batches)
-    return max(0.0, (peak_memory_bytes() - base - states) / activation_bytes(architecture, workload, tokens))
+    return max(0.1, (peak_memory_bytes() - base - states) / activation_bytes(architecture, workload, tokens))
 
 
 def _fit_updates(settings: Sequence[tuple[Shape, Sizes]]) -> Rates:
