@@ -171,3 +171,9 @@ def test_every_operator_is_described() -> None:
 
     assert filters.__doc__ is not None
     assert all(op in filters.__doc__ for op in OPERATORS if op not in ("eq", "gt", "lte"))
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), "\ud800", "a\0"])
+def test_values_that_no_store_can_hold_are_met_by_nothing(value: object) -> None:
+    found = read_filter({"x": value})
+    assert found is not None and not found.met([("x", "n", 1), ("x", "s", "b")])

@@ -16,7 +16,7 @@ from memorist.memory.minilm import MiniLM
 BUNDLED = {"minilm": MiniLM.name, "hashed": HashedEmbedder().name}
 """Short names of what needs no download."""
 
-_HASHED = re.compile(r"hashed-stems-(\d+)")
+_HASHED = re.compile(r"hashed-stems-([1-9]\d{0,5})")
 _TOGETHER = 64
 
 
@@ -94,6 +94,8 @@ class EndpointEmbedder:
         self.name, self._model = f"{url}#{model}", model
         self._service = Service(url, model, BankError, key, **options)
         self.size = size if size is not None else len(self._ask(["a"])[0])
+        if not self.size:
+            raise BankError(f"embedder {self.name!r} gave vectors without numbers; check the model's name")
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed `texts` to shape (len(texts), size), rows of length 1."""

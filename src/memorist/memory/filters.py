@@ -23,7 +23,7 @@ from datetime import datetime
 from typing import Any
 
 from memorist.errors import FilterError, nearest
-from memorist.memory.record import MAX_DEPTH, MemoryRecord, instant
+from memorist.memory.record import MAX_DEPTH, MemoryRecord, clean_text, instant
 
 Value = str | int | float
 Facet = tuple[str, str, Value]
@@ -117,11 +117,11 @@ def _typed(value: object) -> tuple[str, Value]:
     if isinstance(value, bool):
         return "b", int(value)
     if isinstance(value, int) and value.bit_length() > 63:
-        return "n", math.copysign(math.inf, value) if value.bit_length() > 1023 else float(value)
+        return "n", (math.inf if value > 0 else -math.inf) if value.bit_length() > 1023 else float(value)
     if isinstance(value, int | float):
         return "n", value
     if isinstance(value, str):
-        return "s", value
+        return "s", clean_text(value)
     raise FilterError(
         f"a filter compares with {value!r} ({type(value).__name__}); expected a text, a number, true, false or null"
     )
@@ -147,6 +147,7 @@ def _read(where: object, depth: int) -> Filter:
     for name, wanted in where.items():
         if not isinstance(name, str):
             raise FilterError(f"a filter names the field {name!r}; expected a text")
+        name = clean_text(name)
         if name.lower() in JOINS:
             parts.append(_join(name.lower(), wanted, depth))
         elif name.startswith("@") and name not in RECORD_FIELDS:

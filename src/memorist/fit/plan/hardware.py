@@ -101,10 +101,11 @@ def open_hardware(name_or_path: str | Path) -> Hardware:
         if not path.is_file():
             raise PlanError("this machine is not calibrated; type: memorist plan --calibrate")
     elif not path.is_file():
-        if str(name_or_path) not in known:
+        name = str(name_or_path).lower()
+        if name not in known:
             hint = nearest(str(name_or_path), [*known, HERE])
             raise PlanError(f"hardware {str(name_or_path)!r} is neither a file nor shipped; {hint}")
-        path = known[str(name_or_path)]
+        path = known[name]
     try:
         return read_hardware(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

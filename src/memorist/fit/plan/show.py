@@ -150,21 +150,22 @@ def draw(plans: Mapping[str, Plan], path: Path) -> None:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise PlanError("the plot needs matplotlib: pip install 'memorist[report]'") from error
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8.5, 4.5), layout="constrained")
     axes = figure.subplots()
     first = next(iter(plans.values()))
     most = max(first.architecture.window, first.workload.longest, 1024)
     contexts = [most ** (i / (_POINTS - 1)) for i in range(_POINTS)]
-    for name, plan in plans.items():
+    for place, (name, plan) in enumerate(plans.items()):
         sizes = [plan.architecture.sequence_bytes(tokens, plan.workload.precision) for tokens in contexts]
-        axes.plot(contexts, sizes, label=name)
+        # Where forms need the same, the first is seen through the dashes of the later.
+        axes.plot(contexts, sizes, label=name, linestyle="-" if not place else (0, (4, 1 + place)), linewidth=2)
     free = first.memory.available - first.memory.weights
     if free > 0:
         axes.axhline(free, color="grey", linestyle="--", label="free beside the weights")
     axes.axvline(first.workload.longest, color="grey", linestyle=":", label="this workload")
     axes.set(xscale="log", yscale="log", xlabel="context (tokens)", ylabel="bytes of one sequence")
     axes.set_title(f"{first.architecture.name} on {first.devices} × {first.hardware.name}")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         figure.savefig(path)
