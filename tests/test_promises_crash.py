@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from memorist.memory import sqlite_file, sqlite_search
+from memorist.memory import sqlite_search, sqlite_tables
 from memorist.memory.record import Scope
 from memorist.memory.sqlite import SQLiteBank
 
@@ -108,7 +108,7 @@ def search_follows_from_versions(db: sqlite3.Connection) -> bool:
     there = rows()
     db.execute("BEGIN")
     sqlite_search.clear(db)
-    sqlite_file._fill_search(db)
+    sqlite_tables.fill_search(db)
     anew = rows()
     db.execute("ROLLBACK")
     return there == anew
