@@ -61,11 +61,7 @@ def train(
     track: Annotated[str | None, typer.Option(help="show metrics in tensorboard, wandb or trackio too")] = None,
 ) -> None:
     """Train what a recipe says; metrics.jsonl, checkpoint and trained policies go to the run folder."""
-    from memorist.evaluation.progress import Bar
-    from memorist.evaluation.runs import train as run
-    from memorist.fit.plan.runs import Watch
     from memorist.recipe import load_recipe, read_recipe, to_plain
-    from memorist.training.metrics import Tracked, open_tracker
 
     plain = to_plain(load_recipe(recipe))
     for item in setting or []:
@@ -74,6 +70,12 @@ def train(
     folder = out or Path("runs") / read.name
     if not resume and (folder / "checkpoint").exists():
         raise RecipeError(f"{folder} holds a run already; add --resume to go on with it, or give another --out")
+    # What takes seconds to load, once the recipe is known to be right.
+    from memorist.evaluation.progress import Bar
+    from memorist.evaluation.runs import train as run
+    from memorist.fit.plan.runs import Watch
+    from memorist.training.metrics import Tracked, open_tracker
+
     screen = console()
     watch = Watch(folder, Bar(screen), screen.print)
     first = os.environ.get("RANK", "0") == "0"  # of several processes, one has metrics to show
