@@ -99,6 +99,16 @@ class TestAdd:
         clock.on(hours=2)
         assert memory.add("it rains today", ANNA, near=0.9).code == "applied"
 
+    def test_the_same_under_the_same_key_is_no_clash(self, memory: Memory) -> None:
+        first = memory.add("likes curry", ANNA, key="taste")
+        again = memory.add("likes curry", ANNA, key="taste")
+        assert (again.code, again.record) == ("unchanged", first.record)
+        with pytest.raises(RefusedError, match="the key is taken"):
+            memory.add("likes rice", ANNA, key="taste")
+        with pytest.raises(RefusedError, match="the key is taken"):
+            memory.add_many([New("likes rice", key="a"), New("likes tea", key="a")], ANNA)
+        assert memory.add("likes curry", ANNA, key="other").code == "applied"
+
     def test_once_deleted_it_may_come_again(self, memory: Memory) -> None:
         memory.add("one", ANNA)
         memory.delete("r0", ANNA)

@@ -112,6 +112,16 @@ class TestObserve:
         assert not any("SYSTEM" in text for text in texts(memory)[1:])
 
 
+def test_in_a_script_that_the_encoder_does_not_know_words_decide(tmp_path: Path) -> None:
+    people, things = ["小明", "小红", "老王", "李雷", "韩梅"], ["绿茶", "咖啡", "苹果", "牛奶", "豆腐", "米饭"]
+    with Memory(tmp_path / "zh.db") as memory:
+        said = [f"{who}{how}{what}" for who in people for how in ("喜欢", "讨厌") for what in things]
+        memory.add_many(said, ANNA)
+        for what in things:
+            wanted = {f"{who}讨厌{what}" for who in people}
+            assert {hit.record.text for hit in memory.search(f"谁讨厌{what}？", ANNA, k=5)} == wanted
+
+
 class TestArguments:
     @pytest.mark.parametrize("as_of", ["2020-01-01", date(2020, 1, 1), 1.5, True])
     def test_as_of_is_a_time_or_a_commit(self, memory: Memory, as_of: Any) -> None:

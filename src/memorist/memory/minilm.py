@@ -36,6 +36,7 @@ class MiniLM:
         BankError: ONNX Runtime or tokenizers is not installed; at the first use.
     """
 
+    latin_only = True
     name = "all-MiniLM-L6-v2-int8"
     size = 384
 

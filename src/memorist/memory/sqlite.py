@@ -34,7 +34,7 @@ from memorist.memory.bank import (
 )
 from memorist.memory.embed import Embedder, Vectors
 from memorist.memory.filters import Filter, read_filter
-from memorist.memory.fusion import MODES
+from memorist.memory.fusion import MODES, weights_for
 from memorist.memory.overlay import Overlay
 from memorist.memory.record import (
     Change,
@@ -140,8 +140,8 @@ class SQLiteBank:
             at: when it was said.
             source: ids of messages that it came from.
             ids: gives this call's new records their ids, instead of the bank's own source.
-            once: an ADD without a key of a text that exactly this scope holds, with equal metadata and expiry, changes
-                nothing.
+            once: an ADD of a text that exactly this scope holds, with equal metadata and expiry (and key, where it has
+                one), changes nothing.
             near: with `once`, nor does one whose vector has this cosine or more with that of such a record.
             whole: where one operation is refused, none is applied.
         """
@@ -239,7 +239,7 @@ class SQLiteBank:
             asks["lexical"] = ByWords(asked(clean_text(text)))
         with self._file.moment() as (db, newest):
             view = self._view(db, scope, wanted, newest, as_of)
-            return found(view, self._file, asks, k, now, half_life)
+            return found(view, self._file, asks, k, weights_for(text or "", self.embedder), now, half_life)
 
     def get(self, record_id: str, scope: Scope, *, as_of: int | None = None) -> MemoryRecord | None:
         """The record if it is live and `scope` covers it."""

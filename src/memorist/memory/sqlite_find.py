@@ -148,7 +148,13 @@ class View:
 
 
 def found(
-    view: View, file: BankFile, asks: Mapping[str, Ask], k: int, now: datetime | None, half_life: timedelta | None
+    view: View,
+    file: BankFile,
+    asks: Mapping[str, Ask],
+    k: int,
+    weights: Mapping[str, float],
+    now: datetime | None,
+    half_life: timedelta | None,
 ) -> list[Hit]:
     """The `k` best hits. What turns out to be dead or expired takes no place: then more candidates are asked for."""
     limit = max(FEWEST, 2 * k) if len(asks) > 1 else k
@@ -159,7 +165,7 @@ def found(
         if now is not None:
             records = {version: record for version, record in records.items() if not record.has_expired(now)}
         scores = {name: _completed(view, asks[name], known, records) for name, known in lists.items()}
-        hits = fuse(scores, records, now=moment, half_life=half_life)
+        hits = fuse(scores, records, weights=weights, now=moment, half_life=half_life)
         if len(hits) >= k or all(len(known) < limit for known in lists.values()):
             return hits[:k]
         limit *= 4

@@ -93,25 +93,25 @@ def remove(db: sqlite3.Connection, version: int, record: MemoryRecord) -> None:
 def twins(db: sqlite3.Connection, operations: Sequence[Operation], scope: Scope) -> dict[int, int | str]:
     """Which ADDs say what exactly this scope holds: their places, with its record's id or the first one's place."""
     found: dict[int, int | str] = {}
-    first: dict[tuple[str, str, datetime | None], int] = {}
-    query = """SELECT v.id, v.payload, v.expires
+    first: dict[tuple[str, str | None, str, datetime | None], int] = {}
+    query = """SELECT v.id, v.key, v.payload, v.expires
         FROM users u CROSS JOIN facets f ON f.user = u.number CROSS JOIN versions v USING (version)
         WHERE u.name = ? AND f.field = '@text' AND f.type = 's' AND f.value = ? AND to_commit IS NULL
         AND v.text = ? AND v.user = ? AND v.agent = ? AND v.session = ? ORDER BY v.birth"""
     place = (scope.user, scope.agent, scope.session)
     for number, given in enumerate(operations):
         op = readable(given)
-        if not isinstance(op, Operation) or op.kind != Kind.ADD or op.key is not None:
+        if not isinstance(op, Operation) or op.kind != Kind.ADD:
             continue
         payload = payload_json(op.payload or {})
-        alike = (op.text, payload, op.expires)
+        alike = (op.text, op.key, payload, op.expires)
         if alike in first:
             found[number] = first[alike]
             continue
         first[alike] = number
         expires = None if op.expires is None else op.expires.isoformat()
-        for record_id, *about in db.execute(query, (scope.user, fingerprint(op.text), op.text, *place)):
-            if about == [payload, expires]:
+        for record_id, key, *about in db.execute(query, (scope.user, fingerprint(op.text), op.text, *place)):
+            if about == [payload, expires] and op.key in (None, key):
                 found[number] = record_id
                 break
     return found
