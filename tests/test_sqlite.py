@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from memorist.errors import BankError
-from memorist.memory import sqlite_file, sqlite_search
+from memorist.memory import sqlite_file, sqlite_search, sqlite_vectors
 from memorist.memory.bank import MemoryBank
 from memorist.memory.embed import HashedEmbedder
 from memorist.memory.record import Operation, Scope
@@ -95,6 +95,34 @@ def test_looking_for_a_twin_takes_as_many_steps_among_many_records_as_among_few(
         bank.apply(add(*(f"number {i}" for i in range(20))), ANNA, at=AT)
         among_few = steps(bank)
         bank.apply(add(*(f"number {i}" for i in range(20, 1000))), ANNA, at=AT)
+        assert steps(bank) <= 2 * among_few
+
+
+def test_reading_what_an_index_found_takes_as_many_steps_among_many_records(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_vectors, "BIG", 50)
+
+    def steps(bank: SQLiteBank) -> int:
+        counted = 0
+
+        def count() -> None:
+            nonlocal counted
+            counted += 1
+
+        bank.search("number 7", ANNA)  # the index is made
+        with bank._file.reading() as db:
+            db.set_progress_handler(count, 1)
+            try:
+                bank.search("number 7", ANNA)
+            finally:
+                db.set_progress_handler(None, 1)
+        return counted
+
+    with SQLiteBank(path) as bank:
+        bank.apply(add(*(f"number {i}" for i in range(200))), ANNA, at=AT)
+        among_few = steps(bank)
+        bank.apply(add(*(f"number {i}" for i in range(200, 2000))), ANNA, at=AT)
         assert steps(bank) <= 2 * among_few
 
 
