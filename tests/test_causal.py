@@ -17,11 +17,13 @@ from memorist.decision import Action, Distribution, Observation, Stop  # noqa: E
 from memorist.errors import PolicyError  # noqa: E402
 from memorist.models import causal  # noqa: E402
 from memorist.models.causal import CausalPolicy  # noqa: E402
+from memorist.models.decoding import may_record  # noqa: E402
 from memorist.models.distributions import draw, warp  # noqa: E402
 from memorist.models.registry import open_policy  # noqa: E402
 from memorist.models.rows import Unit, pack  # noqa: E402
 from memorist.models.sampler import Policy, Request  # noqa: E402
 from memorist.training.objective import policy_loss  # noqa: E402
+from moe import KINDS, make_moe  # noqa: E402
 
 WARM = Distribution()
 MakeTiny = Callable[..., CausalPolicy]
@@ -64,6 +66,24 @@ def scored(policy: CausalPolicy, actions: Sequence[Action], *, share: bool = Tru
 
 def stored(actions: Sequence[Action]) -> torch.Tensor:
     return torch.tensor([p for action in actions for p in action.logprobs])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_that_looks_at_its_routing_is_not_recorded(kind: str) -> None:
+    model = make_moe(kind)
+    model.config._attn_implementation = "sdpa"
+    assert not may_record(model, torch.device("cuda"), 64)
+
+
+def test_which_steps_are_recorded(make_tiny: MakeTiny) -> None:
+    model = make_tiny().model
+    assert not may_record(model, torch.device("cuda"), 64), "attention that is not fused"
+    model.set_attn_implementation("sdpa")
+    assert may_record(model, torch.device("cuda"), 64)
+    assert not may_record(model, torch.device("cuda"), 4)
+    assert not may_record(model, torch.device("cpu"), 64)
+    model.config.sliding_window = 8
+    assert not may_record(model, torch.device("cuda"), 64)
 
 
 class TestSample:

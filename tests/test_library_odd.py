@@ -15,6 +15,7 @@ import pytest
 
 from memorist import AsyncMemory, MemoristError, Memory, New, RefusedError, Scope
 from memorist.errors import ArgumentError, BankError, PolicyError
+from memorist.memory.bank import embed_texts
 from memorist.memory.embed import HashedEmbedder
 from memorist.memory.embedders import open_embedder
 from memorist.memory.reembed import reembed
@@ -260,6 +261,13 @@ class TestFiles:
             memory.add_many(["a", "b"], ANNA)
             first, second = memory.search("a", ANNA, mode="vector")
             assert (first.score, second.score) == (pytest.approx(1.0), pytest.approx(0.6))
+
+
+def test_a_vector_does_not_depend_on_what_is_embedded_beside_it() -> None:
+    texts = ["", "Anna lives in Rome.", "Ben has two dogs and a cat."]
+    together = embed_texts(texts, HashedEmbedder())
+    for row, text in zip(together, texts, strict=True):
+        assert row.tobytes() == embed_texts([text], HashedEmbedder())[0].tobytes()
 
 
 class TestImports:

@@ -123,7 +123,7 @@ class Theirs:
         from transformers import LogitsProcessor, LogitsProcessorList, TrainerCallback
         from trl import GRPOConfig, GRPOTrainer
 
-        model, tokenizer = made(case | {"attention": "sdpa"})
+        model, tokenizer = made(case)
         rng = random.Random(1)
         rows = case["groups"] * case["siblings"]
         data = Dataset.from_list([{"prompt": text} for text in prompts(case, rng, 512)])

@@ -244,9 +244,9 @@ def embed_texts(texts: Sequence[str], embedder: Embedder) -> Vectors:
             f"expected ({len(texts)}, {embedder.size}) finite numbers"
         )
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if (np.abs(lengths - 1) > OFF).any():  # rows of length 1, or 0 for what says nothing
-        vectors = np.where(lengths > 0, vectors / np.where(lengths > 0, lengths, 1), vectors).astype(np.float32)
-    return vectors
+    # Each row by itself: a text has one vector, whatever is beside it.
+    off = (np.abs(lengths - 1) > OFF) & (lengths > 0)
+    return np.where(off, vectors / np.where(off, lengths, 1), vectors) if off.any() else vectors
 
 
 def embed_by_text(texts: Sequence[str], embedder: Embedder) -> dict[str, Vectors]:

@@ -19,6 +19,9 @@ apart scores are; on conversations their fusion found less than words alone."""
 FOREIGN = {"lexical": 0.8, "vector": 0.2}
 """For a query in a script that the embedder was not trained on: there its vectors say little, and words nearly all."""
 
+LOOKED_AT = 1000
+"""Characters of a query that say which script it is in."""
+
 MODES = ("fused", "vector", "lexical")
 
 
@@ -62,6 +65,6 @@ def _share(name: str, score: float, most: float) -> float:
 
 def weights_for(query: str, embedder: Embedder) -> Mapping[str, float]:
     """What words and meaning count for a query: an embedder may say that it knows Latin letters only (`latin_only`)."""
-    letters = [letter for letter in query if letter.isalpha()]
+    letters = [letter for letter in query[:LOOKED_AT] if letter.isalpha()]
     latin = sum("LATIN" in unicodedata.name(letter, "") for letter in letters)
     return FOREIGN if getattr(embedder, "latin_only", False) and 2 * latin < len(letters) else WEIGHTS

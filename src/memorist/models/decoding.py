@@ -144,5 +144,8 @@ def may_record(model: Any, device: torch.device, room: int) -> bool:
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or [FULL])
     windowed = getattr(config, "sliding_window", None) is not None and not getattr(config, "layer_types", None)
+    # Which experts a token is sent to is looked at on the CPU, which a recorded step cannot do.
+    experts = any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
     fused = model.config._attn_implementation == "sdpa"
-    return device.type == "cuda" and fused and kinds == {FULL} and not windowed and room >= LEAST_RECORDED
+    plain = kinds == {FULL} and not windowed and not experts
+    return device.type == "cuda" and fused and plain and room >= LEAST_RECORDED
