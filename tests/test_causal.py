@@ -111,6 +111,31 @@ class TestSample:
         half = tiny.sample(asked)
         assert torch.allclose(stored(half[::3]), scored(tiny, half[::3]), atol=0.3)
 
+    def test_a_long_prompt_is_read_once_for_its_siblings(
+        self, tiny: CausalPolicy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kinds = [WARM, NARROW, GREEDY]
+        prompts = ["Anna lives in Rome.", "b" * 40, "c" * 7]
+        asked = [Request(Observation(prompts[n % 3], max_tokens=2 + n), kinds[n // 3 % 3], n) for n in range(12)]
+        grown = tiny.sample(asked)
+        kept: list[list[tuple[int, ...]]] = []
+
+        class Watched(causal.Siblings):
+            def keep(self, rows: torch.Tensor) -> None:
+                super().keep(rows)
+                kept.append([tuple(keys.shape[::2]) for keys, _ in self.prompts])
+
+        monkeypatch.setattr(causal, "SHARED_FROM", 1)
+        monkeypatch.setattr(causal, "Siblings", Watched)
+        shared = tiny.sample(asked)
+        assert [a.tokens for a in shared] == [a.tokens for a in grown]
+        assert torch.allclose(stored(shared), stored(grown), atol=1e-5)
+        assert kept[0] == [(3, 40)] * 2  # a copy of each prompt in each layer, whatever the number of its siblings
+        assert kept[-1] == [(1, 40)] * 2
+        monkeypatch.setattr(tiny, "precision", "bf16")
+        half = tiny.sample(asked)
+        assert torch.allclose(stored(half[:3]), scored(tiny, half[:3]), atol=0.3)
+
     def test_rows_that_have_ended_are_computed_no_more(self, tiny: CausalPolicy) -> None:
         asked = [Request(Observation("x", max_tokens=n), WARM, n) for n in (1, 2, 5)]
         with forwards(tiny) as shapes:
