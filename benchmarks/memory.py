@@ -42,6 +42,7 @@ PEERS = {
     "chroma": ("1.5.9", "SQLite and HNSW, as it comes"),
 }
 PACKAGES = {"mem0ai": "mem0ai", "lancedb": "lancedb", "chroma": "chromadb"}
+PIECE = 10_000
 QUERIES = 200
 ANNA = Scope("anna")
 Row = dict[str, Any]
@@ -80,13 +81,20 @@ def data(folder: Path, count: int) -> tuple[list[str], Vectors, list[str], Vecto
     file = folder / f"sentences-{count}.npz"
     if not file.exists():
         texts = sentences(count + QUERIES)
-        vectors, embedder = [], MiniLM()
-        for start in range(0, len(texts), 1000):
-            vectors.append(embedder.embed(texts[start : start + 1000]))
-            print(f"embedding {start + 1000}/{len(texts)}", file=sys.stderr)
-        whole = np.concatenate(vectors)
+        pieces, embedder = [], MiniLM()
+        for start in range(0, len(texts), PIECE):  # each is kept, so that what was stopped goes on
+            piece = folder / f"sentences-{count}-{start}.npy"
+            if not piece.exists():
+                found = embedder.embed(texts[start : start + PIECE])
+                np.save(piece.with_suffix(".part.npy"), found)
+                piece.with_suffix(".part.npy").rename(piece)
+            pieces.append(piece)
+            print(f"embedding {min(start + PIECE, len(texts))}/{len(texts)}", file=sys.stderr)
+        whole = np.concatenate([np.load(piece) for piece in pieces])
         file.with_suffix(".json").write_text(json.dumps(texts))
         np.savez(file, vectors=whole[:count], queries=whole[count:])
+        for piece in pieces:
+            piece.unlink()
     arrays = np.load(file)
     texts = json.loads(file.with_suffix(".json").read_text())
     return texts[:count], arrays["vectors"], texts[count:], arrays["queries"]
@@ -384,7 +392,7 @@ def main() -> None:
 
     count = args.records
     parts: list[tuple[str, Callable[[], Iterator[Row]]]] = [
-        ("memory.vector.1x", lambda: one_scope(folder, plan, count)),
+        (f"memory.vector.1x{count // 1000}k", lambda: one_scope(folder, plan, count)),
         ("memory.fused.1000x", lambda: many_scopes(folder, plan, count)),
         ("memory.open", lambda: whole_processes(folder, plan, count)),
         ("locomo.", lambda: retrieval(folder, plan)),

@@ -190,6 +190,14 @@ class TestHardware:
 
 
 class TestCalibration:
+    def test_what_a_plan_supposes_of_attention_is_what_policies_do(self) -> None:
+        pytest.importorskip("torch")
+        pytest.importorskip("transformers")
+        from memorist.fit.plan import workload
+        from memorist.models import attention, decoding
+
+        assert (workload.BLOCK, workload.SHARED_FROM) == (attention.QUERIES, decoding.SHARED_FROM)
+
     def test_rates_are_found_again(self) -> None:
         pytest.importorskip("torch")
         from memorist.fit.plan.calibrate import fit_rates

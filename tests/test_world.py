@@ -18,6 +18,7 @@ from memorist.errors import RecipeError
 from memorist.memory.record import MemoryRecord, Operation, Scope
 from memorist.memory.scratch import ScratchBank
 from memorist.models.scripted import ScriptedSampler
+from memorist.tasks import world
 from memorist.tasks.dialogue import DialogueTask
 from memorist.tasks.locomo import Dialogue, load
 from memorist.tasks.phrasing import GRAMMARS, PEOPLE
@@ -290,3 +291,8 @@ def test_scores_are_mean_exact_match_times_the_share_that_could_be_read() -> Non
         (term,) = task.score(Outcome(results, answers, ()))
         assert (term.name, term.value) == ("exact_match", pytest.approx(right * share))
     assert task.without_questions().score(Outcome())[0].value == 0.0
+
+
+def test_somebody_whose_every_relative_was_talked_about_is_asked_about_no_stranger() -> None:
+    odd = world._Writer("train", 5, 175, "hard", "a").sample()  # found among five thousand dialogues
+    assert odd["qa"]

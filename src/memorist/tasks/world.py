@@ -372,7 +372,10 @@ class _Writer:
         """Category 5: asked of a person or relative of whom it was never said, while it was of another."""
         for person in self.people:
             for (_, attr), (value, turn) in person.relatives.items():
-                stranger = self.rng.choice([r for r in RELATIVES if (r, attr) not in person.relatives])
+                strangers = [r for r in RELATIVES if (r, attr) not in person.relatives]
+                if not strangers:
+                    continue
+                stranger = self.rng.choice(strangers)
                 if self.rng.random() < 0.3:
                     ask = self.grammar.frames[attr].ask_other.format(S=person.name, r=stranger)
                     yield {"question": ask, "category": 5, "evidence": [turn], "adversarial_answer": value}

@@ -55,7 +55,7 @@ class References:
     )  # fmt: skip
     decodes: tuple[tuple[Shape, tuple[int, int]], ...] = (
         (Shape(2, 64), (4, 64)), (Shape(8, 64), (4, 64)), (Shape(4, 192), (32, 256)), (Shape(8, 320), (8, 128)),
-        (Shape(2, 448, 8192), (16, 64)), (Shape(4, 448), (32, 512)),
+        (Shape(2, 448, 8192), (16, 64)), (Shape(4, 448), (32, 512)), (Shape(3, 144), (64, 192)),
     )  # fmt: skip
     matrix: int = 1024
     copied: int = 2**28
@@ -162,9 +162,7 @@ def _fit_updates(settings: Sequence[tuple[Shape, Sizes]]) -> Rates:
 def _fit_decodes(settings: Sequence[tuple[Shape, tuple[int, int]]]) -> Rates:
     costs, seconds = [], []
     for shape, (batch, prompt) in settings:
-        workload = Workload(
-            prompts=1, group_size=batch, prompt_tokens=prompt, new_tokens=NEW, weights="fp32", cache="fp32"
-        )
+        workload = trainer_workload(1, batch, prompt, NEW, BUDGET)
         costs.append(decode_costs(shape.architecture(), workload, batch))
         seconds.append(decode_seconds(open_shape(shape), shape.vocab, batch, prompt, NEW))
     return fit_rates(costs, seconds)

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from memorist.fit.plan.architecture import Architecture
 from memorist.fit.plan.hardware import ASSUMED_SHARE, Hardware
 from memorist.fit.plan.network import expert_parallel
-from memorist.fit.plan.workload import OPTIMIZERS, Workload, activation_bytes
+from memorist.fit.plan.workload import OPTIMIZERS, SHARED_FROM, Workload, activation_bytes
+
+SCORE_BYTES = 24
+"""Bytes moved for each score that is written out: six passes over it in 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,11 @@ def decode_costs(architecture: Architecture, workload: Workload, batch: float) -
     precision, context = workload.precision, workload.mean_context
     kept = architecture.sequence_bytes(context, precision) + architecture.state_bytes(precision)
     moved = architecture.read_bytes(batch, workload.storage) + batch * kept
+    if workload.scores and workload.turns == 1 and workload.prompt_tokens >= SHARED_FROM:
+        shared = architecture.sequence_bytes(workload.prompt_tokens, precision)
+        moved -= (batch - batch / workload.group_size) * shared
+        scores = sum(layer.mixer.heads for layer in architecture.layers) * workload.prompt_tokens
+        moved += batch * scores * SCORE_BYTES
     return batch * architecture.decode_flops(context), moved, len(architecture.layers), 1
 
 
@@ -88,8 +96,7 @@ def update_costs(
     architecture: Architecture, workload: Workload, tokens: float, passes: int
 ) -> tuple[float, float, float, float]:
     """Operations, bytes, layers and calls of an update: what a calibration fits, and an estimate sums."""
-    # Written-out scores are computed for every pair of a row's tokens, also where the mask hides them.
-    context = workload.row if workload.scores else workload.longest
+    context = workload.compared if workload.scores else workload.longest
     flops = tokens * _update_flops(architecture, workload, context, causal=not workload.scores)
     states = OPTIMIZERS[workload.optimizer]
     moved = activation_bytes(architecture, workload, tokens)

@@ -10,6 +10,9 @@ from memorist.fit.plan.layers import Precision
 
 CONTEXTS = ("append", "rewrite")
 LOGITS = ("all", "written", "chunks")
+BLOCK, SHARED_FROM = 128, 128
+"""Queries of a block, and prompt tokens from which siblings read a prompt once, of local policies on CPUs: as
+`models.attention` and `models.decoding` have them, which need torch."""
 CHUNKS = 16
 PURPOSES = ("train", "serve")
 CACHES = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "4bit": 0.5}
@@ -43,7 +46,8 @@ class Workload:
     weights: how weights are stored (None: as the checkpoint). cache: of attention. lora_rank: 0 trains everything.
     shard: ZeRO stage, what devices divide: 1 optimizer, 2 and gradients, 3 and weights. copies: frozen models beside
     the trained one (reference, other roles). checkpointing: activations are computed twice and kept once. scores:
-    attention writes its score matrices out. micro_tokens: tokens of one backward pass (0: as many as fit).
+    attention writes its scores out, in blocks, and reads siblings' prompt once, as on CPUs. micro_tokens: tokens of
+    one backward pass (0: as many as fit).
     logits: made for "all" tokens of a row, for the "written" ones, or for all in "chunks", one at a time.
     acceptance: of each MTP draft.
     """
@@ -122,6 +126,14 @@ class Workload:
         return self.prompt_tokens + beyond * self.group_size
 
     @property
+    def compared(self) -> float:
+        """Keys of its row that a token is compared with where attention goes by blocks of queries, on average."""
+        written = self.row - self.prompt_tokens
+        own = (self.longest - self.prompt_tokens) / 2
+        inside = self.prompt_tokens * (self.prompt_tokens + BLOCK) / 2
+        return (inside + written * (self.prompt_tokens + min(written, own + BLOCK))) / max(1, self.row)
+
+    @property
     def mean_context(self) -> float:
         """Tokens that a written token sees on average."""
         if self.context == "rewrite":
@@ -189,14 +201,14 @@ def activation_bytes(architecture: Architecture, workload: Workload, tokens: flo
     """Bytes that a backward pass over `tokens` tokens of shared rows needs beside the states.
 
     Per token and layer 34 bytes per hidden unit and 6 per feed-forward unit in 16 bits; with checkpointing only each
-    layer's input and one layer in full. Written-out scores are kept once per layer, and thrice in the layer at work.
+    layer's input and one layer in full. Written-out scores are kept once per layer, of the pairs that blocks read.
     Logits: 16-bit, FP32 and their gradient. A conservative choice of ours, to be calibrated.
     """
     size = 2 if OPTIMIZERS[workload.optimizer].weight == 4 else 1
     hidden, layers = architecture.hidden, architecture.layers
     per_layer = [
         (34 * hidden + 6 * layer.feed_forward.active_width) * size
-        + 2 * size * layer.mixer.heads * workload.row * workload.scores
+        + 2 * size * layer.mixer.heads * workload.compared * workload.scores
         for layer in layers
     ]
     largest = max(per_layer)
@@ -204,7 +216,6 @@ def activation_bytes(architecture: Architecture, workload: Workload, tokens: flo
         kept = 2 * size * hidden * len(layers) + largest
     else:
         kept = sum(per_layer)
-    working = 2 * 2 * size * max(layer.mixer.heads for layer in layers) * workload.row * workload.scores
     held = 1 / CHUNKS if workload.logits == "chunks" else workload.logit_share
     logits = held * architecture.vocab * (2 * size + 4 + 4)
-    return tokens * (kept + working + logits)
+    return tokens * (kept + logits)
