@@ -19,7 +19,15 @@ from memorist.fit.plan.hardware import Calibration, Rates
 from memorist.fit.plan.layers import FeedForward, Precision, attention, delta_net, latent_attention, mamba, mamba2
 from memorist.fit.plan.network import dragonfly, expert_parallel, topologies
 from memorist.fit.plan.paper import paper_numbers
-from memorist.fit.plan.speed import decode_step, draft_gain, local_decode_rate, prefill, update, update_costs
+from memorist.fit.plan.speed import (
+    decode_costs,
+    decode_step,
+    draft_gain,
+    local_decode_rate,
+    prefill,
+    update,
+    update_costs,
+)
 from memorist.fit.plan.whatif import break_even, pruned, variants
 from memorist.fit.plan.workload import OPTIMIZERS, activation_bytes, training_bytes
 
@@ -378,11 +386,25 @@ class TestPlan:
 
     @given(models, workloads, st.integers(1, 2000))
     def test_a_longer_context_never_fits_more(self, one: Architecture, work: Workload, more: int) -> None:
+        work = replace(work, scores=False)  # a prompt that is long enough to be shared is read once
         short = make_plan(one, work, H100)
         long = make_plan(one, replace(work, prompt_tokens=work.prompt_tokens + more), H100)
         assert long.memory.sequences <= short.memory.sequences
         assert long.memory.sequence >= short.memory.sequence
         assert long.speed.decode.bound >= short.speed.decode.bound or long.speed.batch < short.speed.batch
+
+    def test_siblings_read_a_long_prompt_once_where_local_policies_do(self) -> None:
+        work = Workload(prompts=1, group_size=8, prompt_tokens=4000, new_tokens=2, turns=1)
+        llama, hybrid = model("llama-3.2-3b"), model("bamba-9b")
+
+        def moved(one: Architecture, **more: Any) -> float:
+            return decode_costs(one, replace(work, **more), 8)[1]
+
+        prompt = llama.sequence_bytes(4000, work.precision)
+        written = 24 * 4000 * sum(layer.mixer.heads for layer in llama.layers)
+        assert moved(llama) - moved(llama, scores=True) == pytest.approx(7 * prompt - 8 * written)
+        assert moved(llama, scores=True, turns=2) == moved(llama, turns=2)
+        assert moved(hybrid, scores=True) == moved(hybrid)
 
     def test_remedies_are_named_in_order_and_only_those_that_are_needed(self) -> None:
         assert "it fits with LoRA" in make_plan(model("qwen3-8b"), Workload(), H100).advice

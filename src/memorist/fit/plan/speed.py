@@ -35,7 +35,8 @@ def decode_costs(architecture: Architecture, workload: Workload, batch: float) -
     precision, context = workload.precision, workload.mean_context
     kept = architecture.sequence_bytes(context, precision) + architecture.state_bytes(precision)
     moved = architecture.read_bytes(batch, workload.storage) + batch * kept
-    if workload.scores and workload.turns == 1 and workload.prompt_tokens >= SHARED_FROM:
+    full = all(layer.mixer.attends_to_all for layer in architecture.layers)
+    if workload.scores and full and workload.turns == 1 and workload.prompt_tokens >= SHARED_FROM:
         shared = architecture.sequence_bytes(workload.prompt_tokens, precision)
         moved -= (batch - batch / workload.group_size) * shared
         scores = sum(layer.mixer.heads for layer in architecture.layers) * workload.prompt_tokens
