@@ -246,7 +246,6 @@ def rollout_overhead(name: str, runs: int, repeats: int, plan: Row) -> Row:
     """Share of a rollout's time that is not spent in models: 64 whole dialogues of Memory-R1 at once."""
     import torch
 
-    from memorist.agents.build import builder
     from memorist.models.registry import open_policy
     from memorist.recipe import load_recipe
     from memorist.tasks.dialogue import DialogueTask
@@ -270,7 +269,7 @@ def rollout_overhead(name: str, runs: int, repeats: int, plan: Row) -> Row:
         tasks = [DialogueTask.of(dialogue) for dialogue in dialogues("train", runs, seed=repeat)]
         seats = {"manager": Seat(policy), "answerer": Seat(policy)}
         spent[0], began = 0.0, perf_counter()
-        play(builder(recipe.agent), tasks, seats)
+        play(recipe.agent.build, tasks, seats)
         shares.append(1 - spent[0] / (perf_counter() - began))
     shares.sort()
     return plan | {

@@ -26,7 +26,6 @@ from typing import Any
 from rich.console import Console
 
 from memorist import __version__
-from memorist.agents.build import builder
 from memorist.evaluation.benchmarks import locomo
 from memorist.evaluation.demo import demo
 from memorist.evaluation.exam import gold_bank, sit, tune_heuristic
@@ -71,7 +70,7 @@ def makers(name: str, seed: int) -> dict[str, str]:
 
 def frozen(recipe: Recipe) -> Found:
     """Base, gold and tuned heuristic, on both grammars."""
-    build, seats = builder(recipe.agent), greedy_seats(recipe.models)
+    build, seats = recipe.agent.build, greedy_seats(recipe.models)
     tuned = tune_heuristic(build, dialogues("train", 20, seed=77), seats["answerer"])
     found: Found = {"tuned": tuned.name}
     for grammar in ("a", "b"):
@@ -89,7 +88,7 @@ def trained(name: str, seed: int) -> Found:
     if name.startswith("answerer") and not manager.exists():  # Its outcome may be here while its weights are not.
         train(experiments(seed)["manager"], RUNS / f"manager-{seed}", resume=True, progress=_line(f"manager-{seed}"))
     train(recipe, folder, resume=True, progress=_line(folder.name))
-    build, seats = builder(recipe.agent), greedy_seats(recipe.models, folder)
+    build, seats = recipe.agent.build, greedy_seats(recipe.models, folder)
     return {g: sit("trained", build, dialogues("test", TEST, grammar=g), seats).right() for g in ("a", "b")}
 
 

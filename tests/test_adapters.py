@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from memorist.agents.build import builder  # noqa: E402
+from memorist.agents.memory_r1 import MemoryR1Settings  # noqa: E402
 from memorist.decision import Distribution, Observation  # noqa: E402
 from memorist.errors import PolicyError, RecipeError  # noqa: E402
 from memorist.evaluation.exam import sit  # noqa: E402
@@ -22,7 +22,8 @@ from memorist.models.causal import CausalPolicy  # noqa: E402
 from memorist.models.registry import open_policy  # noqa: E402
 from memorist.models.rows import Unit, pack  # noqa: E402
 from memorist.models.sampler import Request  # noqa: E402
-from memorist.recipe import AgentSettings, Recipe, Stage, WeightSettings, read_recipe  # noqa: E402
+from memorist.recipe import Recipe, Stage, WeightSettings, read_recipe  # noqa: E402
+from memorist.tasks.dialogue import DialogueData  # noqa: E402
 from memorist.tasks.world import dialogues  # noqa: E402
 from memorist.training.metrics import read_metrics  # noqa: E402
 from memorist.training.trainer import open_roles  # noqa: E402
@@ -142,8 +143,8 @@ class TestRecipes:
     def recipe(self, **weights: object) -> Recipe:
         stages = (self.STAGE, replace(self.STAGE, role="answerer", cut="questions"), replace(self.STAGE, rule="ppo"))
         settings = WeightSettings(**weights)  # type: ignore[arg-type]
-        recipe = Recipe(agent=AgentSettings(style="compact", candidates=4), weights=settings, stages=stages)
-        return replace(recipe, data=replace(recipe.data, dialogues=2), checkpoint_every=1)
+        recipe = Recipe(agent=MemoryR1Settings(), weights=settings, stages=stages)
+        return replace(recipe, data=DialogueData(dialogues=2), checkpoint_every=1)
 
     @pytest.mark.promise
     def test_memory_r1_is_trained_with_adapters_and_goes_on_after_a_kill(self, tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ class TestRecipes:
             one, other = whole[role].state(), cut[role].state()
             assert one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
         seats = greedy_seats(recipe.models, tmp_path / "whole")
-        assert sit("trained", builder(recipe.agent), dialogues("test", 1), seats).asked()
+        assert sit("trained", recipe.agent.build, dialogues("test", 1), seats).asked()
 
     @pytest.mark.promise
     def test_bf16_and_checkpointing_train(self, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memorist.agents.build import builder
 from memorist.agents.components.extractors import by_model, sentences
 from memorist.agents.components.operations import read_json
 from memorist.agents.components.prompts import STYLES
@@ -30,7 +29,7 @@ from memorist.memory.bank import Hit
 from memorist.memory.record import Code, MemoryRecord, Operation, Scope
 from memorist.memory.scratch import ScratchBank
 from memorist.models.scripted import ScriptedSampler
-from memorist.recipe import AgentSettings
+from memorist.recipe import read_recipe
 from memorist.tasks.dialogue import DialogueTask
 from memorist.tasks.locomo import Question
 from memorist.training.rollout import Run, Seat, play
@@ -292,16 +291,16 @@ def test_a_model_as_extractor_never_raises(reply: str, facts: list[str] | None) 
 
 
 def test_a_recipe_builds_the_agent_or_names_what_is_nearest() -> None:
-    build = builder(AgentSettings(style="full", k=3, candidates=7))
-    agent = build(bank=ScratchBank(), manager=None, answerer=None)
+    recipe = read_recipe({"agent": {"style": "full", "k": 3, "candidates": 7}})
+    agent = recipe.agent.build(bank=ScratchBank(), manager=None, answerer=None)
     assert isinstance(agent, MemoryR1) and (agent.k, agent.candidates) == (3, 7)
-    for settings_, message in (
-        (AgentSettings(name="memory-r2"), "memory-r1"),
-        (AgentSettings(style="ful"), "full"),
-        (AgentSettings(extract="sentence"), "sentences"),
+    for wrong, message in (
+        ({"name": "memory-r2"}, "agent.name is 'memory-r2'; did you mean 'memory-r1'"),
+        ({"style": "ful"}, "agent.style is 'ful'; did you mean 'full'"),
+        ({"extract": "sentence"}, "agent.extract is 'sentence'; did you mean 'sentences'"),
     ):
         with pytest.raises(RecipeError, match=message):
-            builder(settings_)
+            read_recipe({"agent": wrong})
 
 
 def test_json_is_found_in_prose() -> None:

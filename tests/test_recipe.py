@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,15 +15,17 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memorist.agents.memory_r1 import MemoryR1Settings
 from memorist.errors import RecipeError
-from memorist.recipe import AgentSettings, DataSettings, Recipe, Stage, available, load_recipe, read_recipe, to_plain
+from memorist.recipe import Recipe, Stage, available, load_recipe, read_recipe, to_plain
+from memorist.tasks.dialogue import DialogueData
 
 FULL = Recipe(
     name="x",
     seed=3,
-    agent=AgentSettings(style="full", k=2),
+    agent=MemoryR1Settings(style="full", k=2),
     models={"manager": "bundled", "answerer": "/models/a"},
-    data=DataSettings(split="test", questions=152),
+    data=DialogueData(split="test", questions=152),
     stages=(Stage(lr=1e-3, siblings=4), Stage(kind="rejection", role="answerer", cut="questions")),
 )
 
@@ -108,6 +113,75 @@ def test_an_impossible_value_is_refused_before_anything_runs(data: Any, message:
     with pytest.raises(RecipeError) as caught:
         read_recipe(data)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            {"models": {"manager": "bundled"}},
+            "models is for manager; expected one for each role of 'memory-r1': manager, ",
+        ),
+        ({"models": {}}, "models is for no role"),
+        ({"agent": {"name": "memory-r2"}}, "agent.name is 'memory-r2'; did you mean 'memory-r1'?"),
+        ({"data": {"kind": "dialogue"}}, "data.kind is 'dialogue'; did you mean 'dialogues'?"),
+        ({"agent": {"name": 5}}, "agent.name is 5; expected str"),
+        ({"agent": {"extract": "sentence"}}, "agent.extract is 'sentence'; did you mean 'sentences'?"),
+    ],
+)
+def test_parts_that_do_not_exist_or_do_not_fit_are_named_with_what_does(data: Any, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(data)
+    assert message in str(caught.value)
+
+
+PLUGIN = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+@dataclass(frozen=True)
+class Walking:
+    name: str = "walker"
+    steps: int = 3
+    roles: ClassVar[tuple[str, ...]] = ("legs",)
+    exercise: ClassVar[str] = "walk"
+
+    def check(self, where: str) -> None:
+        pass
+
+    def build(self, **given):
+        return "a walker"
+"""
+
+
+def test_an_installed_package_adds_agents_by_entry_point(tmp_path: Path) -> None:
+    """By hand what an installer does: the module, and its metadata beside it."""
+    (tmp_path / "strange.py").write_text(PLUGIN)
+    about = tmp_path / "strange-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[memorist.agents]\nwalker = strange:Walking\nmemory-r1 = strange:Walking\nbroken = strange:Nothing\n"
+    )
+    code = """
+import sys
+from memorist.errors import RecipeError
+from memorist.recipe import Recipe, read_recipe
+for given in {"steps": 4}, {"stairs": 4}, {"name": "broken"}:
+    try:
+        read_recipe({"agent": {"name": "walker"} | given, "models": {"legs": "bundled"}})
+    except RecipeError as error:
+        print(error)
+print(type(Recipe().agent).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    lines = done.stdout.splitlines()
+    assert "'walker' does walk tasks and data 'dialogues' gives dialogue tasks" in lines[0], done.stderr
+    assert "unknown key 'stairs'; did you mean 'steps'?" in lines[1]
+    assert "agent.name is 'broken', which strange:Nothing should be" in lines[2]
+    assert lines[3] == "MemoryR1Settings"  # what is built in cannot be replaced
 
 
 @pytest.mark.parametrize(("written", "lr"), [("5e-4", 5e-4), ("1", 1.0), ("0.01", 0.01), ("'2e-3'", 2e-3)])

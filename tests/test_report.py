@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from memorist.agents.build import builder
 from memorist.agents.heuristics import AddOnlyManager, SimilarityManager, answer_json, operation_json
+from memorist.agents.memory_r1 import MemoryR1Settings
 from memorist.decision import Observation
 from memorist.evaluation.exam import Exam, gold_bank, sit
 from memorist.evaluation.report import LONGEST_TEXT, table, write_report
 from memorist.models.scripted import ScriptedSampler
-from memorist.recipe import AgentSettings
 from memorist.tasks.world import dialogues
 from memorist.training.rollout import Seat
 
@@ -27,7 +26,7 @@ HELD_OUT = dialogues("test", 3)
 GOLD = [q.answer for d in HELD_OUT for q in d.questions if q.category < 5]
 FLOOR = 100 * GOLD.count("none") / len(GOLD)
 GAIN = f"{100 - FLOOR:+.1f} points"
-BUILD = builder(AgentSettings(style="compact", candidates=6))
+BUILD = MemoryR1Settings(candidates=6).build
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
 

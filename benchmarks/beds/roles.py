@@ -12,9 +12,8 @@ from typing import Any
 
 from rich.console import Console
 
-from memorist.agents.build import builder, reply_forms
 from memorist.evaluation.exam import sit
-from memorist.evaluation.runs import greedy_seats, train
+from memorist.evaluation.runs import greedy_seats, talking_agent, train
 from memorist.fit.experts.command import calibrate
 from memorist.fit.experts.quality import Gate
 from memorist.fit.experts.role_command import roles
@@ -47,10 +46,10 @@ def trained(folder: Path, quick: bool) -> Path:
 
 def measured(folder: Path, scorers: Sequence[str], quick: bool) -> dict[str, Any]:
     """Divergence at half the experts by scorer, mode and role, on replies held out from calibration."""
-    model, settings = trained(folder, quick), load_recipe("memory-r1-demo").agent
+    model, agent = trained(folder, quick), talking_agent(load_recipe("memory-r1-demo"))
     seats = greedy_seats(dict.fromkeys(ROLES, str(model)))
     for name, seed in (("calibration", 11), ("held-out", 12)):
-        exam = sit(name, builder(settings), dialogues("train", 2 if quick else 6, seed=seed), seats)
+        exam = sit(name, agent.build, dialogues("train", 2 if quick else 6, seed=seed), seats)
         write_trajectories(folder / f"{name}.jsonl", (run.trajectory for run in exam.runs))
     console, store = Console(stderr=True), folder / "experts"
     for role in ROLES:
@@ -58,7 +57,7 @@ def measured(folder: Path, scorers: Sequence[str], quick: bool) -> dict[str, Any
     return {
         scorer: roles(
             model, folder / "held-out.jsonl", store=store, names=ROLES, keep=EXPERTS // 2, scorer=scorer,
-            readers=reply_forms(settings), gate=Gate(), limit=10 if quick else HELD_OUT, budget=None, changes=1.0,
+            readers=agent.reply_forms(), gate=Gate(), limit=10 if quick else HELD_OUT, budget=None, changes=1.0,
             rate=1e9, console=console,
         )
         for scorer in scorers

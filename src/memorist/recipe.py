@@ -17,14 +17,15 @@ import hashlib
 import json
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
+from memorist.catalogue import find, offered
 from memorist.errors import RecipeError, nearest
 from memorist.plain import without_defaults
 
@@ -35,35 +36,65 @@ ALONE = ("reinforce", "counterfactual", "ppo")
 """Credit rules that do not compare siblings."""
 
 
-@dataclass(frozen=True)
-class AgentSettings:
-    """Which agent, and how it is set.
+class AgentSettings(Protocol):
+    """Which agent, and how it is set: a frozen dataclass, offered as an agent in the catalogue."""
 
-    style: "compact" or "full" prompts. k: related memories per fact. candidates: memories per speaker that are
-    answered from. extract: "statements" (shipped with the data) or "sentences".
-    """
+    @property
+    def name(self) -> str:
+        """By which recipes know it."""
+        ...
 
-    name: str = "memory-r1"
-    style: str = "compact"
-    k: int = 5
-    candidates: int = 4
-    extract: str = "statements"
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The models that it is handed."""
+        ...
+
+    @property
+    def exercise(self) -> str:
+        """Which kind of tasks it can be given."""
+        ...
+
+    def check(self, where: str) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            RecipeError: a setting names something that does not exist, or is impossible.
+        """
+        ...
+
+    def build(self, **given: Any) -> Any:
+        """The agent around a bank and an actor for each role."""
+        ...
 
 
-@dataclass(frozen=True)
-class DataSettings:
-    """Which dialogues: a LoCoMo file, or the synthetic world.
+class DataSettings(Protocol):
+    """What is trained on: a frozen dataclass, offered as data in the catalogue."""
 
-    questions: at most so many training questions in all (0: no limit).
-    """
+    @property
+    def kind(self) -> str:
+        """By which recipes know it."""
+        ...
 
-    file: str = ""
-    split: str = "train"
-    dialogues: int = 400
-    seed: int = 0
-    difficulty: str = "easy"
-    grammar: str = "a"
-    questions: int = 0
+    @property
+    def exercise(self) -> str:
+        """Which kind of tasks it gives."""
+        ...
+
+    def check(self, where: str) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            RecipeError: a setting names something that does not exist, or is impossible.
+        """
+        ...
+
+    def tasks(self, seed: int) -> Sequence[Any]:
+        """Whole tasks to train on."""
+        ...
+
+
+_CHOSEN = {AgentSettings: ("agents", "name", "memory-r1"), DataSettings: ("data", "kind", "dialogues")}
+"""Settings that are one of several: a kind of the catalogue, the key that names which, and its default."""
 
 
 @dataclass(frozen=True)
@@ -161,10 +192,10 @@ class Recipe:
 
     name: str = "run"
     seed: int = 0
-    agent: AgentSettings = field(default_factory=AgentSettings)
+    agent: AgentSettings = field(default_factory=lambda: _read(AgentSettings, {}, "agent"))
     models: Mapping[str, str] = field(default_factory=lambda: {"manager": "bundled", "answerer": "bundled"})
     weights: WeightSettings = field(default_factory=WeightSettings)
-    data: DataSettings = field(default_factory=DataSettings)
+    data: DataSettings = field(default_factory=lambda: _read(DataSettings, {}, "data"))
     stages: tuple[Stage, ...] = ()
     checkpoint_every: int = 20
     log_every: int = 50
@@ -219,9 +250,11 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
     recipe: Recipe = _read(Recipe, data, where)
     if recipe.seed < 0:
         raise RecipeError(f"{where}: seed is {recipe.seed}; expected 0 or more")
-    for place, number in (("checkpoint_every", recipe.checkpoint_every), ("data.dialogues", recipe.data.dialogues)):
-        if number < 1:
-            raise RecipeError(f"{where}: {place} is {number}; expected 1 or more")
+    if recipe.checkpoint_every < 1:
+        raise RecipeError(f"{where}: checkpoint_every is {recipe.checkpoint_every}; expected 1 or more")
+    recipe.agent.check(f"{where}: agent")
+    recipe.data.check(f"{where}: data")
+    _check_fit(recipe, where)
     if recipe.weights.precision not in PRECISIONS:
         given = recipe.weights.precision
         raise RecipeError(f"{where}: weights.precision is {given!r}; {nearest(given, PRECISIONS)}")
@@ -273,7 +306,28 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
     return recipe
 
 
+def _check_fit(recipe: Recipe, where: str) -> None:
+    """Refuse data that the agent cannot be exercised on, and models that are not its roles."""
+    agent, data = recipe.agent, recipe.data
+    if data.exercise != agent.exercise:
+        fitting = sorted(n for n, point in offered("data").items() if point.load().exercise == agent.exercise)
+        raise RecipeError(
+            f"{where}: agent {agent.name!r} does {agent.exercise} tasks and data {data.kind!r} gives {data.exercise} "
+            f"tasks; expected data.kind {', '.join(fitting) or 'of another package'}"
+        )
+    if set(recipe.models) != set(agent.roles):
+        raise RecipeError(
+            f"{where}: models is for {', '.join(sorted(recipe.models)) or 'no role'}; expected one for each role of "
+            f"{agent.name!r}: {', '.join(agent.roles)}"
+        )
+
+
 def _read(kind: Any, data: Any, where: str) -> Any:
+    if kind in _CHOSEN:
+        if not isinstance(data, Mapping):
+            raise RecipeError(f"{where}: expected keys and values, got {type(data).__name__}")
+        group, key, default = _CHOSEN[kind]
+        kind = find(group, _read(str, data.get(key, default), f"{where}.{key}"), f"{where}.{key}")
     if dataclasses.is_dataclass(kind):
         if not isinstance(data, Mapping):
             raise RecipeError(f"{where}: expected keys and values, got {type(data).__name__}")

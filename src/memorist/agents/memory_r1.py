@@ -15,12 +15,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from memorist.agents.components.answers import Answer
-from memorist.agents.components.extractors import Extractor, statements
+from memorist.agents.components.extractors import Extractor, by_model, statements
 from memorist.agents.components.prompts import STYLES
+from memorist.catalogue import find
 from memorist.conversation import Message
+from memorist.errors import need_known
 from memorist.memory.bank import Hit, MemoryBank
 from memorist.memory.record import Code, Operation, Result, Scope
 from memorist.models.sampler import Actor
@@ -101,15 +103,6 @@ class MemoryR1:
         """By role, an action that changes nothing; what a decision was worth is priced against it."""
         return {"manager": self.prompts.nothing}
 
-    @staticmethod
-    def reply_forms(style: str) -> dict[str, Callable[[str], bool]]:
-        """By role, whether a reply has the form that its reader needs."""
-        prompts = STYLES[style]
-        return {
-            "manager": lambda reply: prompts.read_operations(reply, (), ("",)).well_formed,
-            "answerer": lambda reply: prompts.read_answer(reply, ()).well_formed,
-        }
-
     async def observe(
         self, messages: Iterable[Message], scope: Scope | None = None
     ) -> AsyncIterator[tuple[Result, ...]]:
@@ -164,3 +157,52 @@ class MemoryR1:
         scopes = [Scope(name) for name in task.speakers]
         answers = await asyncio.gather(*(self.answer(question.text, scopes) for question in task.questions))
         return Outcome(tuple(results), tuple(answers), tuple(commits))
+
+
+@dataclass(frozen=True)
+class MemoryR1Settings:
+    """How recipes set it: for the bundled base, which reads short prompts.
+
+    style: "compact" or "full" prompts. k: related memories per fact. candidates: memories per speaker that are
+    answered from. extract: "statements" (shipped with the data) or "sentences".
+    """
+
+    name: str = "memory-r1"
+    style: str = "compact"
+    k: int = 5
+    candidates: int = 4
+    extract: str = "statements"
+
+    roles: ClassVar[tuple[str, ...]] = MemoryR1.roles
+    exercise: ClassVar[str] = "dialogue"
+
+    def check(self, where: str = "agent") -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            RecipeError: a setting names something that does not exist.
+        """
+        need_known(f"{where}.style", self.style, STYLES)
+        find("extractors", self.extract, f"{where}.extract")
+
+    def build(self, **given: Any) -> MemoryR1:
+        """The agent around `bank`, `manager` and `answerer`."""
+        extract = find("extractors", self.extract, "agent.extract")
+        return MemoryR1(**given, extract=extract, style=self.style, k=self.k, candidates=self.candidates)
+
+    def reply_forms(self) -> dict[str, Callable[[str], bool]]:
+        """By role, whether a reply can be read: what must survive when its model is made smaller."""
+        prompts = STYLES[self.style]
+        return {
+            "manager": lambda reply: prompts.read_operations(reply, (), ("",)).well_formed,
+            "answerer": lambda reply: prompts.read_answer(reply, ()).well_formed,
+        }
+
+
+def by_one_model(actor: Actor) -> Callable[[MemoryBank], MemoryR1]:
+    """Memory-R1 with an instruct model in every role: it extracts facts, decides operations and answers."""
+
+    def build(bank: MemoryBank) -> MemoryR1:
+        return MemoryR1(bank=bank, manager=actor, answerer=actor, extract=by_model(actor), style="full")
+
+    return build

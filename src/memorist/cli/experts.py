@@ -148,13 +148,13 @@ def roles(
     as_json: Json = False,
 ) -> None:
     """Say how an agent's roles share one model: own experts, the union, or one choice for all; and which to use."""
-    from memorist.agents.build import reply_forms
-    from memorist.evaluation.runs import recipe_of
+    from memorist.evaluation.runs import recipe_of, talking_agent
     from memorist.fit.experts import role_command
     from memorist.fit.experts.quality import Gate
 
+    readers = talking_agent(recipe_of(run)).reply_forms()
     found = role_command.roles(
-        model, log, store=store, names=role, keep=keep, scorer=scorer, readers=reply_forms(recipe_of(run).agent),
+        model, log, store=store, names=role, keep=keep, scorer=scorer, readers=readers,
         gate=Gate(most_kl, most_lost), limit=replies, budget=None if budget is None else budget * 1e9,
         changes=changes, rate=read_rate * 1e9, console=console(stderr=True),
     )  # fmt: skip

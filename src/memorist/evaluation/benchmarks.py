@@ -11,13 +11,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from memorist.agents.build import builder
 from memorist.errors import DataError
 from memorist.evaluation.baselines import evidence_recall_at
 from memorist.evaluation.exam import Exam, baselines, sit
 from memorist.evaluation.progress import told
 from memorist.evaluation.protocols import PROTOCOLS, Scores
-from memorist.evaluation.runs import greedy_seats, recipe_of
+from memorist.evaluation.runs import greedy_seats, recipe_of, talking_agent
 from memorist.log import write_trajectories
 from memorist.tasks.locomo import Dialogue, data_hash, load, locomo_path, split
 from memorist.tasks.world import WORLD_VERSION, dialogues
@@ -74,7 +73,7 @@ def _bench(
     all_data: Sequence[Dialogue] | None = None,
 ) -> Benchmarked:  # fmt: skip
     recipe = recipe_of(run)
-    build = builder(recipe.agent)
+    build = talking_agent(recipe).build
     seats = greedy_seats(recipe.models, run)
     categories = (1, 2, 3, 4, 5)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from memorist.agents.build import builder
+from memorist.agents.memory_r1 import MemoryR1
 from memorist.conversation import Message
-from memorist.evaluation.runs import greedy_seats, recipe_of
+from memorist.evaluation.runs import greedy_seats, recipe_of, talking_agent
 from memorist.memory.record import Scope
 from memorist.memory.sqlite import SQLiteBank
 from memorist.training.rollout import Recorder, Rounds
@@ -23,7 +23,7 @@ def chat(run: Path | None, file: Path, name: str, console: Console) -> None:
     """Read lines until /quit or end of input. Statements are remembered; lines that end with "?" are answered."""
     recipe = recipe_of(run)
     seats = greedy_seats(recipe.models, run)
-    build = builder(replace(recipe.agent, extract="sentences"))
+    build = replace(talking_agent(recipe), extract="sentences").build
     scope = Scope(name)
     with SQLiteBank(file) as bank:
         console.print(f"Memories are kept in {file}. Tell me about yourself; end questions with '?'. /memory, /quit.")
@@ -35,10 +35,7 @@ def chat(run: Path | None, file: Path, name: str, console: Console) -> None:
             rounds = Rounds(seats)
             agent = build(bank=bank, **Recorder(rounds, 0, number).roles)
 
-            async def turn(agent: object = agent, line: str = line) -> None:
-                from memorist.agents.memory_r1 import MemoryR1
-
-                assert isinstance(agent, MemoryR1)
+            async def turn(agent: MemoryR1 = agent, line: str = line) -> None:
                 if line.endswith("?"):
                     answer = await agent.answer(line, [scope])
                     console.print(answer.shown or "(no answer)", markup=False)

@@ -12,11 +12,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from memorist.agents.build import builder
 from memorist.evaluation.exam import BuildMemoryR1, Exam, baselines, sit, tune_heuristic
 from memorist.evaluation.progress import Bar, told
 from memorist.evaluation.report import table, write_report
-from memorist.evaluation.runs import greedy_seats, train
+from memorist.evaluation.runs import greedy_seats, talking_agent, train
 from memorist.evaluation.statistics import Interval, paired_difference
 from memorist.recipe import Recipe, load_recipe
 from memorist.tasks.locomo import Dialogue
@@ -49,7 +48,7 @@ def demo(
     """Score, train both roles, score again, write the table, report.html and summary.json into `folder`."""
     began = time.monotonic()
     recipe = recipe or load_recipe("memory-r1-demo")
-    build = builder(recipe.agent)
+    build = talking_agent(recipe).build
     held_out = dialogues("test", test_dialogues)
     questions = sum(q.category < 5 for d in held_out for q in d.questions)
     console.print(

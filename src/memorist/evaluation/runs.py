@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from memorist.agents.build import builder
-from memorist.errors import PolicyError
+from memorist.agents.memory_r1 import MemoryR1Settings
+from memorist.errors import PolicyError, RecipeError
 from memorist.models.registry import open_policy
-from memorist.recipe import DataSettings, Recipe, load_recipe
-from memorist.tasks.dialogue import TRAINED_CATEGORIES, DialogueTask
-from memorist.tasks.locomo import Dialogue, load
-from memorist.tasks.world import dialogues
+from memorist.recipe import Recipe, load_recipe
+from memorist.tasks.dialogue import TRAINED_CATEGORIES
+from memorist.tasks.locomo import Dialogue
 from memorist.training.rollout import Seat
 from memorist.training.trainer import Trainer
-
-
-def read_data(data: DataSettings) -> list[Dialogue]:
-    """The dialogues that a recipe names."""
-    if data.file:
-        return load(data.file)
-    return dialogues(data.split, data.dialogues, seed=data.seed, difficulty=data.difficulty, grammar=data.grammar)
-
-
-def training_tasks(data: DataSettings, seed: int) -> list[DialogueTask]:
-    """Whole-dialogue tasks with at most `data.questions` questions in all, spread evenly."""
-    tasks = [DialogueTask.of(dialogue) for dialogue in read_data(data)]
-    if not data.questions:
-        return tasks
-    rng = random.Random(seed)
-    kept, room = [], data.questions
-    for task in tasks:
-        if not room:
-            break
-        questions = task.questions if len(task.questions) <= room else tuple(rng.sample(task.questions, room))
-        kept.append(replace(task, questions=questions))
-        room -= len(questions)
-    return kept
 
 
 def train(
@@ -50,8 +24,7 @@ def train(
     progress: Callable[[Mapping[str, Any]], None] = lambda m: None,
 ) -> Trainer:
     """Run a recipe in a folder."""
-    tasks = training_tasks(recipe.data, recipe.seed)
-    trainer = Trainer(recipe, builder(recipe.agent), tasks, folder, progress)
+    trainer = Trainer(recipe, recipe.agent.build, recipe.data.tasks(recipe.seed), folder, progress)
     trainer.run(resume=resume)
     return trainer
 
@@ -67,6 +40,17 @@ def recipe_of(run: Path | None) -> Recipe:
     if not (run / "recipe.yaml").exists():
         raise PolicyError(f"{run} holds no run (no recipe.yaml); give a folder that `memorist train` wrote")
     return load_recipe(run / "recipe.yaml")
+
+
+def talking_agent(recipe: Recipe) -> MemoryR1Settings:
+    """The settings of an agent that observes what people say and answers what they ask.
+
+    Raises:
+        RecipeError: the recipe's agent does something else.
+    """
+    if not isinstance(recipe.agent, MemoryR1Settings):
+        raise RecipeError(f"agent {recipe.agent.name!r} does not observe and answer; expected 'memory-r1'")
+    return recipe.agent
 
 
 def greedy_seats(models: Mapping[str, str], run: Path | None = None) -> dict[str, Seat]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from memorist.agents.build import by_one_model
+from memorist.agents.memory_r1 import by_one_model
 from memorist.agents.rules import RuleAgent
 from memorist.conversation import Message
 from memorist.errors import ArgumentError, BankError, PolicyError, UnreadError

@@ -7,6 +7,7 @@ credit), one turn from a given bank (reading A), one question over a finished ba
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
@@ -18,7 +19,8 @@ from memorist.memory.bank import MemoryBank
 from memorist.memory.record import Code, Result
 from memorist.memory.scratch import ScratchBank
 from memorist.scoring import exact_match
-from memorist.tasks.locomo import Dialogue, Question
+from memorist.tasks.locomo import Dialogue, Question, load
+from memorist.tasks.world import dialogues
 
 TRAINED_CATEGORIES = (1, 2, 3, 4)
 """Category 5 (unanswerable) carries no exact-match reward, as in the paper."""
@@ -130,3 +132,52 @@ class DialogueTask:
         near = vectors[1:] @ vectors[0]
         rank = sorted(range(len(settled)), key=lambda i: (last[settled[i]] != at, -float(near[i]), i))
         return [settled[i] for i in rank]
+
+
+@dataclass(frozen=True)
+class DialogueData:
+    """Which dialogues: a LoCoMo file, or the synthetic world.
+
+    questions: at most so many training questions in all (0: no limit).
+    """
+
+    kind: str = "dialogues"
+    file: str = ""
+    split: str = "train"
+    dialogues: int = 400
+    seed: int = 0
+    difficulty: str = "easy"
+    grammar: str = "a"
+    questions: int = 0
+
+    exercise: ClassVar[str] = "dialogue"
+
+    def check(self, where: str = "data") -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            RecipeError: there would be no dialogue.
+        """
+        if self.dialogues < 1:
+            raise RecipeError(f"{where}.dialogues is {self.dialogues}; expected 1 or more")
+
+    def read(self) -> list[Dialogue]:
+        """The dialogues."""
+        if self.file:
+            return load(self.file)
+        return dialogues(self.split, self.dialogues, seed=self.seed, difficulty=self.difficulty, grammar=self.grammar)
+
+    def tasks(self, seed: int) -> list[DialogueTask]:
+        """Whole dialogues with at most `questions` questions in all; those of the last one are drawn."""
+        tasks = [DialogueTask.of(dialogue) for dialogue in self.read()]
+        if not self.questions:
+            return tasks
+        rng = random.Random(seed)
+        kept, room = [], self.questions
+        for task in tasks:
+            if not room:
+                break
+            questions = task.questions if len(task.questions) <= room else tuple(rng.sample(task.questions, room))
+            kept.append(replace(task, questions=questions))
+            room -= len(questions)
+        return kept

@@ -20,13 +20,13 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from memorist.agents.build import open_teacher
+from memorist import catalogue
 from memorist.decision import Distribution
 from memorist.errors import RecipeError, TrainingError, need_known
 from memorist.log import write_trajectories
 from memorist.models.causal import CausalPolicy
 from memorist.models.registry import open_policy
-from memorist.models.sampler import Policy
+from memorist.models.sampler import Policy, Sampler
 from memorist.models.usage import peak_memory_bytes
 from memorist.recipe import Recipe, Stage, to_plain
 from memorist.training import checkpoint
@@ -312,6 +312,12 @@ class Trainer:
 def _logged(stage: int, step: int) -> str:
     """A name that sorts as the steps of a run do."""
     return f"stage-{stage:03d}-step-{step:06d}"
+
+
+def open_teacher(name: str) -> Sampler:
+    """Whom a stage imitates: a heuristic by name, or a local model."""
+    known: Mapping[str, Any] = catalogue.offered("teachers")
+    return catalogue.find("teachers", name, "teacher")() if name in known else open_policy(name)
 
 
 def open_roles(recipe: Recipe) -> dict[str, CausalPolicy]:
