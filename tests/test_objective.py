@@ -21,7 +21,7 @@ def gain(ratio: float, advantage: float, clip: Clip | None = None) -> float:
     return float(surrogate(torch.tensor(ratio), torch.tensor(advantage), clip or Clip()))
 
 
-# Vectors T5 of memory-r1.md and 3 of memfactory.md
+# Vectors T5 of memory-r1.md, 3 of memfactory.md and 5 of memagent.md
 @pytest.mark.parametrize(
     ("ratio", "advantage", "expected"),
     [
@@ -34,6 +34,7 @@ def gain(ratio: float, advantage: float, clip: Clip | None = None) -> float:
         (0.5, 0.5, 0.25),
         (1.5, -0.5, -0.75),
         (0.5, -0.5, -0.4),
+        (4, -0.5, -1.5),
     ],
 )
 def test_the_ratio_is_clipped_where_that_is_the_lesser_gain(ratio: float, advantage: float, expected: float) -> None:
@@ -47,6 +48,8 @@ def test_a_bad_action_costs_at_most_dual_times_its_advantage() -> None:
 
 def test_the_upper_bound_may_be_wider() -> None:
     assert gain(1.5, 1.0, Clip(high=0.28)) == pytest.approx(1.28)
+    assert gain(1.5, 0.5, Clip(high=0.28)) == pytest.approx(0.64)
+    assert gain(4, -0.5, Clip(dual=0)) == pytest.approx(-2.0)
     assert gain(0.5, -1.0, Clip(low=0.1)) == pytest.approx(-0.9)
 
 
@@ -57,6 +60,8 @@ def test_k3() -> None:
     assert of(-1.0, -1.2) == pytest.approx(0.018731, abs=1e-6)
     assert of(-1.2, -1.0) == pytest.approx(0.021403, abs=1e-6)
     assert of(-1.0, -1.0) == 0.0
+    for d, expected in ((0.1, 0.00517092), (-0.1, 0.00483742), (1.0, 0.71828183)):  # vector 6 of memagent.md
+        assert of(-1.0, -1.0 + d) == pytest.approx(expected, abs=1e-6)
     assert of(-100.0, 0.0) == 10.0  # bounded
 
 

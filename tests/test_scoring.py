@@ -14,11 +14,15 @@ from memorist.scoring import (
     _nltk_words,
     _stem,
     bleu1,
+    boxed,
+    boxed_match,
     evidence_recall,
     exact_match,
     locomo_abstains,
     locomo_f1,
     mem0_f1,
+    squad_f1,
+    sub_exact_match,
 )
 
 LONG_YES = (
@@ -188,6 +192,57 @@ def test_an_answer_equal_to_the_gold_is_perfect_everywhere(words: list[str]) -> 
 )
 def test_answers_of_any_length_and_shape_are_scored(answer: str) -> None:
     assert 0 <= bleu1(answer, "yes") + mem0_f1(answer, "yes") + locomo_f1(answer, "yes", 1) <= 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "golds", "right"),
+    [
+        (r"\boxed{greenwich village,new york city}", ["Greenwich Village, New York City"], 1),
+        (r"\boxed{Greenwich Village}", ["Greenwich Village, New York City"], 0),
+        (r"\boxed{The Beatles}", ["Beatles"], 0),
+        (r"\boxed{A} and \boxed{B}", ["a"], 0),
+        (r"\boxed{A} and \boxed{B}", ["b", "c"], 1),
+        (r"\boxed{yes}" + "x" * 300, ["yes"], 0),
+        (r"\boxed{yes.}", ["yes"], 0),
+        ("yes", ["yes"], 0),
+        (r"\boxed{\dfrac{1}{2}}", [r"\frac{1}{2}"], 1),
+        (r"\boxed{.5}", ["0.5"], 1),
+        (r"$\boxed 7$ it is", ["7"], 1),
+        (r"\fbox{yes}", ["yes"], 0),
+        (r"\boxed{yes", ["yes"], 0),
+    ],
+)
+def test_vector_8_of_memagent(reply: str, golds: list[str], right: int) -> None:
+    assert boxed_match(reply, golds) == right
+
+
+def test_a_question_without_a_gold_answer_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        boxed_match(r"\boxed{x}", [])
+
+
+@given(st.text(alphabet=r"\boxed{} $a", max_size=40))
+def test_the_last_box_is_found_in_anything(text: str) -> None:
+    inside = boxed(text)
+    assert inside is None or inside in text
+    assert boxed(text + r"\boxed{a{b}c}") == "a{b}c" or r"\boxed " in text
+
+
+@pytest.mark.parametrize(
+    ("pred", "gold", "sub", "f1"),
+    [
+        ("The Greenwich Village, New York City", "Greenwich Village", 1, 0.5714),
+        ("New York", "New York City", 1, 0.8),
+        ("the", "Mumbai", 0, 0),  # in the original an answer of nothing but an article is right
+        ("yes", "no", 0, 0),
+        ("yes it is", "yes", 1, 0),
+        ("", "x", 0, 0),
+        ("a b b", "b b", 1, 0.8 / 0.8),
+    ],
+)
+def test_vector_9_of_memagent(pred: str, gold: str, sub: float, f1: float) -> None:
+    assert sub_exact_match(pred, gold) == sub
+    assert squad_f1(pred, gold) == pytest.approx(f1, abs=1e-4)
 
 
 def test_a_missing_nltk_is_told_with_what_to_type() -> None:

@@ -12,8 +12,14 @@ from typing import Any
 from memorist.errors import RecipeError, nearest
 
 BUILT_IN: dict[str, dict[str, str]] = {
-    "agents": {"memory-r1": "memorist.agents.memory_r1:MemoryR1Settings"},
-    "data": {"dialogues": "memorist.tasks.dialogue:DialogueData"},
+    "agents": {
+        "memory-r1": "memorist.agents.memory_r1:MemoryR1Settings",
+        "memagent": "memorist.agents.memagent:MemAgentSettings",
+    },
+    "data": {
+        "dialogues": "memorist.tasks.dialogue:DialogueData",
+        "long-document": "memorist.tasks.long_document:LongDocumentData",
+    },
     "extractors": {
         "statements": "memorist.agents.components.extractors:statements",
         "sentences": "memorist.agents.components.extractors:sentences",

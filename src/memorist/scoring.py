@@ -25,6 +25,13 @@ _SQUAD_ARTICLES = re.compile(r"\b(a|an|the)\b")
 _LOCOMO_WORDS = re.compile(r"\b(a|an|the|and)\b")
 _MEM0_SEPARATORS = str.maketrans(".,!?", "    ")
 
+_BOXED_WITHIN = 300
+_BARE_POINT = re.compile(r"(^|[ {])\.")
+_SAME_LATEX = (
+    ("\n", ""), ("\\!", ""), ("\\\\", "\\"), ("tfrac", "frac"), ("dfrac", "frac"), ("\\left", ""), ("\\right", ""),
+    ("^{\\circ}", ""), ("^\\circ", ""), ("\\$", ""), ("\\%", ""),
+)  # fmt: skip
+
 _LONGEST_WORD = 100
 
 # A sentence ends at . ? or ! (with closing quotes or brackets) before white space. Titles, single letters and
@@ -55,6 +62,56 @@ def exact_match(pred: str, gold: object, mode: Mode = "squad") -> float:
     if mode == "locomo_set":
         return float(set(_locomo_words(pred)) == set(_locomo_words(gold)))
     raise ValueError(f"mode is {mode!r}; expected 'squad', 'mem0' or 'locomo_set'")
+
+
+def sub_exact_match(pred: str, gold: object) -> float:
+    """1.0 if one answer holds the other after SQuAD's normalisation (MemAgent's headline accuracy), else 0.0.
+
+    An answer of which normalisation leaves nothing ("the") never matches; in the original it always does.
+    """
+    found, wanted = _squad(pred), _squad(str(gold))
+    return float(bool(found) and bool(wanted) and (found in wanted or wanted in found))
+
+
+def squad_f1(pred: str, gold: object) -> float:
+    """F1 of the words of SQuAD's normalisation, repetitions counted; yes and no match nothing but themselves."""
+    found, wanted = _squad(pred), _squad(str(gold))
+    if found != wanted and {found, wanted} & {"yes", "no", "noanswer"}:
+        return 0.0
+    a, b = Counter(found.split()), Counter(wanted.split())
+    return _f1((a & b).total(), a.total(), b.total())
+
+
+def boxed(text: str) -> str | None:
+    r"""What is in the last \boxed{…}, braces balanced; None where there is none.
+
+    As the verifier that MemAgent was trained with: where \boxed with a blank occurs, what follows its last one up to $.
+    """
+    _, blank, after = text.rpartition("\\boxed ")
+    if blank:
+        return after.split("$")[0]
+    start = text.rfind("\\boxed{")
+    depth = 0
+    for place in range(start + len("\\boxed"), len(text) if start >= 0 else 0):
+        depth += (text[place] == "{") - (text[place] == "}")
+        if depth == 0:
+            return text[start + len("\\boxed{") : place]
+    return None
+
+
+def boxed_match(reply: str, golds: Sequence[str]) -> float:
+    """1.0 if what the reply boxes within its last 300 characters is one of the gold answers, else 0.0.
+
+    MemAgent's reward (arXiv 2507.02259). Equal up to case, blanks and the ways to write the same in LaTeX; neither
+    articles nor marks are dropped.
+
+    Raises:
+        ValueError: there is no gold answer.
+    """
+    if not golds:
+        raise ValueError("boxed_match without a gold answer; expected at least one")
+    found = boxed(reply[-_BOXED_WITHIN:].lower())
+    return float(found is not None and any(_latex(found) == _latex(gold.lower()) for gold in golds))
 
 
 def mem0_f1(pred: str, gold: object) -> float:
@@ -119,6 +176,12 @@ def evidence_recall(retrieved: Iterable[str], evidence: Sequence[str]) -> float:
 
 def _f1(common: int, found: int, wanted: int) -> float:
     return 2 * common / (found + wanted) if common else 0.0
+
+
+def _latex(text: str) -> str:
+    for old, new in _SAME_LATEX:
+        text = text.replace(old, new)
+    return _BARE_POINT.sub(r"\g<1>0.", text).replace(" ", "")
 
 
 def _squad(text: str) -> str:

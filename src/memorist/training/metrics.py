@@ -26,16 +26,19 @@ def describe(groups: Sequence[Group], role: str, worth: Worth) -> dict[str, Any]
 
     `reward`: mean of what runs were worth; `histogram`: how many were worth what; `terms`: mean of each reward term;
     `length`: tokens of a decision; `truncated_share`: of decisions that the token limit cut; operations and result
-    codes by kind.
+    codes by kind; `measures`: mean of what the task measures beside its reward.
     """
     runs = [run for group in groups for run in group]
     decisions = [d for run in runs for d in run.trajectory.decisions if d.role == role]
     worths = [worth(run.trajectory) for run in runs]
     terms: dict[str, list[float]] = {}
+    measures: dict[str, list[float]] = {}
     counts: dict[str, Counter[str]] = {"operations": Counter(), "codes": Counter()}
     for run in runs:
         for reward in run.trajectory.rewards:
             terms.setdefault(reward.name, []).append(reward.value)
+        for name, value in run.trajectory.facts.get("measures", {}).items():
+            measures.setdefault(name, []).append(value)
         for name, counter in counts.items():
             counter.update(run.trajectory.facts.get(name, {}))
     return {
@@ -46,6 +49,7 @@ def describe(groups: Sequence[Group], role: str, worth: Worth) -> dict[str, Any]
         "length": float(np.mean([len(d.action.tokens) for d in decisions])) if decisions else 0.0,
         "truncated_share": sum(d.action.stop == "length" for d in decisions) / max(1, len(decisions)),
         **{name: dict(counter) for name, counter in counts.items()},
+        **({"measures": {name: float(np.mean(values)) for name, values in measures.items()}} if measures else {}),
     }
 
 

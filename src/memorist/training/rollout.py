@@ -239,7 +239,10 @@ async def rollout(
     for reward in rewards:
         if not math.isfinite(reward.value):
             raise RewardError(f"task {task.id!r}: reward {reward.name!r} is {reward.value}; expected a finite number")
-    trajectory = Trajectory(task.id, seed, tuple(recorder.decisions), rewards, _facts(outcome))
+    facts = _facts(outcome)
+    if hasattr(task, "measures"):
+        facts["measures"] = task.measures(outcome)
+    trajectory = Trajectory(task.id, seed, tuple(recorder.decisions), rewards, facts)
     return Run(task, trajectory, outcome, bank)
 
 
