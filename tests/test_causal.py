@@ -335,6 +335,49 @@ class TestTextIsData:
             policy.prompt_ids(Observation("hi", system="be kind"))
 
 
+class TestWindows:
+    """Several turns in one window."""
+
+    def turns(self, policy: CausalPolicy) -> list[Action]:
+        asked, actions = Observation("Search.", max_tokens=6), []
+        for seed, found in enumerate(("Anna lives in Rome.", "Ben é😀.", "")):
+            [action] = policy.sample([Request(asked, WARM, seed)])
+            actions.append(action)
+            asked = asked.then(action, f"<found>{found}</found>", max_tokens=4)
+        return actions
+
+    def test_what_was_seen_and_sampled_before_is_seen_again_exactly(self, tiny: CausalPolicy) -> None:
+        first, second, third = self.turns(tiny)
+        for earlier, later in ((first, second), (second, third)):
+            assert later.prompt[: len(earlier.prompt) + len(earlier.tokens)] == earlier.prompt + earlier.tokens
+        told = tiny.tokenizer.decode(second.prompt[len(first.prompt) + len(first.tokens) :])
+        assert told == "\n\n<found>Anna lives in Rome.</found>"
+
+    def test_no_token_is_computed_twice_and_what_a_tool_wrote_carries_no_loss(self, tiny: CausalPolicy) -> None:
+        actions = self.turns(tiny)
+        [batch] = tiny.rows([Unit(action, 1.0, 1.0) for action in actions], 10_000)
+        assert batch.tokens.size == len(actions[-1].prompt) + len(actions[-1].tokens)
+        assert len(batch.targets) == sum(len(action.tokens) for action in actions)
+        assert torch.allclose(scored(tiny, actions), stored(actions), atol=1e-5)
+
+    def test_a_template_closes_a_turn_once(self, make_tiny: MakeTiny) -> None:
+        policy = make_tiny()
+        policy.tokenizer.chat_template = (
+            "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<end>{% endfor %}assistant:"
+        )
+        for wrote in ("yes<end>", "ye"):  # ended, and cut by the limit
+            tokens = tuple(policy.tokenizer.encode(wrote, add_special_tokens=False))
+            asked = Observation("hi", system="be kind")
+            action = Action("yes", policy.prompt_ids(asked), tokens, (-1.0,) * len(tokens))
+            text = policy.tokenizer.decode(policy.prompt_ids(asked.then(action, "go <end> on")))
+            kept = wrote.removesuffix("<end>")
+            assert text == f"system: be kind<end>user: hi<end>assistant:{kept}<end>user: go <end> on<end>assistant:"
+
+    def test_of_what_returns_text_alone_the_text_is_seen_again(self, tiny: CausalPolicy) -> None:
+        asked = Observation("hi", system="be kind").then(Action("yes"), "go on")
+        assert tiny.tokenizer.decode(tiny.prompt_ids(asked)) == "be kind\n\nhiyes\n\ngo on"
+
+
 def test_what_it_cannot_do_is_refused_and_not_ignored(tiny: CausalPolicy) -> None:
     with pytest.raises(PolicyError, match="asked to choose among options"):
         tiny.sample([Request(Observation("x", options=("a", "b")), WARM, 0)])

@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("httpx2")
 
 from memorist import AsyncMemory, Endpoint, Memory, Scope
-from memorist.decision import Distribution, Observation, Stop
+from memorist.decision import Action, Distribution, Observation, Stop
 from memorist.errors import BankError, PolicyError, UnreadError
 from memorist.memory.embedders import EndpointEmbedder, open_embedder
 from memorist.models.sampler import Request
@@ -96,6 +96,17 @@ def test_what_is_asked() -> None:
         spent = endpoint.spent
         assert (spent.calls, spent.failures, spent.prompt_tokens, spent.completion_tokens) == (1, 0, 100, 10)
         assert spent.cost == pytest.approx(2e-4)
+
+
+def test_what_was_said_before_in_a_window_is_told_again() -> None:
+    with serving(lambda n, body: completion("yes")) as (url, seen):
+        asked = Observation("first", system="be brief").then(Action("one"), "second").then(Action("two"), "third")
+        patient(url)[0].sample([Request(asked, Distribution(), 3)])
+    said = [(message["role"], message["content"]) for message in seen[0]["messages"]]
+    assert said == [
+        ("system", "be brief"), ("user", "first"), ("assistant", "one"), ("user", "second"), ("assistant", "two"),
+        ("user", "third"),
+    ]  # fmt: skip
 
 
 def test_a_batch_is_asked_side_by_side_and_answered_in_order() -> None:

@@ -31,7 +31,9 @@ ACTIONS = st.builds(
     st.builds(Distribution, FLOATS, FLOATS, st.integers(0, 9), LEGAL),
     SPANS,
 )
-OBSERVATIONS = st.builds(Observation, SAID, SAID, st.lists(st.text(), max_size=3).map(tuple))
+FIRST = st.builds(Observation, SAID, SAID, st.lists(st.text(), max_size=3).map(tuple))
+AFTER = st.lists(st.tuples(FIRST, ACTIONS), max_size=2).map(tuple)
+OBSERVATIONS = st.builds(Observation, SAID, SAID, st.lists(st.text(), max_size=3).map(tuple), after=AFTER)
 DECISIONS = st.lists(st.builds(Decision, st.text(), st.text(), OBSERVATIONS, ACTIONS), max_size=3).map(tuple)
 REWARDS = st.lists(
     st.builds(Reward, st.text(), FLOATS, st.none() | st.integers(0, 9), st.none() | st.tuples(st.just(1), st.just(2))),

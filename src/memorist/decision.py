@@ -7,7 +7,7 @@ again), the log-probability of each, and the distribution they were drawn from. 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -74,7 +74,9 @@ class Observation:
     """What a policy is asked: text to go on from, or options to choose among.
 
     `prompt` is the text of one user turn (with `system` before it); how it becomes tokens is the policy's
-    business. `options`, when given, makes the action an ordered choice of `choose` of them instead of text.
+    business. `options`, when given, makes the action an ordered choice of `choose` of them instead of text. `after`
+    holds what was asked and done before in the same window, in order: of tokens that were sampled there, exactly those
+    are seen again.
     """
 
     prompt: str
@@ -82,6 +84,13 @@ class Observation:
     options: tuple[str, ...] = ()
     choose: int = 1
     max_tokens: int = 256
+    after: tuple[tuple[Observation, Action], ...] = ()
+
+    def then(self, action: Action, prompt: str, *, max_tokens: int | None = None) -> Observation:
+        """What is asked next in the same window, once `action` was the answer to this."""
+        asked = replace(self, after=())
+        limit = self.max_tokens if max_tokens is None else max_tokens
+        return Observation(prompt, max_tokens=limit, after=(*self.after, (asked, action)))
 
 
 @dataclass(frozen=True, slots=True)

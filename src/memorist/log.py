@@ -88,7 +88,16 @@ def trajectory_from(row: Any, file: str = "-", record: str = "-") -> Trajectory:
 
 
 def _decision(row: Mapping[str, Any]) -> Decision:
-    seen, done = dict(row["observation"]), dict(row["action"])
+    return Decision(str(row["role"]), str(row["policy"]), _observation(row["observation"]), _action(row["action"]))
+
+
+def _observation(row: Mapping[str, Any]) -> Observation:
+    after = tuple((_observation(asked), _action(done)) for asked, done in row.get("after", ()))
+    return Observation(**{**row, "options": tuple(row.get("options", ())), "after": after})
+
+
+def _action(row: Mapping[str, Any]) -> Action:
+    done = dict(row)
     drawn = dict(done.pop("distribution", {}))
     if drawn.get("legal") is not None:
         drawn["legal"] = tuple(None if ids is None else tuple(ids) for ids in drawn["legal"])
@@ -96,14 +105,12 @@ def _decision(row: Mapping[str, Any]) -> Decision:
     pictures = done.pop("media", ())
     for name, kind in (("prompt", int), ("tokens", int), ("logprobs", float), ("choice", int)):
         done[name] = tuple(map(kind, done.get(name, ())))
-    action = Action(
+    return Action(
         **{**done, "stop": Stop(done.get("stop", Stop.END))},
         distribution=Distribution(**drawn),
         spans=tuple(Span(**span) for span in spans),
         media=tuple(Media(**media) for media in pictures),
     )
-    observation = Observation(**{**seen, "options": tuple(seen.get("options", ()))})
-    return Decision(str(row["role"]), str(row["policy"]), observation, action)
 
 
 def _pair(span: Any) -> tuple[int, int] | None:

@@ -131,10 +131,13 @@ class Endpoint:
     def _body(self, observation: Observation, distribution: Distribution, seed: int | None) -> dict[str, Any]:
         if observation.options:
             raise PolicyError(f"{self.model!r} returns text, and cannot choose among options; give the role a chooser")
-        said = (("system", observation.system), ("user", observation.prompt))
+        said = [("system", asked.system) for asked in (*(o for o, _ in observation.after), observation)][:1]
+        for asked, action in observation.after:
+            said += [("user", asked.prompt), ("assistant", action.text)]
+        said.append(("user", observation.prompt))
         body = {
             "model": self.model,
-            "messages": [{"role": role, "content": _sendable(text)} for role, text in said if text or role == "user"],
+            "messages": [{"role": role, "content": _sendable(text)} for role, text in said if text or role != "system"],
             "max_tokens": observation.max_tokens,
             "temperature": distribution.temperature,
         }

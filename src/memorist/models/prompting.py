@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from memorist.decision import Observation
@@ -11,12 +13,19 @@ from memorist.errors import PolicyError
 def observation_ids(tokenizer: Any, name: str, observation: Observation) -> list[int]:
     """By the tokenizer's chat template where it has one, else system and prompt as plain text.
 
+    What goes on in a window begins with exactly the ids that were seen and sampled in it before.
+
     Args:
         name: of the policy, for errors.
 
     Raises:
         PolicyError: the chat template leaves out a message.
     """
+    if observation.after:
+        asked, action = observation.after[-1]
+        seen = action.prompt or observation_ids(tokenizer, name, replace(asked, after=observation.after[:-1]))
+        wrote = action.tokens or tuple(text_ids(tokenizer, action.text))
+        return [*seen, *wrote, *_next_turn(tokenizer, name, observation.prompt, wrote)]
     parts = [part for part in (observation.system, observation.prompt) if part]
     if not tokenizer.chat_template:
         return text_ids(tokenizer, "\n\n".join(parts))
@@ -32,6 +41,25 @@ def observation_ids(tokenizer: Any, name: str, observation: Observation) -> list
             raise PolicyError(f"the chat template of {name!r} leaves out a message; use a template that keeps it")
         ids += text_ids(tokenizer, before, special=True) + text_ids(tokenizer, part)
     return ids + text_ids(tokenizer, text, special=True)
+
+
+def _next_turn(tokenizer: Any, name: str, prompt: str, wrote: Sequence[int]) -> list[int]:
+    """The end of an assistant's turn, as far as it was not written, and a user's turn after it."""
+    if not tokenizer.chat_template:
+        return text_ids(tokenizer, f"\n\n{prompt}")
+    said, asked = "\ue000said\ue000", "\ue000asked\ue000"
+    messages = [("user", "-"), ("assistant", said), ("user", asked)]
+    text = tokenizer.apply_chat_template(
+        [{"role": role, "content": content} for role, content in messages], tokenize=False, add_generation_prompt=True
+    )
+    _, found, rest = text.partition(said)
+    close, found_too, header = rest.partition(asked)
+    if not (found and found_too):
+        raise PolicyError(f"the chat template of {name!r} leaves out a message; use a template that keeps it")
+    closing = text_ids(tokenizer, close, special=True)
+    if wrote and closing[:1] == [wrote[-1]]:
+        closing = closing[1:]
+    return [*closing, *text_ids(tokenizer, prompt), *text_ids(tokenizer, header, special=True)]
 
 
 def text_ids(tokenizer: Any, text: str, special: bool = False) -> list[int]:
