@@ -21,7 +21,7 @@ def gain(ratio: float, advantage: float, clip: Clip | None = None) -> float:
     return float(surrogate(torch.tensor(ratio), torch.tensor(advantage), clip or Clip()))
 
 
-# Vectors T5 of memory-r1.md, 3 of memfactory.md and 5 of memagent.md
+# Vectors T5 of memory-r1.md, 3 of memfactory.md, 5 of memagent.md and 5 of memsearcher.md
 @pytest.mark.parametrize(
     ("ratio", "advantage", "expected"),
     [
@@ -35,6 +35,11 @@ def gain(ratio: float, advantage: float, clip: Clip | None = None) -> float:
         (1.5, -0.5, -0.75),
         (0.5, -0.5, -0.4),
         (4, -0.5, -1.5),
+        (math.exp(0.5), 1, 1.2),
+        (math.exp(-0.5), 1, 0.6065307),
+        (math.exp(0.5), -1, -1.6487213),
+        (math.exp(-0.5), -1, -0.8),
+        (math.exp(2), -1, -3.0),
     ],
 )
 def test_the_ratio_is_clipped_where_that_is_the_lesser_gain(ratio: float, advantage: float, expected: float) -> None:

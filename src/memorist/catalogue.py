@@ -15,10 +15,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "agents": {
         "memory-r1": "memorist.agents.memory_r1:MemoryR1Settings",
         "memagent": "memorist.agents.memagent:MemAgentSettings",
+        "memsearcher": "memorist.agents.memsearcher:MemSearcherSettings",
     },
     "data": {
         "dialogues": "memorist.tasks.dialogue:DialogueData",
         "long-document": "memorist.tasks.long_document:LongDocumentData",
+        "multihop": "memorist.tasks.searching:MultihopData",
     },
     "extractors": {
         "statements": "memorist.agents.components.extractors:statements",

@@ -20,23 +20,21 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, ClassVar, Protocol
 
 from memorist.agents.components.chunks import Starts, chunks, fitted, tokenizer_starts, whole_sentences, word_starts
+from memorist.agents.components.notes import Notes
+from memorist.agents.components.tags import harmless
 from memorist.decision import Action, Observation, Stop
 from memorist.errors import RecipeError
 from memorist.memory.bank import MemoryBank
-from memorist.memory.record import Code, MemoryRecord, Operation, Result, Scope
+from memorist.memory.record import Code, Operation, Result, Scope
 from memorist.models.sampler import Actor
 from memorist.scoring import boxed
 
-UNDATED = datetime(1970, 1, 1, tzinfo=UTC)
-KEY = "memory"
 UNCHANGED = "NO CHANGE"
 EMPTY = "(nothing yet)"
 
-_TAG = re.compile(r"<(?=/?(?:problem|memory|section)\b)", re.IGNORECASE)
 _THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
 _READ = """You read a long text section by section to solve a problem. No section comes again: only your memory goes on.
 
@@ -128,46 +126,29 @@ class MemAgent:
 
     async def read(self, document: str, question: str, scope: Scope) -> AsyncIterator[tuple[Result, ...]]:
         """Read in order; yield what became of the memory after each chunk."""
+        notes = Notes(self.bank, scope)
         for section in chunks(document, self.starts, self.chunk, self.most_chunks):
-            old = self._record(scope)
-            reply = await self.reader.act(
-                Observation(self._asked(_READ, question, old, section), max_tokens=self.memory_tokens)
-            )
-            operation = self._operation(reply, old)
-            if operation is None:
-                yield (Result(Operation("", reply.text[:200], reason="the reply is no memory"), Code.MALFORMED),)
-            else:
-                yield tuple(self.bank.apply([operation], scope, at=UNDATED))
+            prompt = _READ.format(problem=_data(question), memory=_data(notes.text) or EMPTY, section=_data(section))
+            yield self._remember(await self.reader.act(Observation(prompt, max_tokens=self.memory_tokens)), notes)
 
     def memory(self, scope: Scope) -> str:
         """What is remembered; empty before anything is."""
-        found = self._record(scope)
-        return found.text if found else ""
+        return Notes(self.bank, scope).text
 
-    def _record(self, scope: Scope) -> MemoryRecord | None:
-        return next((record for record in self.bank.list(scope) if record.key == KEY), None)
-
-    def _asked(self, form: str, question: str, old: MemoryRecord | None, section: str = "") -> str:
-        return form.format(problem=_data(question), memory=_data(old.text) if old else EMPTY, section=_data(section))
-
-    def _operation(self, reply: Action, old: MemoryRecord | None) -> Operation | None:
-        """What the reply does to the memory; None where it is not one."""
+    def _remember(self, reply: Action, notes: Notes) -> tuple[Result, ...]:
         text = _THOUGHT.sub("", reply.text).strip()
         if not text or text.startswith("<think>"):
-            return None
+            return (Result(Operation("", reply.text[:200], reason="the reply is no memory"), Code.MALFORMED),)
         if text.strip(" .*").upper() == UNCHANGED:
-            return Operation("NOOP")
+            return notes.leave()
         kept = whole_sentences(text) if reply.stop is Stop.LENGTH else text
         kept = fitted(kept, self.starts, self.memory_tokens)
         self.cut += kept != text
-        reason = f"cut to {self.memory_tokens} tokens" if kept != text else ""
-        return (
-            Operation("UPDATE", kept, old.id, reason=reason) if old else Operation("ADD", kept, key=KEY, reason=reason)
-        )
+        return notes.write(kept, f"cut to {self.memory_tokens} tokens" if kept != text else "")
 
     async def answer(self, question: str, scope: Scope) -> str:
         """The whole reply, from question and memory alone."""
-        prompt = self._asked(_ANSWER, question, self._record(scope))
+        prompt = _ANSWER.format(problem=_data(question), memory=_data(self.memory(scope)) or EMPTY)
         return (await self.reader.act(Observation(prompt, max_tokens=self.answer_tokens))).text
 
     async def run(self, task: DocumentExercise) -> Outcome:
@@ -182,7 +163,7 @@ class MemAgent:
 
 def _data(text: str) -> str:
     """A text that cannot end what it stands in."""
-    return _TAG.sub("‹", text)
+    return harmless(text, ("problem", "memory", "section"))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,133 @@
+"""A question and somewhere to search for what answers it, as a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+from memorist.decision import Reward
+from memorist.errors import RecipeError, need_known
+from memorist.memory.bank import MemoryBank
+from memorist.memory.scratch import ScratchBank
+from memorist.scoring import exact_match, squad_f1
+from memorist.tasks.corpus import Corpus, shown
+from memorist.tasks.long_document import contained
+from memorist.tasks.multihop import SPLITS, TOP, comparisons, questions, world
+
+REWARDS = ("published", "monotone")
+WELL_FORMED = 0.1
+"""What an answer is worth that has the form and is wrong."""
+
+
+class SearchOutcome(Protocol):
+    """What a searching agent's run gives back."""
+
+    @property
+    def answer(self) -> str | None:
+        """What it answered; None where it did not."""
+        ...
+
+    @property
+    def well_formed(self) -> bool:
+        """Whether its replies had the form that they should have."""
+        ...
+
+    @property
+    def queries(self) -> Sequence[str]:
+        """What it searched for."""
+        ...
+
+    @property
+    def memories(self) -> Sequence[str]:
+        """What it remembered after each turn."""
+        ...
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """A question about a corpus.
+
+    support: ids of the documents that answer it. bridges: what must be found on the way, as the documents name it.
+    reward: "published" (F1 with the best gold answer, 0.1 for a wrong one) or "monotone" (never less than 0.1, so that
+    a partly right answer is not worth less than a wrong one).
+    """
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    corpus: Corpus = field(compare=False, repr=False)
+    support: tuple[str, ...] = ()
+    bridges: tuple[str, ...] = ()
+    reward: str = "published"
+    bank: MemoryBank = field(default_factory=ScratchBank, compare=False)
+
+    cuts: ClassVar[tuple[str, ...]] = ()
+
+    async def search(self, query: str, k: int) -> str:
+        """The text of the `k` best documents."""
+        return shown(self.corpus.search(query, k)) or "nothing was found"
+
+    def score(self, outcome: SearchOutcome) -> tuple[Reward, ...]:
+        """0 without a well-formed answer, else its F1 with the best gold answer (section 4.2 of MemSearcher's spec)."""
+        if not outcome.well_formed or outcome.answer is None:
+            return (Reward("answer", 0.0),)
+        f1 = max(squad_f1(outcome.answer, gold) for gold in self.answers)
+        return (Reward("answer", max(f1, WELL_FORMED) if self.reward == "monotone" else f1 or WELL_FORMED),)
+
+    def measures(self, outcome: SearchOutcome) -> dict[str, float]:
+        """Exact match; searches; the share of supporting documents that they found, and of the bridges in memory."""
+        found = {one.document.id for query in outcome.queries for one in self.corpus.search(query, TOP)}
+        right = any(exact_match(outcome.answer or "", gold) for gold in self.answers)
+        return {
+            "exact_match": float(right),
+            "searches": float(len(outcome.queries)),
+            "support_recall": len(found & set(self.support)) / len(self.support) if self.support else 1.0,
+            "bridge_recall": contained(outcome.memories[-1] if outcome.memories else "", self.bridges),
+        }
+
+
+@dataclass(frozen=True)
+class MultihopData:
+    """Questions about the world of pages.
+
+    hops: from 1 to this many, in turn; with split "unseen" from 2. compared: share of questions that compare two
+    things. reward: "published" or "monotone".
+    """
+
+    kind: str = "multihop"
+    split: str = "train"
+    questions: int = 4000
+    hops: int = 2
+    compared: float = 0.0
+    seed: int = 0
+    reward: str = "published"
+
+    exercise: ClassVar[str] = "search"
+
+    def check(self, where: str = "data") -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            RecipeError: a setting names something that does not exist, or a number is impossible.
+        """
+        need_known(f"{where}.split", self.split, SPLITS)
+        need_known(f"{where}.reward", self.reward, REWARDS)
+        least = 2 if self.split == "unseen" else 1
+        if not least <= self.hops <= 4:
+            raise RecipeError(f"{where}.hops is {self.hops}; expected {least} to 4")
+        if self.questions < 1:
+            raise RecipeError(f"{where}.questions is {self.questions}; expected 1 or more")
+        if not 0 <= self.compared <= 1 or (self.compared and self.split == "unseen"):
+            raise RecipeError(
+                f"{where}.compared is {self.compared:g}; expected a share of 0 to 1, and 0 of unseen ones"
+            )
+
+    def tasks(self, seed: int) -> list[SearchTask]:
+        """The questions; `seed`, the run's, changes nothing of them."""
+        about = world(self.seed)
+        side_by_side = round(self.compared * self.questions)
+        hops = range(2 if self.split == "unseen" else 1, self.hops + 1)
+        asked = questions(self.split, self.questions - side_by_side, hops=hops, seed=self.seed)
+        asked += comparisons(self.split, side_by_side, seed=self.seed) if side_by_side else []
+        return [SearchTask(q.id, q.text, q.answers, about.corpus, q.support, q.chain[1:], self.reward) for q in asked]
