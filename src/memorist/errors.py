@@ -55,6 +55,10 @@ class ExpertsError(MemoristError, ValueError):
     """A checkpoint, its calibration, or what is asked of its experts is not one that can be worked with."""
 
 
+class SearchError(MemoristError, RuntimeError):
+    """A search server does not answer, or not by its protocol."""
+
+
 class ScopeError(MemoristError, ValueError):
     """A scope is missing or of the wrong type."""
 
