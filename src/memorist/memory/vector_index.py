@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,14 @@ from memorist.memory.embed import Vectors
 
 FORM = 1
 HEADER = 65_536
-BLOCK = 16_384
-"""Codes that are compared at once: what is computed on the way stays in the processor's cache."""
+BLOCK = 65_536
+"""Codes that are compared at once: few calls, and what is computed on the way is small (measured: larger ones gain
+nothing)."""
 
-SHORTLIST, SHARE = 1000, 0.005
+MANY = 250_000
+"""Codes from which two threads compare them: NumPy computes without Python's lock."""
+
+SHORTLIST, SHARE = 1000, 0.001
 """Candidates that the eight-bit numbers order: at least so many, and at least this share of all."""
 
 
@@ -85,15 +90,14 @@ class VectorIndex:
         """Bits in which codes differ from the query's."""
         code = _bits(query[None])[:, 0]
         codes = self.codes if isinstance(rows, slice) else self.codes[:, rows]
-        found = np.zeros(codes.shape[1], np.uint16)
-        differing, counted = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.uint8)
-        for start in range(0, len(found), BLOCK):
-            part = found[start : start + BLOCK]
-            length = len(part)
-            for word, one in zip(codes[:, start : start + length], code, strict=True):
-                np.bitwise_xor(word, one, out=differing[:length])
-                np.bitwise_count(differing[:length], out=counted[:length])
-                part += counted[:length]
+        found = np.empty(codes.shape[1], np.uint16)
+        half = len(found) // 2 if len(found) >= MANY else 0
+        other = Thread(target=_count, args=(codes[:, :half], code, found[:half])) if half else None
+        if other is not None:
+            other.start()
+        _count(codes[:, half:], code, found[half:])
+        if other is not None:
+            other.join()
         return found
 
     def wipe(self, path: Path, versions: npt.NDArray[np.int64]) -> None:
@@ -108,6 +112,17 @@ class VectorIndex:
             _flush(writable)
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
+
+
+def _count(codes: npt.NDArray[np.uint64], code: npt.NDArray[np.uint64], found: npt.NDArray[np.uint16]) -> None:
+    """Write into `found` the bits in which codes of shape (words, N) differ from one of shape (words,)."""
+    differing, counted = np.empty((len(code), BLOCK), np.uint64), np.empty((len(code), BLOCK), np.uint8)
+    for start in range(0, len(found), BLOCK):
+        part = codes[:, start : start + BLOCK]
+        length = part.shape[1]
+        np.bitwise_xor(part, code[:, None], out=differing[:, :length])
+        np.bitwise_count(differing[:, :length], out=counted[:, :length])
+        np.add.reduce(counted[:, :length], axis=0, dtype=np.uint16, out=found[start : start + length])
 
 
 _FARTHEST = np.iinfo(np.uint16).max
