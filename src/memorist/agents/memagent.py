@@ -34,6 +34,8 @@ from memorist.scoring import boxed
 
 UNCHANGED = "NO CHANGE"
 EMPTY = "(nothing yet)"
+CUT = "cut"
+"""How the reason of an operation begins whose memory was over the limit."""
 
 _THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
 _READ = """You read a long text section by section to solve a problem. No section comes again: only your memory goes on.
@@ -105,6 +107,8 @@ class MemAgent:
     """
 
     roles = ("reader",)
+    neutral: ClassVar[dict[str, str]] = {"reader": UNCHANGED}
+    """An action that changes nothing; what a decision was worth is priced against it."""
 
     def __init__(
         self,
@@ -119,10 +123,6 @@ class MemAgent:
     ) -> None:
         self.bank, self.reader, self.starts = bank, reader, starts
         self.chunk, self.memory_tokens, self.answer_tokens, self.most_chunks = chunk, memory, answer, most_chunks
-        self.cut = 0
-
-    neutral: ClassVar[dict[str, str]] = {"reader": UNCHANGED}
-    """An action that changes nothing; what a decision was worth is priced against it."""
 
     async def read(self, document: str, question: str, scope: Scope) -> AsyncIterator[tuple[Result, ...]]:
         """Read in order; yield what became of the memory after each chunk."""
@@ -143,8 +143,7 @@ class MemAgent:
             return notes.leave()
         kept = whole_sentences(text) if reply.stop is Stop.LENGTH else text
         kept = fitted(kept, self.starts, self.memory_tokens)
-        self.cut += kept != text
-        return notes.write(kept, f"cut to {self.memory_tokens} tokens" if kept != text else "")
+        return notes.write(kept, f"{CUT} to {self.memory_tokens} tokens" if kept != text else "")
 
     async def answer(self, question: str, scope: Scope) -> str:
         """The whole reply, from question and memory alone."""
@@ -158,7 +157,8 @@ class MemAgent:
             results.append(result)
             memories.append(self.memory(scope))
         reply = await self.answer(task.question, scope)
-        return Outcome(tuple(results), tuple(memories), reply, boxed(reply) or "", self.cut)
+        cut = sum(result.operation.reason.startswith(CUT) for each in results for result in each)
+        return Outcome(tuple(results), tuple(memories), reply, boxed(reply) or "", cut)
 
 
 def _data(text: str) -> str:

@@ -35,7 +35,6 @@ from memorist.memory.record import Code, Operation, Result, Scope
 from memorist.models.sampler import Actor
 from memorist.scoring import boxed
 
-TOOL = "wikipedia_search"
 BROKEN = ("end", "keep")
 MOST_DOCUMENTS = 10
 SLACK = 64

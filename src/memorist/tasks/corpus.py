@@ -5,7 +5,6 @@ Needs bm25s (`pip install 'memorist[eval]'`), which is imported when a corpus is
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from memorist.errors import DataError
+from memorist.tasks.public import read_rows
 
 K1, B = 0.9, 0.4
 """As the searchers that Search-R1 and MemSearcher were trained with."""
@@ -72,18 +72,8 @@ class Corpus:
         Raises:
             DataError: the file is not to be found, or a row is not of that form.
         """
-        path = Path(file)
-        if not path.exists():
-            raise DataError(str(path), "-", "-", 'does not exist; expected rows of {"id", "contents"}, one a line')
-        documents = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                row = json.loads(line)
-                documents.append(Document(str(row["id"]), str(row["contents"])))
-            except (ValueError, KeyError, TypeError) as error:
-                problem = f'expected {{"id", "contents"}}: {error}'
-                raise DataError(str(path), f"line {number}", "-", problem) from error
-        return cls(documents)
+        expected = 'rows of {"id", "contents"}'
+        return cls(read_rows(file, expected, lambda row: Document(str(row["id"]), str(row["contents"]))))
 
     def search(self, query: str, k: int) -> list[Found]:
         """The `k` best documents that share a word with the query, best first."""

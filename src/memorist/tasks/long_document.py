@@ -7,7 +7,6 @@ Whether its answer is right is decided by rules (`memorist.scoring`), never by a
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import string
@@ -18,10 +17,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from memorist.decision import Reward
-from memorist.errors import DataError, RecipeError, need_known
+from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
 from memorist.memory.scratch import ScratchBank
 from memorist.scoring import boxed, boxed_match
+from memorist.tasks.public import read_public
 
 FILLER = (
     "The market opens early and closes before the rain.", "Nobody remembers who painted the old gate.",
@@ -232,35 +232,25 @@ def hotpot(file: str | Path, paragraphs: int, *, seed: int = 0, count: int = 0) 
     """Each question's own paragraphs and others of the file, `paragraphs` in all, in an order of its own (RULER-HQA).
 
     Args:
-        file: rows of HotpotQA or 2WikiMultihopQA, one a line.
+        file: rows of HotpotQA, 2WikiMultihopQA or MuSiQue, one a line.
         paragraphs: in a document; one has about 140 tokens. Where the file has fewer, all.
         count: the first so many questions (0: all).
 
     Raises:
         DataError: the file is not to be found, or a row is not of that form.
     """
-    path = Path(file)
-    if not path.exists():
-        raise DataError(str(path), "-", "-", "does not exist; expected a HotpotQA file, one question a line")
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
-        try:
-            row = json.loads(line)
-            own = [(title, "".join(sentences).strip()) for title, sentences in row["context"]]
-            gold = {title for title, _ in row["supporting_facts"]}
-            rows.append((str(row.get("_id", row.get("id", number))), row["question"], str(row["answer"]), own, gold))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(str(path), f"line {number + 1}", "-", f"is no HotpotQA question: {error}") from error
-    pool = sorted({paragraph for *_, own, _ in rows for paragraph in own})
+    asked = read_public(file)
+    pool = sorted({paragraph for question in asked for paragraph in question.paragraphs})
     tasks = []
-    for name, question, answer, own, gold in rows[: count or None]:
-        rng = random.Random(f"hotpot/{seed}/{name}")
+    for question in asked[: count or None]:
+        rng, own = random.Random(f"hotpot/{seed}/{question.id}"), list(question.paragraphs)
         others = [paragraph for paragraph in pool if paragraph not in own]
         taken = own + rng.sample(others, max(0, min(len(others), paragraphs - len(own))))
         rng.shuffle(taken)
         document = "\n\n".join(f"Document {i + 1}:\n{title}\n{text}" for i, (title, text) in enumerate(taken))
-        evidence = tuple(sorted(gold & {title for title, _ in own}))
-        tasks.append(LongDocumentTask(f"hotpot/{seed}/{name}", question, document, (answer,), evidence))
+        evidence = tuple(sorted({title for title, _ in question.gold}))
+        name = f"hotpot/{seed}/{question.id}"
+        tasks.append(LongDocumentTask(name, question.text, document, question.answers, evidence))
     return tasks
 
 
