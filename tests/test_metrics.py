@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from memorist.decision import Action, Decision, Observation, Reward, Stop, Trajectory
@@ -45,6 +45,8 @@ class TestDescribe:
         found = describe([], "manager", Worth())
         assert found["reward"] == 0.0 and found["histogram"] == {} and found["decisions"] == 0
 
+    @example([100.0, 99.99999999999999])
+    @example([1 + n * 1e-9 for n in range(12)])
     @given(st.lists(st.floats(-100, 100), max_size=60))
     def test_a_histogram_counts_every_run_once(self, values: list[float]) -> None:
         found = histogram(values)

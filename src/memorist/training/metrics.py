@@ -56,9 +56,14 @@ def describe(groups: Sequence[Group], role: str, worth: Worth) -> dict[str, Any]
 def histogram(values: Sequence[float]) -> dict[str, int]:
     """Counts by value, or where there are many different ones by the upper edge of equal bins."""
     if len(set(values)) <= BINS:
-        return {f"{value:g}": values.count(value) for value in sorted(set(values))}
-    counts, edges = np.histogram(values, BINS)
-    return {f"{edge:.3g}": int(count) for edge, count in zip(edges[1:], counts, strict=True)}
+        named = [(f"{value:g}", 1) for value in sorted(values)]
+    else:
+        counts, edges = np.histogram(values, BINS)
+        named = [(f"{edge:.3g}", int(count)) for edge, count in zip(edges[1:], counts, strict=True)]
+    found: dict[str, int] = {}
+    for name, count in named:  # values that differ in what is not shown have one name
+        found[name] = found.get(name, 0) + count
+    return found
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
