@@ -19,6 +19,7 @@ import json
 import random
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -290,6 +291,35 @@ def ramp(done: float, start: float, end: float) -> float:
     return min(1.0, max(0.0, (done - start) / (end - start)))
 
 
+def imitate(
+    policy: CausalPolicy, steps: int, lr: float, units_of: Callable[[int, float], list[Unit]], out: Path,
+    watch: Callable[[int], None] = lambda step: None,
+) -> None:  # fmt: skip
+    """Train on the units of each step (and the share of the way that is done); saved now and then."""
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
+    began = time.time()
+    for step in range(steps):
+        done = step / steps
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1.0, (step + 1) / 100, 1.4 * (1 - done))
+        units = units_of(step, done)
+        tokens, total = sum(len(unit.action.tokens) for unit in units), 0.0
+        for batch in pack(units, budget=2_500, share=False):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = -policy.score(batch).sum() / tokens
+            loss.backward()
+            total += float(loss.detach())
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 25 < 2:
+            print(f"step {step} loss {total:.4f} minutes {(time.time() - began) / 60:.1f}", flush=True)
+        if step % 250 == 249:
+            policy.save(out)
+            watch(step)
+    policy.save(out)
+
+
 def step_units(policy: CausalPolicy, step: int, done: float, dialogues: int, budget: int) -> list[Unit]:
     """A step's examples: as many of each role as half of `budget` tokens holds."""
     rng = random.Random(step)
@@ -318,10 +348,10 @@ def step_units(policy: CausalPolicy, step: int, done: float, dialogues: int, bud
     return units
 
 
-def untrained(tok: PreTrainedTokenizerFast, width: int, layers: int, experts: int) -> Any:
+def untrained(tok: PreTrainedTokenizerFast, width: int, layers: int, experts: int, vocabulary: int = VOCABULARY) -> Any:
     """A tiny Llama; with `experts`, a Qwen3-MoE whose two active experts are as wide as the Llama's one network."""
     shared = {
-        "vocab_size": VOCABULARY, "hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers,
+        "vocab_size": vocabulary, "hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers,
         "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 4096, "tie_word_embeddings": True,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "pad_token_id": tok.pad_token_id,
         "eos_token_id": tok.eos_token_id, "bos_token_id": None, "initializer_range": 0.05,
@@ -348,27 +378,9 @@ def main() -> None:
     tok = tokenizer(VOCABULARY)
     policy = CausalPolicy(untrained(tok, args.width, args.layers, args.experts), tok, "bundled")
     print(f"{sum(p.numel() for p in policy.parameters()):,} parameters", flush=True)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    began = time.time()
-    for step in range(args.steps):
-        done = step / args.steps
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * min(1.0, (step + 1) / 100, 1.4 * (1 - done))
-        units = step_units(policy, step, done, args.dialogues, args.budget)
-        tokens, total = sum(len(unit.action.tokens) for unit in units), 0.0
-        for batch in pack(units, budget=2_500, share=False):
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = -policy.score(batch).sum() / tokens
-            loss.backward()
-            total += float(loss.detach())
-        torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if step % 25 < 2:
-            print(f"step {step} loss {total:.4f} minutes {(time.time() - began) / 60:.1f}", flush=True)
-        if step % 250 == 249:
-            policy.save(args.out)
-    policy.save(args.out)
+    imitate(
+        policy, args.steps, args.lr, lambda step, done: step_units(policy, step, done, args.dialogues, args.budget), args.out
+    )
 
 
 if __name__ == "__main__":

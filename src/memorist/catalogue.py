@@ -14,6 +14,7 @@ from memorist.errors import RecipeError, nearest
 BUILT_IN: dict[str, dict[str, str]] = {
     "agents": {
         "memory-r1": "memorist.agents.memory_r1:MemoryR1Settings",
+        "composed": "memorist.agents.composed:ComposedSettings",
         "memagent": "memorist.agents.memagent:MemAgentSettings",
         "memsearcher": "memorist.agents.memsearcher:MemSearcherSettings",
     },
@@ -22,16 +23,54 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "long-document": "memorist.tasks.long_document:LongDocumentData",
         "multihop": "memorist.tasks.searching:MultihopData",
     },
+    "openers": {
+        "embedder": "memorist.memory.embedders:open_embedder",
+    },
     "extractors": {
         "statements": "memorist.agents.components.extractors:statements",
         "sentences": "memorist.agents.components.extractors:sentences",
+        "turns": "memorist.agents.components.extractors:turns",
+        "model": "memorist.agents.components.extractors:ByModel",
+        "topics": "memorist.agents.rmm:Topics",
+    },
+    "updaters": {
+        "add": "memorist.agents.components.updaters:AddAll",
+        "manager": "memorist.agents.components.updaters:Managed",
+        "merge": "memorist.agents.rmm:Merging",
+    },
+    "retrievers": {
+        "nearest": "memorist.agents.components.retrievers:Nearest",
+        "fused": "memorist.agents.components.retrievers:Fused",
+    },
+    "rerankers": {
+        "keep": "memorist.agents.components.rerankers:Keep",
+        "learned": "memorist.agents.components.rerankers:Learned",
+    },
+    "answerers": {
+        "distilling": "memorist.agents.components.answerers:Distilling",
+        "citing": "memorist.agents.rmm:Citing",
+        "silent": "memorist.agents.components.answerers:Silent",
+    },
+    "banks": {
+        "hashed": "memorist.memory.scratch:hashed_bank",
+        "minilm": "memorist.memory.scratch:minilm_bank",
+    },
+    "rewards": {
+        "exact_match": "memorist.tasks.rewards:exact",
+        "token_f1": "memorist.tasks.rewards:overlap",
+        "evidence": "memorist.tasks.rewards:evidence",
+        "citations": "memorist.tasks.rewards:citations",
+        "oracle": "memorist.tasks.rewards:oracle_perfect",
+        "oracle-0.9": "memorist.tasks.rewards:oracle_90",
     },
     "teachers": {
         "similarity": "memorist.agents.heuristics:SimilarityManager",
         "add-only": "memorist.agents.heuristics:AddOnlyManager",
+        "first-sentences": "memorist.agents.text_heuristics:FirstSentences",
+        "question-words": "memorist.agents.text_heuristics:QuestionWords",
     },
 }
-"""By kind and name, where it is defined."""
+"""By kind and name, where it is defined. "openers" open by name what another part of the package has."""
 
 
 def offered(kind: str) -> dict[str, EntryPoint]:

@@ -26,13 +26,14 @@ from typing import Any, Protocol
 import yaml
 
 from memorist.catalogue import find, offered
-from memorist.errors import RecipeError, nearest
+from memorist.errors import RecipeError, nearest, need_known
 from memorist.plain import without_defaults
 
 TRUNCATED = ("counted", "left-out")
 STAGES = ("rl", "rejection", "sft")
 PRECISIONS = ("float32", "bf16")
-ALONE = ("reinforce", "counterfactual", "ppo")
+OPTIMIZERS = ("adamw", "sgd")
+ALONE = ("reinforce", "fixed", "counterfactual", "ppo")
 """Credit rules that do not compare siblings."""
 
 
@@ -131,7 +132,7 @@ class Stage:
     critic that rule "ppo" has. clip_low, clip_high, dual, entropy, cap: see `training.objective`. beta: weight of the
     KL to the stage's start, estimated by `kl` (k1, k2, k3) and put into the loss or the reward (`kl_in`).
     truncated: whether actions that the token limit cut carry loss ("counted") or only their reward ("left-out").
-    success: reward from which "rejection" imitates a run.
+    success: reward from which "rejection" imitates a run. optimizer: "adamw" or "sgd". baseline: of rule "fixed".
     """
 
     kind: str = "rl"
@@ -175,6 +176,8 @@ class Stage:
     budget: int = 8192
     success: float = 1.0
     teacher: str = "similarity"
+    optimizer: str = "adamw"
+    baseline: float = 0.0
 
     @property
     def needs_start(self) -> bool:
@@ -297,6 +300,7 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
             raise RecipeError(f"{place}.cooldown is {stage.cooldown:g}; expected a share of 0 to 1")
         if stage.truncated not in TRUNCATED:
             raise RecipeError(f"{place}.truncated is {stage.truncated!r}; {nearest(stage.truncated, TRUNCATED)}")
+        need_known(f"{place}.optimizer", stage.optimizer, OPTIMIZERS)
         for name in ("beta", "entropy", "cap", "clip_low", "clip_high", "dual", "epsilon"):
             if getattr(stage, name) < 0:
                 raise RecipeError(f"{place}.{name} is {getattr(stage, name):g}; expected 0 or more")
@@ -315,6 +319,13 @@ def _check_fit(recipe: Recipe, where: str) -> None:
             f"{where}: agent {agent.name!r} does {agent.exercise} tasks and data {data.kind!r} gives {data.exercise} "
             f"tasks; expected data.kind {', '.join(fitting) or 'of another package'}"
         )
+    for i, name in enumerate(getattr(data, "rewards", ())):
+        needed = getattr(find("rewards", name, f"{where}: data.rewards[{i}]"), "needs", "")
+        if needed and needed not in agent.roles:
+            raise RecipeError(
+                f"{where}: data.rewards[{i}] is {name!r}, which rewards what a {needed} chooses, and agent "
+                f"{agent.name!r} has none; expected agent.{needed}: learned, or another reward"
+            )
     if set(recipe.models) != set(agent.roles):
         raise RecipeError(
             f"{where}: models is for {', '.join(sorted(recipe.models)) or 'no role'}; expected one for each role of "

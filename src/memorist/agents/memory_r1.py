@@ -12,6 +12,7 @@ Algorithms 3 and 4 of arXiv 2508.19828. Where the paper is silent or contradicts
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,14 +21,13 @@ from typing import Any, ClassVar, Protocol
 from memorist.agents.components.answers import Answer
 from memorist.agents.components.extractors import Extractor, by_model, statements
 from memorist.agents.components.prompts import STYLES
+from memorist.agents.components.updaters import UNDATED, manage, related
 from memorist.catalogue import find
 from memorist.conversation import Message
-from memorist.errors import need_known
+from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import Hit, MemoryBank
 from memorist.memory.record import Code, Operation, Result, Scope
 from memorist.models.sampler import Actor
-
-UNDATED = datetime(1970, 1, 1)
 
 
 class Asked(Protocol):
@@ -117,25 +117,13 @@ class MemoryR1:
                 yield await self._manage(facts[start : start + step], message, scope or Scope(message.speaker))
 
     async def _manage(self, facts: Sequence[str], message: Message, scope: Scope) -> tuple[Result, ...]:
-        at = message.time or UNDATED
+        at, source = message.time or UNDATED, (message.id,) if message.id else ()
         hits = self.related(facts, scope, at)
-        related = [hit.record for hit in hits]
-        reply = await self.manager.act(self.prompts.manage(hits, facts))
-        read = self.prompts.read_operations(reply.text, related, facts)
-        if not read.well_formed:
-            return (Result(Operation(reply.text[:200]), Code.MALFORMED),)
-        source = (message.id,) if message.id else ()
-        return tuple(self.bank.apply(read.operations, scope, at=at, source=source))
+        return await manage(self.manager, self.prompts, facts, hits, self.bank, scope, at, source)
 
     def related(self, facts: Sequence[str], scope: Scope, at: datetime) -> list[Hit]:
         """The union of the `k` nearest memories of each fact, save what has expired `at` a time; nearest first."""
-        hits = [hit for fact in facts for hit in self.bank.search(fact, scope, k=self.k)]
-        hits = [hit for hit in hits if not hit.record.has_expired(at)]
-        hits.sort(key=lambda hit: -hit.score)
-        nearest: dict[str, Hit] = {}
-        for hit in hits:
-            nearest.setdefault(hit.record.id, hit)
-        return list(nearest.values())
+        return related(self.bank, facts, scope, at, self.k)
 
     async def answer(self, question: str, scopes: Sequence[Scope]) -> Answer:
         """Answer from the nearest memories of each scope."""
@@ -183,7 +171,11 @@ class MemoryR1Settings:
             RecipeError: a setting names something that does not exist.
         """
         need_known(f"{where}.style", self.style, STYLES)
-        find("extractors", self.extract, f"{where}.extract")
+        if inspect.isclass(find("extractors", self.extract, f"{where}.extract")):
+            raise RecipeError(
+                f"{where}.extract is {self.extract!r}, which reads whole sessions or asks a model; expected "
+                "statements, sentences or turns, or agent.name: composed"
+            )
 
     def build(self, **given: Any) -> MemoryR1:
         """The agent around `bank`, `manager` and `answerer`."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from memorist.cli import experts, memory
+from memorist.cli.components import components
 from memorist.cli.plan import plan
 from memorist.cli.shared import Json, RunFolder, console
 from memorist.errors import MemoristError, RecipeError, nearest
@@ -160,6 +161,8 @@ def recipes() -> None:
         first = path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
         print(f"{name}: {first} [{stages}]")
 
+
+app.command(epilog="Examples: memorist components; memorist components rerankers --json")(components)
 
 app.command(
     epilog="Examples: memorist plan qwen3-8b --hardware h100 --devices 2 --turns 4; memorist plan deepseek-v3 --serve "

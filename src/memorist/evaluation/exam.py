@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from memorist.agents.components.answers import Answer
+from memorist.agents.components.updaters import UNDATED
 from memorist.agents.heuristics import AddOnlyManager, SimilarityManager
-from memorist.agents.memory_r1 import UNDATED, MemoryR1, Outcome
+from memorist.agents.memory_r1 import MemoryR1, Outcome
 from memorist.conversation import Message
 from memorist.evaluation.baselines import bm25_turns
 from memorist.evaluation.protocols import Prediction

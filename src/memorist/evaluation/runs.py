@@ -8,7 +8,7 @@ from typing import Any
 
 from memorist.agents.memory_r1 import MemoryR1Settings
 from memorist.errors import PolicyError, RecipeError
-from memorist.models.registry import open_policy
+from memorist.models.registry import open_role
 from memorist.recipe import Recipe, load_recipe
 from memorist.tasks.dialogue import TRAINED_CATEGORIES
 from memorist.tasks.locomo import Dialogue
@@ -58,7 +58,7 @@ def greedy_seats(models: Mapping[str, str], run: Path | None = None) -> dict[str
     seats = {}
     for role, name in models.items():
         trained = run / "policies" / role if run is not None else None
-        seats[role] = Seat(open_policy(str(trained) if trained is not None and trained.exists() else name))
+        seats[role] = Seat(open_role(str(trained) if trained is not None and trained.exists() else name))
     return seats
 
 

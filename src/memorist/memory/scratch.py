@@ -168,3 +168,15 @@ def decide(
         find=state.get,
         find_key=state.find_key,
     )
+
+
+def hashed_bank() -> ScratchBank:
+    """An empty bank whose vectors say which words texts share: nothing is loaded."""
+    return ScratchBank()
+
+
+def minilm_bank() -> ScratchBank:
+    """An empty bank whose vectors say what texts mean, by the bundled encoder."""
+    from memorist.memory.minilm import MiniLM
+
+    return ScratchBank(embedder=MiniLM())

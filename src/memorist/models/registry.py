@@ -6,7 +6,7 @@ import json
 import os
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memorist.errors import PolicyError
 
@@ -14,9 +14,28 @@ if TYPE_CHECKING:
     from memorist.models.causal import CausalPolicy
 
 
-def bundled_folder() -> Path:
-    """Where the bundled base lies."""
-    return Path(str(resources.files("memorist"))) / "models" / "bundled"
+BUNDLED = ("bundled", "bundled-reader")
+"""Models that come with the package: Memory-R1's base, and MemAgent's and MemSearcher's."""
+
+
+def bundled_folder(name: str = "bundled") -> Path:
+    """Where a bundled base lies."""
+    return Path(str(resources.files("memorist"))) / "models" / name
+
+
+def open_role(name: str) -> Any:
+    """A policy of whichever kind the name says: "linear" or "linear@TAU" and folders that hold a reranker, else a
+    causal language model.
+
+    Raises:
+        PolicyError: there is none, or what it needs is not installed.
+    """
+    if name.partition("@")[0] == "linear" or (Path(name) / "reranker.npz").is_file():
+        from memorist.models.choices import RerankerPolicy
+        from memorist.models.reranker import open_reranker
+
+        return RerankerPolicy(open_reranker(name), Path(name).name)
+    return open_policy(name)
 
 
 def open_policy(name: str) -> CausalPolicy:
@@ -29,8 +48,8 @@ def open_policy(name: str) -> CausalPolicy:
         from memorist.models.causal import CausalPolicy
     except ImportError as error:
         raise PolicyError("local models need torch and transformers: pip install 'memorist[train]'") from error
-    if name == "bundled":
-        return CausalPolicy.load(bundled_folder(), "bundled")
+    if name in BUNDLED:
+        return CausalPolicy.load(bundled_folder(name), name)
     if (adapter := Path(name) / "adapter_config.json").is_file():
         from memorist.models.adapters import load_adapter
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from memorist.decision import Action, Author, Distribution
+from memorist.decision import Action, Author, Distribution, Observation
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -29,13 +29,15 @@ Sequenced = tuple[int, ...]
 class Unit:
     """One action with what the loss needs of the tokens that the policy wrote: their advantage (one for all, or one
     each), the weight of each, what a critic held their states to be worth and what they turned out to be; the
-    log-probabilities under which they were drawn, for importance ratios, stand in the action."""
+    log-probabilities under which they were drawn, for importance ratios, stand in the action. `seen` is what was
+    acted on: choices are scored against its options."""
 
     action: Action
     advantage: float | tuple[float, ...]
     weight: float
     values: tuple[float, ...] = ()
     returns: tuple[float, ...] = ()
+    seen: Observation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,18 +10,21 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import ClassVar, Protocol
 
+from memorist.catalogue import find
 from memorist.conversation import Message
-from memorist.decision import Reward
+from memorist.decision import Decision, Reward
 from memorist.errors import RecipeError
 from memorist.memory.bank import MemoryBank
-from memorist.memory.record import Code, Result
+from memorist.memory.record import Operation, Result, Scope
 from memorist.memory.scratch import ScratchBank
-from memorist.scoring import exact_match
 from memorist.tasks.locomo import Dialogue, Question, load
+from memorist.tasks.rewards import Term
 from memorist.tasks.world import dialogues
 
+UNDATED = datetime(1970, 1, 1)
 TRAINED_CATEGORIES = (1, 2, 3, 4)
 """Category 5 (unanswerable) carries no exact-match reward, as in the paper."""
 
@@ -58,7 +61,7 @@ class DialogueOutcome(Protocol):
 class DialogueTask:
     """Messages to observe from a starting bank, then questions.
 
-    `bank` is never written: each run forks it.
+    `bank` is never written: each run forks it. `rewards` are names of the catalogue.
     """
 
     id: str
@@ -66,6 +69,7 @@ class DialogueTask:
     messages: tuple[Message, ...]
     questions: tuple[Question, ...]
     bank: MemoryBank = field(default_factory=ScratchBank, compare=False)
+    rewards: tuple[str, ...] = ("exact_match",)
 
     cuts: ClassVar[tuple[str, ...]] = ("turns", "questions")
     """Ways to make smaller tasks of it, beside "whole"."""
@@ -82,13 +86,17 @@ class DialogueTask:
         return replace(self, questions=())
 
     def score(self, outcome: DialogueOutcome) -> tuple[Reward, ...]:
-        """Mean exact match of the answers, times the share of Manager replies that could be read (paper eqs. 4, 7;
-        a malformed reply to a single turn earns 0)."""
-        right = [exact_match(a.text, q.answer) for a, q in zip(outcome.answers, self.questions, strict=True)]
-        value = sum(right) / len(right) if right else 0.0
-        readable = [not any(r.code is Code.MALFORMED for r in results) for results in outcome.results]
-        share = sum(readable) / len(readable) if readable else 1.0
-        return (Reward("exact_match", value * share),)
+        """The terms on the whole run. The default, exact match, is the mean of the answers times the share of Manager
+        replies that could be read (paper eqs. 4, 7; a malformed reply to a single turn earns 0)."""
+        return tuple(reward for term in self._terms() for reward in term(self, outcome, ()))
+
+    def placed(self, outcome: DialogueOutcome, decisions: Sequence[Decision]) -> tuple[Reward, ...]:
+        """The terms on single decisions."""
+        found = (reward for term in self._terms() for reward in term(self, outcome, decisions))
+        return tuple(reward for reward in found if reward.decision is not None)
+
+    def _terms(self) -> list[Term]:
+        return [find("rewards", name, "data.rewards") for name in self.rewards]
 
     def cut(self, how: str, outcome: DialogueOutcome, bank: MemoryBank, *, questions: int = 4) -> list[DialogueTask]:
         """Smaller tasks from a run of this one.
@@ -134,11 +142,30 @@ class DialogueTask:
         return [settled[i] for i in rank]
 
 
+def told(dialogue: Dialogue, bank: MemoryBank, rewards: tuple[str, ...]) -> list[DialogueTask]:
+    """The dialogue's turns as memories of one bank, and each question whose evidence is among them as a task over
+    it."""
+    talk = dialogue.conversation
+    for turn in talk.messages():
+        added = Operation("ADD", f"{turn.speaker}: {turn.shown}", source=(turn.id,))
+        bank.apply([added], Scope(talk.id), at=turn.time or UNDATED)
+    return [
+        DialogueTask(f"{talk.id}/q{i}", (talk.id,), (), (question,), bank, rewards)
+        for i, question in enumerate(dialogue.questions)
+        if question.category in TRAINED_CATEGORIES and question.evidence
+    ]
+
+
 @dataclass(frozen=True)
 class DialogueData:
     """Which dialogues: a LoCoMo file, or the synthetic world.
 
-    questions: at most so many training questions in all (0: no limit).
+    questions: at most so many training questions in all (0: no limit). conversations: only those with these ids
+    (none: all).
+    rewards: terms, by their names in the catalogue. bank: which bank runs start from, by its name there. told:
+    whether its
+    turns stand in the bank from the beginning, each a memory, and each question with evidence is a task of its own: for
+    what learns to find and not to write.
     """
 
     kind: str = "dialogues"
@@ -149,6 +176,10 @@ class DialogueData:
     difficulty: str = "easy"
     grammar: str = "a"
     questions: int = 0
+    conversations: tuple[str, ...] = ()
+    rewards: tuple[str, ...] = ("exact_match",)
+    bank: str = "hashed"
+    told: bool = False
 
     exercise: ClassVar[str] = "dialogue"
 
@@ -160,16 +191,28 @@ class DialogueData:
         """
         if self.dialogues < 1:
             raise RecipeError(f"{where}.dialogues is {self.dialogues}; expected 1 or more")
+        if not self.rewards:
+            raise RecipeError(f"{where}.rewards is empty; expected at least one, e.g. exact_match")
+        for i, name in enumerate(self.rewards):
+            find("rewards", name, f"{where}.rewards[{i}]")
+        find("banks", self.bank, f"{where}.bank")
 
     def read(self) -> list[Dialogue]:
         """The dialogues."""
         if self.file:
-            return load(self.file)
+            known = load(self.file)
+            missing = set(self.conversations) - {dialogue.id for dialogue in known}
+            if missing:
+                raise RecipeError(f"data.conversations: {self.file} has no {', '.join(sorted(missing))}")
+            return [d for d in known if not self.conversations or d.id in self.conversations]
         return dialogues(self.split, self.dialogues, seed=self.seed, difficulty=self.difficulty, grammar=self.grammar)
 
     def tasks(self, seed: int) -> list[DialogueTask]:
         """Whole dialogues with at most `questions` questions in all; those of the last one are drawn."""
-        tasks = [DialogueTask.of(dialogue) for dialogue in self.read()]
+        bank = find("banks", self.bank, "data.bank")
+        if self.told:
+            return [task for dialogue in self.read() for task in told(dialogue, bank(), self.rewards)]
+        tasks = [replace(DialogueTask.of(d), bank=bank(), rewards=self.rewards) for d in self.read()]
         if not self.questions:
             return tasks
         rng = random.Random(seed)

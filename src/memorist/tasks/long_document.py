@@ -21,6 +21,7 @@ from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
 from memorist.memory.scratch import ScratchBank
 from memorist.scoring import boxed, boxed_match
+from memorist.tasks.multihop import SPLITS, questions, world
 from memorist.tasks.public import read_public
 
 FILLER = (
@@ -228,6 +229,32 @@ def synthetic(kind: str, count: int, words: int, seed: int = 0) -> list[LongDocu
     return [LongDocumentTask(f"{kind}/{seed}/{i}", **fields) for i, fields in enumerate(made)]
 
 
+def pages(split: str, count: int, words: int, *, hops: Sequence[int] = (1,), seed: int = 0) -> list[LongDocumentTask]:
+    """Questions about the world of pages: the pages that answer one among others, about so many words in all, in an
+    order of its own. Questions are asked again of other documents where there are fewer than `count`.
+
+    Raises:
+        RecipeError: there is no such split, or no such number of hops.
+    """
+    about, asked = world(seed), questions(split, count, hops=hops, seed=seed)
+    tasks = []
+    for number in range(count):
+        question = asked[number % len(asked)]
+        rng = random.Random(f"pages/{split}/{seed}/{number}")
+        taken = [about.corpus.by_id[name].contents for name in question.support]
+        others = [one for one in about.corpus.documents if one.id not in question.support]
+        length = sum(len(text.split()) for text in taken)
+        for other in rng.sample(others, len(others)):
+            length += len(other.contents.split())
+            if length > words:
+                break
+            taken.append(other.contents)
+        rng.shuffle(taken)
+        name = f"pages/{split}/{seed}/{number}"
+        tasks.append(LongDocumentTask(name, question.text, "\n\n".join(taken), question.answers, question.chain[1:]))
+    return tasks
+
+
 def hotpot(file: str | Path, paragraphs: int, *, seed: int = 0, count: int = 0) -> list[LongDocumentTask]:
     """Each question's own paragraphs and others of the file, `paragraphs` in all, in an order of its own (RULER-HQA).
 
@@ -258,7 +285,8 @@ def hotpot(file: str | Path, paragraphs: int, *, seed: int = 0, count: int = 0) 
 class LongDocumentData:
     """Which documents: rows of HotpotQA with `paragraphs` each, or a synthetic kind with `words` each.
 
-    task: "needle", "multi-key", "multi-value", "multi-query", "variables" or "frequent-words"; file: instead of these.
+    task: "needle", "multi-key", "multi-value", "multi-query", "variables", "frequent-words", or "pages" of the invented
+    world, whose questions are of the `split` and have 1 to `hops` hops; file: instead of these.
     reward_evidence: whether the share of the evidence that the last memory holds is a reward term.
     """
 
@@ -270,6 +298,8 @@ class LongDocumentData:
     paragraphs: int = 50
     seed: int = 0
     reward_evidence: bool = False
+    split: str = "train"
+    hops: int = 1
 
     exercise: ClassVar[str] = "document"
 
@@ -279,7 +309,10 @@ class LongDocumentData:
         Raises:
             RecipeError: there is no such task, or a number is too small.
         """
-        need_known(f"{where}.task", self.task, KINDS)
+        need_known(f"{where}.task", self.task, (*KINDS, "pages"))
+        need_known(f"{where}.split", self.split, SPLITS[:3])
+        if not 1 <= self.hops <= 4:
+            raise RecipeError(f"{where}.hops is {self.hops}; expected 1 to 4")
         for name in ("words", "documents", "paragraphs"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"{where}.{name} is {getattr(self, name)}; expected 1 or more")
@@ -288,6 +321,8 @@ class LongDocumentData:
         """The documents; `seed`, the run's, changes nothing of them."""
         if self.file:
             found = hotpot(self.file, self.paragraphs, seed=self.seed, count=self.documents)
+        elif self.task == "pages":
+            found = pages(self.split, self.documents, self.words, hops=range(1, self.hops + 1), seed=self.seed)
         else:
             found = synthetic(self.task, self.documents, self.words, self.seed)
         return [replace(task, reward_evidence=self.reward_evidence) for task in found]

@@ -58,7 +58,7 @@ RULES: dict[str, Callable[[Numbers, float], Numbers]] = {
     "by-mean": by_mean,
 }
 """Rules that compare the siblings of a group."""
-ALL_RULES = (*RULES, "reinforce", "counterfactual", "ppo")
+ALL_RULES = (*RULES, "reinforce", "fixed", "counterfactual", "ppo")
 REDUCTIONS = ("token", "trajectory", "decision")
 
 
@@ -114,12 +114,13 @@ class Credited:
 class How:
     """How credit is given.
 
-    rule: one of `ALL_RULES`. "reinforce": r minus the mean of all other runs of the step. "counterfactual": per
+    rule: one of `ALL_RULES`. "reinforce": r minus the mean of all other runs of the step. "fixed": what a token
+    earned, by itself and with its run, minus `baseline` (REINFORCE as arXiv 2503.08026 has it). "counterfactual": per
     decision, r minus what the same run earned with that decision replaced by one that changes nothing. "ppo": estimates
     along the whole trajectory from a critic's values. epsilon: beside the divisor of a rule that has one. gamma,
     gae_lambda: of `gae`. relative: whether its estimates are divided by what the trajectory's start is held to be worth
     (`LEAST_WORTH` or more; for rewards of 0 and more): the gradient of log E[r], which "by-mean" takes from siblings.
-    whiten: whether estimates then get mean 0 and deviation 1 over the step's tokens.
+    whiten: whether estimates then get mean 0 and deviation 1 over the step's tokens. baseline: of "fixed".
     """
 
     rule: str = "grpo"
@@ -130,6 +131,7 @@ class How:
     relative: bool = False
     whiten: bool = True
     worth: Worth = Worth()
+    baseline: float = 0.0
 
 
 def decisions_of(run: Run, role: str) -> list[Decision]:
@@ -162,7 +164,7 @@ def credit(
     """
     need_known("credit rule", how.rule, ALL_RULES)
     need_known("reduction", how.reduction, REDUCTIONS)
-    runs = [run for group in groups for run in group]
+    runs = _runs(groups)
     trajectories = [decisions_of(run, role) for run in runs]
     if how.rule == "ppo":
         advantages, returns = _ppo(runs, trajectories, how, values or [])
@@ -172,7 +174,8 @@ def credit(
     units = [
         Unit(
             decision.action, _plain(advantages[i][k]), weights[i][k],
-            *(() if returns is None or values is None else (_floats(values[i][k]), _floats(returns[i][k]))),
+            *(((), ()) if returns is None or values is None else (_floats(values[i][k]), _floats(returns[i][k]))),
+            seen=decision.observation if decision.observation.options else None,
         )
         for i, decisions in enumerate(trajectories) for k, decision in enumerate(decisions)
     ]  # fmt: skip
@@ -200,8 +203,12 @@ def _compared(groups: Sequence[Group], trajectories: Sequence[Sequence[Decision]
             if len(flat) == 1:
                 raise RecipeError("credit 'reinforce' compares the step's runs and got one; set tasks to 2 or more")
             found = _spread(leave_one_out(flat) if len(flat) else flat, trajectories)
+        elif how.rule == "fixed":
+            found = _spread(
+                np.array([_above(run, r, how) for run, r in zip(_runs(groups), flat, strict=True)]), trajectories
+            )
         else:
-            runs = [run for group in groups for run in group]
+            runs = _runs(groups)
             found = [
                 [np.full(d.policy_tokens, r - without) for d, without in zip(own, run.without, strict=True)]
                 for r, own, run in zip(flat, trajectories, runs, strict=True)
@@ -211,6 +218,19 @@ def _compared(groups: Sequence[Group], trajectories: Sequence[Sequence[Decision]
         _add_terms(group, found[start : start + len(group)], trajectories[start : start + len(group)], how)
         start += len(group)
     return found
+
+
+def _runs(groups: Sequence[Group]) -> list[Run]:
+    return [run for group in groups for run in group]
+
+
+def _earns_whole(run: Run) -> bool:
+    return any(reward.decision is None for reward in run.trajectory.rewards)
+
+
+def _above(run: Run, worth: float, how: How) -> float:
+    """What a run earned above the baseline; nothing where it earned nothing, neither good nor bad."""
+    return worth - how.baseline if _earns_whole(run) else 0.0
 
 
 def _spread(per_run: Numbers, trajectories: Sequence[Sequence[Decision]]) -> Advantages:
@@ -226,7 +246,10 @@ def _add_terms(group: Group, found: Advantages, trajectories: Sequence[Sequence[
             terms.setdefault(name, []).append((how.worth.weights.get(name, 1.0) * value, i, k, tokens))
     rule = RULES.get(how.rule, grpo_no_std)
     for placed in terms.values():
-        if len(placed) > 1:
+        if how.rule == "fixed":
+            for value, i, k, tokens in placed:
+                found[i][k][tokens] += value - (0.0 if _earns_whole(group[i]) else how.baseline)
+        elif len(placed) > 1:
             numbers = rule(np.array([value for value, *_ in placed], np.float64), how.epsilon)
             for number, (_, i, k, tokens) in zip(numbers, placed, strict=True):
                 found[i][k][tokens] += number

@@ -41,7 +41,9 @@ class Learner:
         if stage.needs_start:
             self.start = policy.frozen(f"{policy.name}-start")
             devices.shard(self.start)
-        self.optimizer = torch.optim.AdamW(policy.parameters(), lr=stage.lr, betas=(0.9, 0.95), weight_decay=0.0)
+        self.optimizer: torch.optim.Optimizer = torch.optim.SGD(policy.parameters(), lr=stage.lr)
+        if stage.optimizer == "adamw":
+            self.optimizer = torch.optim.AdamW(policy.parameters(), lr=stage.lr, betas=(0.9, 0.95), weight_decay=0.0)
         self.critic: Critic | None = None
         if stage.kind == "rl" and stage.rule == "ppo":
             self.critic = Critic(policy, devices, lr=stage.critic_lr, clip=stage.value_clip)
@@ -182,8 +184,9 @@ def how_credited(stage: Stage) -> How:
     """How a stage gives credit."""
     worth = worth_of(stage)
     return How(
-        stage.rule, stage.reduction, stage.epsilon, stage.gamma, stage.gae_lambda, stage.relative, stage.whiten, worth
-    )
+        stage.rule, stage.reduction, stage.epsilon, stage.gamma, stage.gae_lambda, stage.relative, stage.whiten, worth,
+        stage.baseline,
+    )  # fmt: skip
 
 
 def objective(stage: Stage) -> Objective:

@@ -233,6 +233,8 @@ async def rollout(
     try:
         outcome = await build(bank=bank, **recorder.roles).run(task)
         rewards = task.score(outcome)
+        if hasattr(task, "placed"):
+            rewards += task.placed(outcome, recorder.decisions)
     except Exception as error:
         error.add_note(f"in a run on task {task.id!r} with seed {seed}, after {len(recorder.decisions)} decisions")
         raise

@@ -25,7 +25,7 @@ from memorist.decision import Distribution
 from memorist.errors import RecipeError, TrainingError, need_known
 from memorist.log import write_trajectories
 from memorist.models.causal import CausalPolicy
-from memorist.models.registry import open_policy
+from memorist.models.registry import open_policy, open_role
 from memorist.models.sampler import Policy, Sampler
 from memorist.models.usage import peak_memory_bytes
 from memorist.recipe import Recipe, Stage, to_plain
@@ -128,6 +128,14 @@ class Trainer:
                 raise RecipeError(
                     f"{role!r} is to learn, but {self.policies[role].name!r} can only act: what returns text alone "
                     "plays frozen roles; give the role a local model"
+                )
+        for i, stage in enumerate(self.recipe.stages):
+            asked = {stage.rule, *["entropy"] * bool(stage.entropy)}
+            cannot = asked & set(getattr(self.policies[stage.role], "cannot", ()))
+            if cannot:
+                raise RecipeError(
+                    f"stages[{i}]: {self.policies[stage.role].name!r} chooses and writes no tokens; it cannot learn "
+                    f"with {', '.join(sorted(cannot))}; expected another rule, and entropy 0"
                 )
         self.devices.shard(*(self.policies[role] for role in learning))
         torch.manual_seed(self.recipe.seed)
@@ -330,7 +338,7 @@ def open_roles(recipe: Recipe) -> dict[str, CausalPolicy]:
     for number, (role, name) in enumerate(recipe.models.items()):
         policy = opened.get(name) if settings.lora else None
         if policy is None:
-            policy = opened[name] = open_policy(name)
+            policy = opened[name] = open_role(name)
             policy.precision, policy.checkpointing = settings.precision, settings.checkpointing
         if settings.lora and role in learning:
             from memorist.models.adapters import with_adapter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -39,20 +40,34 @@ def tokenizer_starts(folder: str) -> Starts:
     return partial(_token_starts, str(file))
 
 
-def chunks(text: str, starts: Starts, size: int, most: int = 0) -> list[str]:
+def chunks(text: str, starts: Starts, size: int, most: int = 0, *, whole: bool = False) -> list[str]:
     """Consecutive pieces of `size` tokens, the last one shorter; together they are the text.
 
     Args:
         most: of more chunks than that the middle is left out, so that as much of the beginning as of the end is kept
             (0: all are kept). MemAgent trains with 8.
+        whole: whether a piece that a blank line ends within is cut at the last one, and is shorter for it.
     """
     places = starts(text)
     if most and len(places) > most * size:
         half = most * size // 2
         gap = places[len(places) - (most * size - half)]
-        return chunks(text[: places[half]], starts, size) + chunks(text[gap:], starts, size)
-    cuts = [0, *places[size::size], len(text)]
+        kept = (text[: places[half]], text[gap:])
+        return [piece for part in kept for piece in chunks(part, starts, size, whole=whole)]
+    cuts = [0, *(_paragraph_ends(text, places, size) if whole else places[size::size]), len(text)]
     return [text[a:b] for a, b in pairwise(cuts) if places and a < b]
+
+
+def _paragraph_ends(text: str, places: list[int], size: int) -> list[int]:
+    """Where pieces of at most `size` tokens end, at a blank line where there is one."""
+    cuts: list[int] = []
+    first = 0
+    while first + size < len(places):
+        end = places[first + size]
+        blank = text.rfind("\n\n", places[first], end)
+        cuts.append(end if blank < 0 else blank + 2)
+        first = bisect_left(places, cuts[-1])
+    return cuts
 
 
 def fitted(text: str, starts: Starts, size: int) -> str:

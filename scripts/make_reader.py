@@ -1,0 +1,160 @@
+"""Make the base of MemAgent and MemSearcher from scratch, in one seeded run: a tiny Llama that imitates two named heuristics.
+
+Reading documents it imitates `FirstSentences` (keep the first sentence of each chunk), searching `QuestionWords` (search for
+the question's words, keep the first sentence that is found); both do something else at the rate ERROR, so that every way of
+acting has some probability. A few runs are in one window without a memory (full context, ReAct). All worlds are others than
+world 0, which recipes and results use: names that it reads there it has never seen.
+
+Run: python scripts/make_reader.py (about three quarters of an hour on 2 cores)
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from make_base import imitate, ramp, untrained, whole
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from memorist.agents.memagent import UNCHANGED, MemAgentSettings
+from memorist.agents.memsearcher import MemSearcherSettings
+from memorist.agents.text_heuristics import TOOL, FirstSentences, QuestionWords, sentences
+from memorist.models.causal import CausalPolicy
+from memorist.models.rows import Unit
+from memorist.tasks.long_document import pages
+from memorist.tasks.multihop import _word, world
+from memorist.tasks.searching import MultihopData
+from memorist.training.rollout import Group, Seat, play
+
+ERROR = 0.4
+VOCABULARY = 3072
+WORLDS = 1000  # the first seed of those that are seen
+POOL = 160  # tasks of each kind from a world
+SERVES = 20  # steps that a world serves
+PIECES = [
+    '<tool_call>{"name": "' + TOOL + '", "arguments": {"query": "', '"}}</tool_call>', "<memory>", "</memory>", "\\boxed{", "}", UNCHANGED,
+    "Question:\n", "Text:\n", "Memory:\n", "New memory:\n", "Answer:\n", "Act:\n", "Found:\n",
+]  # fmt: skip
+
+
+def tokenizer(size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE of worlds and their questions; the pieces that every reply is made of are single tokens."""
+    tok = Tokenizer(models.BPE())
+    tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tok.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - len(PIECES), special_tokens=["<|pad|>", "<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+    )  # fmt: skip
+    rng, used = random.Random(0), set[str]()
+    texts = [d.contents.replace("\n", "\n ") for seed in range(5) for d in world(WORLDS + seed).corpus.documents]
+    asked = [" " + task.question for task in MultihopData(questions=500, hops=3, seed=WORLDS).tasks(0)]
+    lists = [" ".join([""] + [_word(rng, used) for _ in range(20)]) for _ in range(3000)]
+    tok.train_from_iterator(chain(texts, asked, lists), trainer)
+    tok.add_tokens([AddedToken(piece, normalized=False) for piece in PIECES])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tok, pad_token="<|pad|>", eos_token="<|end|>", clean_up_tokenization_spaces=False
+    )
+
+
+Runs = Callable[[random.Random, float], list[Group]]
+
+
+def heuristic_runs(seed: int) -> Iterator[Runs]:
+    """Ways to act in the world of a seed, each from a stream and the share of the way that is done."""
+    reading = pages("train", POOL, 150, hops=(1, 1, 2), seed=seed)
+    searching = MultihopData(questions=POOL, hops=3, seed=seed).tasks(0)
+
+    def read(rng: random.Random, done: float) -> list[Group]:
+        build = MemAgentSettings(style="compact", chunk=rng.randint(25, 35 + int(75 * ramp(done, 0.1, 0.5))), memory=40, whole=True).build
+        keeper = FirstSentences(rng.choice((1, 1, 2)), error=ERROR)
+        return play(build, rng.sample(reading, 8), {"reader": Seat(keeper)}, seed=rng.getrandbits(32))
+
+    def search(rng: random.Random, done: float) -> list[Group]:
+        most = 1 + round(2 * ramp(done, 0.1, 0.5))
+        build = MemSearcherSettings(style="compact", memory=64, documents=rng.randint(1, most)).build
+        keeper = QuestionWords(rng.choice((1, 1, 2, 3)), error=ERROR)
+        return play(build, rng.sample(searching, 7), {"searcher": Seat(keeper)}, seed=rng.getrandbits(32))
+
+    def read_whole(rng: random.Random, done: float) -> list[Group]:
+        build = MemAgentSettings(style="compact", window="all").build
+        small = [t for t in rng.sample(reading, 20) if len(t.document.split()) < 40 + 120 * ramp(done, 0.2, 0.6)]
+        return play(build, small[:3], {"reader": Seat(FirstSentences(error=ERROR))}, seed=rng.getrandbits(32))
+
+    def search_whole(rng: random.Random, done: float) -> list[Group]:
+        most = 1 + round(2 * ramp(done, 0.1, 0.5))
+        build = MemSearcherSettings(style="compact", window="all", documents=rng.randint(1, most)).build
+        keeper = QuestionWords(rng.choice((1, 1, 2)), error=ERROR)
+        return play(build, rng.sample(searching, 2), {"searcher": Seat(keeper)}, seed=rng.getrandbits(32))
+
+    return iter((read, search, read_whole, search_whole))
+
+
+SHARES = (0.4, 0.4, 0.08, 0.12)
+"""Of a step's tokens, by way of acting."""
+
+
+def step_units(policy: CausalPolicy, step: int, done: float, budget: int, known: dict[int, list[Runs]]) -> list[Unit]:
+    """A step's examples: what the heuristics decide in runs of theirs."""
+    rng, seed = random.Random(step), WORLDS + step // SERVES
+    if seed not in known:
+        known.clear()
+        known[seed] = list(heuristic_runs(seed))
+    language = step < 300 or step % 8 == 0
+    units = []
+    for runs, share in zip(known[seed], SHARES, strict=True):
+        left = share * budget
+        decisions = [d for group in runs(rng, done) for run in group for d in run.trajectory.decisions]
+        rng.shuffle(decisions)
+        for decision in decisions:
+            action = policy.encode(decision.observation, decision.action.text)
+            if left > 0:
+                left -= len(action.prompt) + len(action.tokens)
+                units.append(Unit(whole(action) if language else action, 1.0, 1.0))
+    return units
+
+
+def watch(policy: CausalPolicy) -> None:
+    """How well it acts greedily in a world that it has not seen."""
+    reading = pages("train", 32, 120, seed=7)
+    searching = MultihopData(questions=32, hops=2, seed=7).tasks(0)
+    read = play(MemAgentSettings(style="compact", chunk=70, memory=40, whole=True).build, reading, {"reader": Seat(policy)})
+    search = play(MemSearcherSettings(style="compact", memory=64, documents=3).build, searching, {"searcher": Seat(policy)})
+    known = {one for document in world(7).corpus.documents for one in sentences(document.contents)}
+    for name, groups in (("reading", read), ("searching", search)):
+        outcomes = [run.outcome for group in groups for run in group]
+        held = [one for outcome in outcomes for one in sentences(outcome.memories[-1] if outcome.memories else "")]
+        exact = sum(one in known for one in held) / max(1, len(held))
+        reward = sum(group[0].reward for group in groups) / len(groups)
+        formed = sum(getattr(outcome, "well_formed", bool(outcome.answer)) for outcome in outcomes) / len(outcomes)
+        print(f"  {name}: reward {reward:.3f}, exact sentences {exact:.3f} of {len(held)}, readable {formed:.3f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("src/memorist/models/bundled-reader"))
+    parser.add_argument("--steps", type=int, default=3400)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--budget", type=int, default=5000, help="tokens a step")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    tok = tokenizer(VOCABULARY)
+    policy = CausalPolicy(untrained(tok, args.width, args.layers, 0, VOCABULARY), tok, "bundled-reader")
+    print(f"{sum(p.numel() for p in policy.parameters()):,} parameters", flush=True)
+    known: dict[int, list[Any]] = {}
+    imitate(
+        policy, args.steps, args.lr, lambda step, done: step_units(policy, step, done, args.budget, known), args.out,
+        lambda step: watch(policy),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
