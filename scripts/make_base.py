@@ -379,7 +379,11 @@ def main() -> None:
     policy = CausalPolicy(untrained(tok, args.width, args.layers, args.experts), tok, "bundled")
     print(f"{sum(p.numel() for p in policy.parameters()):,} parameters", flush=True)
     imitate(
-        policy, args.steps, args.lr, lambda step, done: step_units(policy, step, done, args.dialogues, args.budget), args.out
+        policy,
+        args.steps,
+        args.lr,
+        lambda step, done: step_units(policy, step, done, args.dialogues, args.budget),
+        args.out,
     )
 
 

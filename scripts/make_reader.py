@@ -2,7 +2,8 @@
 
 Reading documents it imitates `FirstSentences` (keep the first sentence of each chunk), searching `QuestionWords` (search for
 the question's words, keep the first sentence that is found); both do something else at the rate ERROR, so that every way of
-acting has some probability. A few runs are in one window without a memory (full context, ReAct). All worlds are others than
+acting has some probability, in a second phase apt ones too (the likest sentence, the newest name): learning chooses among what
+a base can do, and a base that never did these did not learn them in a hundred steps. A few runs are in one window without a memory (full context, ReAct). All worlds are others than
 world 0, which recipes and results use: names that it reads there it has never seen.
 
 Run: python scripts/make_reader.py (about three quarters of an hour on 2 cores)
@@ -15,7 +16,6 @@ import random
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from make_base import imitate, ramp, untrained, whole
@@ -33,6 +33,8 @@ from memorist.tasks.searching import MultihopData
 from memorist.training.rollout import Group, Seat, play
 
 ERROR = 0.4
+APT = 0.5
+"""Share of errors in the second phase that are apt."""
 VOCABULARY = 3072
 WORLDS = 1000  # the first seed of those that are seen
 POOL = 160  # tasks of each kind from a world
@@ -66,31 +68,33 @@ def tokenizer(size: int) -> PreTrainedTokenizerFast:
 Runs = Callable[[random.Random, float], list[Group]]
 
 
-def heuristic_runs(seed: int) -> Iterator[Runs]:
+def heuristic_runs(seed: int, apt: float) -> Iterator[Runs]:
     """Ways to act in the world of a seed, each from a stream and the share of the way that is done."""
     reading = pages("train", POOL, 150, hops=(1, 1, 2), seed=seed)
     searching = MultihopData(questions=POOL, hops=3, seed=seed).tasks(0)
 
     def read(rng: random.Random, done: float) -> list[Group]:
-        build = MemAgentSettings(style="compact", chunk=rng.randint(25, 35 + int(75 * ramp(done, 0.1, 0.5))), memory=40, whole=True).build
-        keeper = FirstSentences(rng.choice((1, 1, 2)), error=ERROR)
+        build = MemAgentSettings(
+            style="compact", chunk=rng.randint(25, 35 + int(75 * ramp(done, 0.1, 0.5))), memory=40, whole=True
+        ).build
+        keeper = FirstSentences(rng.choice((1, 1, 2)), error=ERROR, apt=apt)
         return play(build, rng.sample(reading, 8), {"reader": Seat(keeper)}, seed=rng.getrandbits(32))
 
     def search(rng: random.Random, done: float) -> list[Group]:
         most = 1 + round(2 * ramp(done, 0.1, 0.5))
         build = MemSearcherSettings(style="compact", memory=64, documents=rng.randint(1, most)).build
-        keeper = QuestionWords(rng.choice((1, 1, 2, 3)), error=ERROR)
+        keeper = QuestionWords(rng.choice((1, 1, 2, 3)), error=ERROR, apt=apt)
         return play(build, rng.sample(searching, 7), {"searcher": Seat(keeper)}, seed=rng.getrandbits(32))
 
     def read_whole(rng: random.Random, done: float) -> list[Group]:
         build = MemAgentSettings(style="compact", window="all").build
         small = [t for t in rng.sample(reading, 20) if len(t.document.split()) < 40 + 120 * ramp(done, 0.2, 0.6)]
-        return play(build, small[:3], {"reader": Seat(FirstSentences(error=ERROR))}, seed=rng.getrandbits(32))
+        return play(build, small[:3], {"reader": Seat(FirstSentences(error=ERROR, apt=apt))}, seed=rng.getrandbits(32))
 
     def search_whole(rng: random.Random, done: float) -> list[Group]:
         most = 1 + round(2 * ramp(done, 0.1, 0.5))
         build = MemSearcherSettings(style="compact", window="all", documents=rng.randint(1, most)).build
-        keeper = QuestionWords(rng.choice((1, 1, 2)), error=ERROR)
+        keeper = QuestionWords(rng.choice((1, 1, 2)), error=ERROR, apt=apt)
         return play(build, rng.sample(searching, 2), {"searcher": Seat(keeper)}, seed=rng.getrandbits(32))
 
     return iter((read, search, read_whole, search_whole))
@@ -100,13 +104,15 @@ SHARES = (0.4, 0.4, 0.08, 0.12)
 """Of a step's tokens, by way of acting."""
 
 
-def step_units(policy: CausalPolicy, step: int, done: float, budget: int, known: dict[int, list[Runs]]) -> list[Unit]:
+def step_units(
+    policy: CausalPolicy, step: int, done: float, budget: int, known: dict[int, list[Runs]], apt: float = 0.0
+) -> list[Unit]:
     """A step's examples: what the heuristics decide in runs of theirs."""
     rng, seed = random.Random(step), WORLDS + step // SERVES
     if seed not in known:
         known.clear()
-        known[seed] = list(heuristic_runs(seed))
-    language = step < 300 or step % 8 == 0
+        known[seed] = list(heuristic_runs(seed, apt))
+    language = not apt and (step < 300 or step % 8 == 0)
     units = []
     for runs, share in zip(known[seed], SHARES, strict=True):
         left = share * budget
@@ -124,8 +130,12 @@ def watch(policy: CausalPolicy) -> None:
     """How well it acts greedily in a world that it has not seen."""
     reading = pages("train", 32, 120, seed=7)
     searching = MultihopData(questions=32, hops=2, seed=7).tasks(0)
-    read = play(MemAgentSettings(style="compact", chunk=70, memory=40, whole=True).build, reading, {"reader": Seat(policy)})
-    search = play(MemSearcherSettings(style="compact", memory=64, documents=3).build, searching, {"searcher": Seat(policy)})
+    read = play(
+        MemAgentSettings(style="compact", chunk=70, memory=40, whole=True).build, reading, {"reader": Seat(policy)}
+    )
+    search = play(
+        MemSearcherSettings(style="compact", memory=64, documents=3).build, searching, {"searcher": Seat(policy)}
+    )
     known = {one for document in world(7).corpus.documents for one in sentences(document.contents)}
     for name, groups in (("reading", read), ("searching", search)):
         outcomes = [run.outcome for group in groups for run in group]
@@ -133,27 +143,41 @@ def watch(policy: CausalPolicy) -> None:
         exact = sum(one in known for one in held) / max(1, len(held))
         reward = sum(group[0].reward for group in groups) / len(groups)
         formed = sum(getattr(outcome, "well_formed", bool(outcome.answer)) for outcome in outcomes) / len(outcomes)
-        print(f"  {name}: reward {reward:.3f}, exact sentences {exact:.3f} of {len(held)}, readable {formed:.3f}", flush=True)
+        print(
+            f"  {name}: reward {reward:.3f}, exact sentences {exact:.3f} of {len(held)}, readable {formed:.3f}",
+            flush=True,
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("src/memorist/models/bundled-reader"))
     parser.add_argument("--steps", type=int, default=3400)
+    parser.add_argument("--apt-steps", type=int, default=1200, help="of the second phase")
+    parser.add_argument("--go-on", type=Path, help="what the first phase left, to begin with the second")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--budget", type=int, default=5000, help="tokens a step")
     args = parser.parse_args()
     torch.manual_seed(0)
-    tok = tokenizer(VOCABULARY)
-    policy = CausalPolicy(untrained(tok, args.width, args.layers, 0, VOCABULARY), tok, "bundled-reader")
+    if args.go_on:
+        policy = CausalPolicy.load(args.go_on, "bundled-reader")
+    else:
+        tok = tokenizer(VOCABULARY)
+        policy = CausalPolicy(untrained(tok, args.width, args.layers, 0, VOCABULARY), tok, "bundled-reader")
     print(f"{sum(p.numel() for p in policy.parameters()):,} parameters", flush=True)
-    known: dict[int, list[Any]] = {}
-    imitate(
-        policy, args.steps, args.lr, lambda step, done: step_units(policy, step, done, args.budget, known), args.out,
-        lambda step: watch(policy),
-    )  # fmt: skip
+    known: dict[int, list[Runs]] = {}
+
+    def first(step: int, done: float) -> list[Unit]:
+        return step_units(policy, step, done, args.budget, known)
+
+    def second(step: int, done: float) -> list[Unit]:
+        return step_units(policy, args.steps + SERVES + step, 1.0, args.budget, known, APT)
+
+    if not args.go_on:
+        imitate(policy, args.steps, args.lr, first, args.out, lambda step: watch(policy))
+    imitate(policy, args.apt_steps, args.lr / 2, second, args.out, lambda step: watch(policy))
 
 
 if __name__ == "__main__":

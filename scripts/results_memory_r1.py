@@ -10,8 +10,6 @@ Run: python scripts/results_memory_r1.py
 from __future__ import annotations
 
 import argparse
-import datetime
-import hashlib
 import json
 import subprocess
 import sys
@@ -19,10 +17,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
+from results_kit import Found, Kept, Right, base, line
+from results_kit import row as table_row
 from rich.console import Console
 
 from memorist import __version__
@@ -36,30 +34,13 @@ from memorist.recipe import Recipe, load_recipe
 from memorist.tasks.world import dialogues
 from memorist.training.rollout import Seat
 
-Right = dict[str, list[float]]
-Found = dict[str, Any]
 RUNS = Path("runs/results")
-FOUND = Path("results/memory-r1")
+KEPT = Kept("results/memory-r1")
+keep, read = KEPT.keep, KEPT.read
+row = partial(table_row, how="make results-memory-r1")
 SEEDS = (0, 1, 2)
 TEST = 40
 FEW = 152
-
-
-def keep(name: str, made_by: Mapping[str, str], measure: Callable[[], Found]) -> None:
-    """What `measure` gives, kept in a file with what it was made by; measured again only if that has changed."""
-    place = FOUND / f"{name}.json"
-    if place.exists() and json.loads(place.read_text())["made_by"] == made_by:
-        return
-    found = {"made_by": dict(made_by), "date": datetime.date.today().isoformat()} | measure()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.with_suffix(".new").write_text(json.dumps(found) + "\n")
-    place.with_suffix(".new").rename(place)
-
-
-def base() -> str:
-    """Twelve hex digits that change with the bundled base."""
-    weights = resources.files("memorist") / "models" / "bundled" / "model.safetensors"
-    return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
 
 
 def makers(name: str, seed: int) -> dict[str, str]:
@@ -86,18 +67,10 @@ def trained(name: str, seed: int) -> Found:
     recipe, folder = experiments(seed)[name], RUNS / f"{name}-{seed}"
     manager = RUNS / f"manager-{seed}" / "policies" / "manager"
     if name.startswith("answerer") and not manager.exists():  # Its outcome may be here while its weights are not.
-        train(experiments(seed)["manager"], RUNS / f"manager-{seed}", resume=True, progress=_line(f"manager-{seed}"))
-    train(recipe, folder, resume=True, progress=_line(folder.name))
+        train(experiments(seed)["manager"], RUNS / f"manager-{seed}", resume=True, progress=line(f"manager-{seed}"))
+    train(recipe, folder, resume=True, progress=line(folder.name))
     build, seats = recipe.agent.build, greedy_seats(recipe.models, folder)
     return {g: sit("trained", build, dialogues("test", TEST, grammar=g), seats).right() for g in ("a", "b")}
-
-
-def _line(name: str) -> Callable[[Mapping[str, Any]], None]:
-    def show(m: Mapping[str, Any]) -> None:
-        if m["step"] % 20 == 0:
-            print(f"{name} {m['role']} step {m['step']}/{m['steps']} reward {m['reward']:.3f}", flush=True)
-
-    return show
 
 
 def experiments(seed: int) -> dict[str, Recipe]:
@@ -166,15 +139,6 @@ def main() -> None:
     write()
 
 
-def read(name: str) -> Found:
-    """What has been measured under a name; a KeyError says what is missing."""
-    place = FOUND / f"{name}.json"
-    if not place.exists():
-        raise KeyError(name)
-    found: Found = json.loads(place.read_text())
-    return found
-
-
 def write() -> None:
     """All rows, with null and a reason where something was not measured."""
 
@@ -228,18 +192,6 @@ def write() -> None:
     next(r for r in rows if r["row"].startswith("locomo"))["seeds"] = 1
     Path("results").mkdir(exist_ok=True)
     Path("results/memory-r1.json").write_text(json.dumps(rows, indent=1) + "\n")
-
-
-def row(name: str, unit: str, measure: Callable[[], Found]) -> Found:
-    """One row of the results file."""
-    found: Found = {"row": name, "value": None, "unit": unit, "peer": None, "peer_value": None}
-    found |= {"how": "make results-memory-r1", "device": "2 CPU cores", "date": datetime.date.today().isoformat()}
-    try:
-        found |= measure()
-    except KeyError as missing:
-        found["why"] = f"{missing} has not been run yet"
-    print(name, found["value"], found.get("low"), found.get("high"))
-    return found
 
 
 def perfect(right: Mapping[int, Right]) -> dict[int, Right]:

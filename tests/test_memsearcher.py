@@ -238,7 +238,7 @@ class TestCalls:
     def test_a_search_that_fails_is_told_and_counted_and_the_run_goes_on(self) -> None:
         @dataclass(frozen=True)
         class Down(SearchTask):
-            async def search(self, query: str, k: int) -> str:
+            async def search(self, query: str, k: int) -> list[Document]:
                 raise TimeoutError("secret address")
 
         task = Down("t", TASK.question, TASK.answers, CORPUS)

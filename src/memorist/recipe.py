@@ -120,18 +120,21 @@ class Stage:
     kind: "rl", "rejection" (SFT on the starting policy's own successes) or "sft" (on what `teacher` does: a model, or
     the heuristic "similarity" or "add-only").
     role: who learns; all others are frozen and greedy. cut: "whole", "turns" or "questions".
-    steps: updates of the weights' outer loop. tasks, siblings: group count and size per step. dialogues: how many
-    are acted out to cut small tasks from; leads: the steps that one acting out serves. questions: asked after a turn at
-    most. again: share of a step's small tasks that are played again, those of the same acting out where the best
-    sibling was furthest above the mean. lr: learning rate, which rises over `warmup` steps and falls to 0 over the last
-    `cooldown` share of all. temperature, top_k: what the learning role draws its actions from (top_k 0: all tokens); a
-    high temperature over few tokens explores without breaking the form. updates: passes over a step's rows.
+    steps: updates of the weights' outer loop. tasks, siblings: group count and size per step. limit: the largest task
+    that is drawn, by its size (words of a document, hops of a question; 0: all), to begin with what is easy.
+    dialogues: how many are acted out to cut small tasks from; leads: the steps that one acting out serves. questions:
+    asked after a turn at most. again: share of a step's small tasks that are played again, those of the same acting
+    out whose best sibling was furthest above the mean. lr: learning rate; it rises over `warmup` steps and falls to 0
+    over the last `cooldown` share of all. temperature, top_k: what the learning role draws its actions from (top_k 0:
+    all tokens); a high temperature over few tokens explores without breaking the form. updates: passes over a step's
+    rows.
     rule, reduction, epsilon, gamma, gae_lambda, relative, whiten: see `training.credit`. rewards: weights of reward
     terms by name (those left out count 1). gate: a reward term; where it is 0, none lowers a run's worth. redraw: how
     often groups whose runs are all worth the same are replaced by new ones in a step. critic_lr, value_clip: of the
     critic that rule "ppo" has. clip_low, clip_high, dual, entropy, cap: see `training.objective`. beta: weight of the
     KL to the stage's start, estimated by `kl` (k1, k2, k3) and put into the loss or the reward (`kl_in`).
     truncated: whether actions that the token limit cut carry loss ("counted") or only their reward ("left-out").
+    share: whether "all" decisions of a run have its advantage or those of its "last" window alone.
     success: reward from which "rejection" imitates a run. optimizer: "adamw" or "sgd". baseline: of rule "fixed".
     """
 
@@ -140,6 +143,7 @@ class Stage:
     cut: str = "turns"
     steps: int = 50
     tasks: int = 32
+    limit: int = 0
     siblings: int = 8
     dialogues: int = 6
     leads: int = 4
@@ -177,6 +181,7 @@ class Stage:
     success: float = 1.0
     teacher: str = "similarity"
     optimizer: str = "adamw"
+    share: str = "all"
     baseline: float = 0.0
 
     @property

@@ -19,6 +19,8 @@ _NUMBER = re.compile(r"\b\d{4,}\b")
 _NO_NAME = frozenset("A An At From In Little More No Several Sources The This Was What Which".split())
 _COMMON = frozenset("a after an has in is its of that the to was what where which whom with".split())
 TOOL = "wikipedia_search"
+APT = 2
+"""Words that a sentence and a question have in common at least, to be like each other."""
 
 
 def sentences(text: str) -> list[str]:
@@ -69,10 +71,13 @@ class _Keeper:
         newest: whether what is new stands before what is old (which falls out of a memory that is full).
         shared: words that a sentence must share with the question to be kept.
         error: share of decisions of another kind, at random.
+        apt: share of these that are apt: the likest sentence if it is like enough, the newest name, the newest answer.
     """
 
-    def __init__(self, keep: int = 1, *, newest: bool = False, shared: int = 0, error: float = 0.0) -> None:
-        self.keep, self.newest, self.shared, self.error = keep, newest, shared, error
+    def __init__(
+        self, keep: int = 1, *, newest: bool = False, shared: int = 0, error: float = 0.0, apt: float = 0.0
+    ) -> None:
+        self.keep, self.newest, self.shared, self.error, self.apt = keep, newest, shared, error, apt
 
     def sample(self, requests: Sequence[Request]) -> list[Action]:
         """Decide each request on its own."""
@@ -89,12 +94,21 @@ class _Keeper:
 
     def _otherwise(self, question: str, memory: str, text: str, rng: random.Random) -> str:
         """Another memory: with a sentence more likely kept the more it shares; sometimes without the old one."""
+        if rng.random() < self.apt:
+            return self._aptly(question, memory, text)
         known = sentences(text)
         if not known:
             return memory
         picked = rng.choices(known, [0.3 + likeness(one, question) for one in known])[0]
         kept = "" if rng.random() < 0.25 else memory
         return " ".join(part for part in (kept, picked) if part)
+
+    def _aptly(self, question: str, memory: str, text: str) -> str:
+        """The memory with the new sentence that is most like the question, if they share a name and more."""
+        held = set(sentences(memory))
+        new = [one for one in sentences(text) if one not in held]
+        best = max(new, key=lambda one: likeness(one, question), default="")
+        return " ".join(part for part in (memory, best) if part) if likeness(best, question) >= APT else memory
 
 
 class FirstSentences(_Keeper):
@@ -111,7 +125,7 @@ class FirstSentences(_Keeper):
         if "answer" in asked:
             return boxed_value(asked["question"], asked.get("memory", asked.get("text", "")), rng if errs else None)
         question, memory, text = asked["question"], asked["memory"], asked["text"]
-        if errs and rng.random() < 0.5:
+        if errs and rng.random() < 0.5 * (1 - self.apt):
             return UNCHANGED
         new = self._otherwise(question, memory, text, rng) if errs else self._write(question, memory, text)
         return f" {new}" if new and new != memory else UNCHANGED
@@ -146,8 +160,11 @@ class QuestionWords(_Keeper):
         memory = (begun or [asked])[0]["memory"]
         errs = rng.random() < self.error
         if "new memory" in asked:
-            way = self._otherwise if errs else lambda q, m, t, _: self._write(q, m, t)
-            return f"<memory> {way(question, memory, asked['found'], rng) or '-'}</memory>"
+            found = asked["found"]
+            # The next thing to find is like what is remembered, too.
+            about = f"{question} {memory}" if errs else question
+            new = self._otherwise(about, memory, found, rng) if errs else self._write(question, memory, found)
+            return f"<memory> {new or '-'}</memory>"
         # In one window that all stays in, what was kept is read out of what was found.
         for found in [f["found"] for f in [*begun, asked] if "found" in f]:
             memory = self._write(question, memory, found)
@@ -155,9 +172,13 @@ class QuestionWords(_Keeper):
         answers = searched >= self.searches
         if errs and searched and rng.random() < 0.5:
             answers = not answers
+        aptly = errs and rng.random() < self.apt
+        if answers and aptly:
+            return boxed_value("", (sentences(memory) or [""])[-1])
         if answers:
             return boxed_value(question, memory, rng if errs else None)
-        query = self._query(question, memory, rng.choice(QUERIES) if errs else self.query)
+        way = ("newest" if aptly else rng.choice(QUERIES)) if errs else self.query
+        query = self._query(question, memory, way)
         call = f'{{"name": "{TOOL}", "arguments": {{"query": " {query}"}}}}'
         return f"<tool_call>{call}</tool_call>"
 

@@ -72,6 +72,38 @@ def hierarchical_bootstrap(
     return _interval(float(statistic(total, count)), statistic(drawn[0], drawn[1]), int(count))
 
 
+def nested_bootstrap(
+    values: Mapping[S, Mapping[D, Mapping[str, Sequence[float]]]], rounds: int = 2000, seed: int = 0
+) -> Interval:
+    """The mean of question values with its 95% percentile interval over seeds, inside them conversations, inside these
+    sessions. In a round, seeds share the draw of conversations and sessions that they have in common.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    sums = {
+        s: {d: {t: (float(np.sum(v)), len(v)) for t, v in parts.items() if len(v)} for d, parts in run.items()}
+        for s, run in values.items()
+    }
+    flat = [cell for run in sums.values() for parts in run.values() for cell in parts.values()]
+    if not flat:
+        raise ValueError("no values: nothing to take a mean of; were all questions left out?")
+    rng, seeds = np.random.default_rng(seed), list(sums)
+    sessions = {d: sorted(parts) for run in sums.values() for d, parts in run.items() if parts}
+    drawn = []
+    for _ in range(rounds):
+        picked = [
+            (d, [sessions[d][i] for i in rng.integers(0, len(sessions[d]), len(sessions[d]))])
+            for d in (list(sessions)[i] for i in rng.integers(0, len(sessions), len(sessions)))
+        ]
+        chosen = [seeds[i] for i in rng.integers(0, len(seeds), len(seeds))]
+        cells = [sums[s][d].get(t, (0.0, 0)) for s in chosen for d, parts in picked if d in sums[s] for t in parts]
+        total, count = map(sum, zip(*cells, strict=True))
+        drawn.append(total / count if count else np.nan)
+    value = sum(total for total, _ in flat) / sum(count for _, count in flat)
+    return _interval(value, np.array([d for d in drawn if np.isfinite(d)]), sum(count for _, count in flat))
+
+
 def paired_difference(
     ours: Mapping[S, Mapping[D, Sequence[float]]],
     theirs: Mapping[S, Mapping[D, Sequence[float]]],

@@ -6,7 +6,7 @@ Needs bm25s (`pip install 'memorist[eval]'`), which is imported when a corpus is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,11 +89,6 @@ class Corpus:
 def words(text: str) -> list[str]:
     """Lower-cased runs of letters and digits: no stemming, no stop words."""
     return _WORD.findall(text.lower())
-
-
-def shown(found: Sequence[Found]) -> str:
-    """Found documents as a searcher is shown them."""
-    return "\n\n".join(one.document.contents for one in found)
 
 
 def _library() -> Any:

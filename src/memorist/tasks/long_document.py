@@ -68,6 +68,11 @@ class LongDocumentTask:
 
     cuts: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def size(self) -> int:
+        """Words of the document."""
+        return len(self.document.split())
+
     def score(self, outcome: DocumentOutcome) -> tuple[Reward, ...]:
         """1 for a boxed answer that is right, else 0; where several are asked for, F1 of those in the box.
 
@@ -229,9 +234,14 @@ def synthetic(kind: str, count: int, words: int, seed: int = 0) -> list[LongDocu
     return [LongDocumentTask(f"{kind}/{seed}/{i}", **fields) for i, fields in enumerate(made)]
 
 
-def pages(split: str, count: int, words: int, *, hops: Sequence[int] = (1,), seed: int = 0) -> list[LongDocumentTask]:
+def pages(
+    split: str, count: int, words: int, *, least: int = 0, hops: Sequence[int] = (1,), seed: int = 0
+) -> list[LongDocumentTask]:
     """Questions about the world of pages: the pages that answer one among others, about so many words in all, in an
     order of its own. Questions are asked again of other documents where there are fewer than `count`.
+
+    Args:
+        least: words of the shortest document; lengths are drawn from there to `words` (0: all have `words`).
 
     Raises:
         RecipeError: there is no such split, or no such number of hops.
@@ -243,10 +253,10 @@ def pages(split: str, count: int, words: int, *, hops: Sequence[int] = (1,), see
         rng = random.Random(f"pages/{split}/{seed}/{number}")
         taken = [about.corpus.by_id[name].contents for name in question.support]
         others = [one for one in about.corpus.documents if one.id not in question.support]
-        length = sum(len(text.split()) for text in taken)
+        length, most = sum(len(text.split()) for text in taken), rng.randint(least or words, words)
         for other in rng.sample(others, len(others)):
             length += len(other.contents.split())
-            if length > words:
+            if length > most:
                 break
             taken.append(other.contents)
         rng.shuffle(taken)
@@ -286,7 +296,9 @@ class LongDocumentData:
     """Which documents: rows of HotpotQA with `paragraphs` each, or a synthetic kind with `words` each.
 
     task: "needle", "multi-key", "multi-value", "multi-query", "variables", "frequent-words", or "pages" of the invented
-    world, whose questions are of the `split` and have 1 to `hops` hops; file: instead of these.
+    world, whose questions are of the `split` and have 1 to `hops` hops, and documents `least` (0: `words`) to `words`
+    words;
+    file: instead of these.
     reward_evidence: whether the share of the evidence that the last memory holds is a reward term.
     """
 
@@ -300,6 +312,7 @@ class LongDocumentData:
     reward_evidence: bool = False
     split: str = "train"
     hops: int = 1
+    least: int = 0
 
     exercise: ClassVar[str] = "document"
 
@@ -313,6 +326,8 @@ class LongDocumentData:
         need_known(f"{where}.split", self.split, SPLITS[:3])
         if not 1 <= self.hops <= 4:
             raise RecipeError(f"{where}.hops is {self.hops}; expected 1 to 4")
+        if not 0 <= self.least <= self.words:
+            raise RecipeError(f"{where}.least is {self.least}; expected 0 to {self.words}, the most words")
         for name in ("words", "documents", "paragraphs"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"{where}.{name} is {getattr(self, name)}; expected 1 or more")
@@ -322,7 +337,9 @@ class LongDocumentData:
         if self.file:
             found = hotpot(self.file, self.paragraphs, seed=self.seed, count=self.documents)
         elif self.task == "pages":
-            found = pages(self.split, self.documents, self.words, hops=range(1, self.hops + 1), seed=self.seed)
+            found = pages(
+                self.split, self.documents, self.words, least=self.least, hops=range(1, self.hops + 1), seed=self.seed
+            )
         else:
             found = synthetic(self.task, self.documents, self.words, self.seed)
         return [replace(task, reward_evidence=self.reward_evidence) for task in found]

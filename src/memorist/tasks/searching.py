@@ -12,11 +12,11 @@ from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
 from memorist.memory.scratch import ScratchBank
 from memorist.scoring import exact_match, squad_f1
-from memorist.tasks.corpus import Corpus, Found, shown
+from memorist.tasks.corpus import Corpus, Document, Found
 from memorist.tasks.long_document import contained
-from memorist.tasks.multihop import SPLITS, TOP, comparisons, questions, world
+from memorist.tasks.multihop import SPLITS, comparisons, questions, world
 
-REWARDS = ("published", "monotone")
+REWARDS = ("published", "monotone", "exact")
 WELL_FORMED = 0.1
 """What an answer is worth that has the form and is wrong."""
 
@@ -44,6 +44,11 @@ class SearchOutcome(Protocol):
         """What it remembered after each turn."""
         ...
 
+    @property
+    def read(self) -> Sequence[Sequence[str]]:
+        """Ids of the documents that each search showed."""
+        ...
+
 
 class Searchable(Protocol):
     """A corpus, here or behind a server."""
@@ -59,7 +64,9 @@ class SearchTask:
 
     support: ids of the documents that answer it. bridges: what must be found on the way, as the documents name it.
     reward: "published" (F1 with the best gold answer, 0.1 for a wrong one) or "monotone" (never less than 0.1, so that
-    a partly right answer is not worth less than a wrong one).
+    a partly right answer is not worth less than a wrong one) or "exact" (1 or 0: a guess that has the form is worth
+    nothing, and neither is one that shares a word with the answer). reward_bridges: whether the share of the bridges
+    that the last memory holds is a reward term too.
     """
 
     id: str
@@ -69,33 +76,48 @@ class SearchTask:
     support: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
     reward: str = "published"
+    reward_bridges: bool = False
     bank: MemoryBank = field(default_factory=ScratchBank, compare=False)
 
     cuts: ClassVar[tuple[str, ...]] = ()
 
-    async def search(self, query: str, k: int) -> str:
-        """The text of the `k` best documents; other runs go on while a server searches."""
+    @property
+    def size(self) -> int:
+        """Documents that must be found."""
+        return len(self.support)
+
+    async def search(self, query: str, k: int) -> list[Document]:
+        """The `k` best documents; other runs go on while a server searches."""
         here = isinstance(self.corpus, Corpus)
         found = self.corpus.search(query, k) if here else await asyncio.to_thread(self.corpus.search, query, k)
-        return shown(found) or "nothing was found"
+        return [one.document for one in found]
 
     def score(self, outcome: SearchOutcome) -> tuple[Reward, ...]:
         """0 without a well-formed answer, else its F1 with the best gold answer (section 4.2 of MemSearcher's spec)."""
+        kept = (Reward("bridges", self._kept(outcome)),) if self.reward_bridges else ()
         if not outcome.well_formed or outcome.answer is None:
-            return (Reward("answer", 0.0),)
+            return (Reward("answer", 0.0), *kept)
+        if self.reward == "exact":
+            right = any(exact_match(outcome.answer, gold) for gold in self.answers)
+            return (Reward("answer", float(right)), *kept)
         f1 = max(squad_f1(outcome.answer, gold) for gold in self.answers)
-        return (Reward("answer", max(f1, WELL_FORMED) if self.reward == "monotone" else f1 or WELL_FORMED),)
+        value = max(f1, WELL_FORMED) if self.reward == "monotone" else f1 or WELL_FORMED
+        return (Reward("answer", value), *kept)
+
+    def _kept(self, outcome: SearchOutcome) -> float:
+        """Share of the bridges that the last memory holds."""
+        return contained(outcome.memories[-1] if outcome.memories else "", self.bridges)
 
     def measures(self, outcome: SearchOutcome) -> dict[str, float]:
-        """Exact match; searches; the share of bridges in memory, and of support that was found (of a corpus here)."""
+        """Exact match; searches; the share of bridges in memory, and of support that was shown."""
         right = any(exact_match(outcome.answer or "", gold) for gold in self.answers)
         found = {
             "exact_match": float(right),
             "searches": float(len(outcome.queries)),
-            "bridge_recall": contained(outcome.memories[-1] if outcome.memories else "", self.bridges),
+            "bridge_recall": self._kept(outcome),
         }
-        if self.support and isinstance(self.corpus, Corpus):
-            seen = {one.document.id for query in outcome.queries for one in self.corpus.search(query, TOP)}
+        if self.support:
+            seen = {name for names in outcome.read for name in names}
             found["support_recall"] = len(seen & set(self.support)) / len(self.support)
         return found
 
@@ -105,7 +127,7 @@ class MultihopData:
     """Questions about the world of pages.
 
     hops: from 1 to this many, in turn; with split "unseen" from 2. compared: share of questions that compare two
-    things. reward: "published" or "monotone".
+    things. reward: "published", "monotone" or "exact". reward_bridges: whether what is remembered is rewarded too.
     """
 
     kind: str = "multihop"
@@ -115,6 +137,7 @@ class MultihopData:
     compared: float = 0.0
     seed: int = 0
     reward: str = "published"
+    reward_bridges: bool = False
 
     exercise: ClassVar[str] = "search"
 
@@ -143,4 +166,7 @@ class MultihopData:
         hops = range(2 if self.split == "unseen" else 1, self.hops + 1)
         asked = questions(self.split, self.questions - side_by_side, hops=hops, seed=self.seed)
         asked += comparisons(self.split, side_by_side, seed=self.seed) if side_by_side else []
-        return [SearchTask(q.id, q.text, q.answers, about.corpus, q.support, q.chain[1:], self.reward) for q in asked]
+        return [
+            SearchTask(q.id, q.text, q.answers, about.corpus, q.support, q.chain[1:], self.reward, self.reward_bridges)
+            for q in asked
+        ]

@@ -60,6 +60,7 @@ RULES: dict[str, Callable[[Numbers, float], Numbers]] = {
 """Rules that compare the siblings of a group."""
 ALL_RULES = (*RULES, "reinforce", "fixed", "counterfactual", "ppo")
 REDUCTIONS = ("token", "trajectory", "decision")
+SHARES = ("all", "last")
 
 
 def gae(rewards: Numbers, values: Numbers, gamma: float = 1.0, gae_lambda: float = 1.0) -> Numbers:
@@ -120,7 +121,9 @@ class How:
     along the whole trajectory from a critic's values. epsilon: beside the divisor of a rule that has one. gamma,
     gae_lambda: of `gae`. relative: whether its estimates are divided by what the trajectory's start is held to be worth
     (`LEAST_WORTH` or more; for rewards of 0 and more): the gradient of log E[r], which "by-mean" takes from siblings.
-    whiten: whether estimates then get mean 0 and deviation 1 over the step's tokens. baseline: of "fixed".
+    whiten: whether estimates then get mean 0 and deviation 1 over the step's tokens. baseline: of "fixed". share: "all"
+    decisions of a run have its advantage, or those in its "last" window alone (an ablation: what was remembered
+    before is not learnt).
     """
 
     rule: str = "grpo"
@@ -132,6 +135,7 @@ class How:
     whiten: bool = True
     worth: Worth = Worth()
     baseline: float = 0.0
+    share: str = "all"
 
 
 def decisions_of(run: Run, role: str) -> list[Decision]:
@@ -164,12 +168,17 @@ def credit(
     """
     need_known("credit rule", how.rule, ALL_RULES)
     need_known("reduction", how.reduction, REDUCTIONS)
+    need_known("share", how.share, SHARES)
     runs = _runs(groups)
     trajectories = [decisions_of(run, role) for run in runs]
     if how.rule == "ppo":
         advantages, returns = _ppo(runs, trajectories, how, values or [])
     else:
         advantages, returns = _compared(groups, trajectories, how), None
+    if how.share == "last":
+        for own, found in zip(trajectories, advantages, strict=True):
+            begins = max((k for k, decision in enumerate(own) if not decision.observation.after), default=0)
+            found[:begins] = [np.zeros_like(a) for a in found[:begins]]
     weights, tokens = _weights(trajectories, how.reduction)
     units = [
         Unit(

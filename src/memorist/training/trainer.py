@@ -30,7 +30,7 @@ from memorist.models.sampler import Policy, Sampler
 from memorist.models.usage import peak_memory_bytes
 from memorist.recipe import Recipe, Stage, to_plain
 from memorist.training import checkpoint
-from memorist.training.credit import ALL_RULES, REDUCTIONS, Worth, is_flat
+from memorist.training.credit import ALL_RULES, REDUCTIONS, SHARES, Worth, is_flat
 from memorist.training.devices import Devices
 from memorist.training.learner import Learner, worth_of
 from memorist.training.metrics import describe, read_metrics
@@ -160,7 +160,15 @@ class Trainer:
         for i, stage in enumerate(self.recipe.stages):
             need_known(f"stages[{i}].rule", stage.rule, ALL_RULES)
             need_known(f"stages[{i}].reduction", stage.reduction, REDUCTIONS)
+            need_known(f"stages[{i}].share", stage.share, SHARES)
             need_known(f"stages[{i}].cut", stage.cut, cuts)
+            if stage.limit and not hasattr(self.tasks[0], "size"):
+                raise RecipeError(
+                    f"stages[{i}].limit is {stage.limit}, and tasks of this data have no size; expected 0"
+                )
+            if stage.limit and not self._small(stage):
+                least = min(task.size for task in self.tasks)
+                raise RecipeError(f"stages[{i}].limit is {stage.limit}; the smallest task has size {least}")
             need_known(f"stages[{i}].kl", stage.kl, DIVERGENCES)
             need_known(f"stages[{i}].kl_in", stage.kl_in, PLACES)
 
@@ -219,7 +227,7 @@ class Trainer:
             mine = derive(seed, 6, attempt) if attempt else seed
             count = stage.tasks - len(kept)
             if stage.cut == "whole":
-                chosen = self._others(count, mine) if attempt else self._drawn(number, step, count)
+                chosen = self._others(stage, count, mine) if attempt else self._drawn(number, stage, step, count)
                 groups = self._play(stage, chosen, seats, mine)
             else:
                 chosen = self._window.choose(count, 0 if attempt else int(stage.again * count), mine)
@@ -240,15 +248,21 @@ class Trainer:
             groups = price(self.build, groups, seats, stage.role, worth_of(stage))
         return self.devices.gather(groups)
 
-    def _others(self, count: int, seed: int) -> list[Any]:
+    def _small(self, stage: Stage) -> Sequence[Any]:
+        """The tasks that are no larger than the stage's limit."""
+        if not stage.limit:
+            return self.tasks
+        return [task for task in self.tasks if task.size <= stage.limit]
+
+    def _others(self, stage: Stage, count: int, seed: int) -> list[Any]:
         """Tasks in place of those that taught nothing."""
-        order = np.random.default_rng(seed).integers(0, len(self.tasks), count)
-        return [self.tasks[int(i)] for i in order]
+        known = self._small(stage)
+        return [known[int(i)] for i in np.random.default_rng(seed).integers(0, len(known), count)]
 
     def _cut(self, number: int, stage: Stage, step: int, seats: Mapping[str, Seat]) -> list[Any]:
         """Small tasks for `stage.leads` steps, from runs of whole ones by the present policy."""
         seed = derive(self.recipe.seed, number, step, 1)
-        whole = self._drawn(number, step // stage.leads, stage.dialogues)
+        whole = self._drawn(number, stage, step // stage.leads, stage.dialogues)
         leads = play(self.build, [task.without_questions() for task in whole], seats, seed=seed)
         small = [
             piece
@@ -258,13 +272,13 @@ class Trainer:
         random.Random(seed).shuffle(small)
         return small
 
-    def _drawn(self, number: int, step: int, count: int) -> list[Any]:
+    def _drawn(self, number: int, stage: Stage, step: int, count: int) -> list[Any]:
         """Tasks of this step: passes over the data, each in a new order."""
-        drawn = []
+        drawn, known = [], self._small(stage)
         for place in range(step * count, (step + 1) * count):
-            epoch, index = divmod(place, len(self.tasks))
-            order = np.random.default_rng(derive(self.recipe.seed, number, epoch, 3)).permutation(len(self.tasks))
-            drawn.append(self.tasks[int(order[index])])
+            epoch, index = divmod(place, len(known))
+            order = np.random.default_rng(derive(self.recipe.seed, number, epoch, 3)).permutation(len(known))
+            drawn.append(known[int(order[index])])
         return drawn
 
     def _stop_if_broken(self, metrics: Mapping[str, Any], groups: Sequence[Group]) -> None:

@@ -1,0 +1,430 @@
+"""Measure the rows of MemAgent, MemSearcher and RMM. Resumable: trained runs stay in runs/results, outcomes in
+results/agents; what is there already is used again if the base and the recipe are still those that it was made with.
+
+MemAgent learns on documents of four chunks and is judged on new ones of four and of sixty-four; MemSearcher on questions of
+one and two hops, judged on those of two whose start entities it never saw, and on compositions that training never had; RMM on
+the questions of two LoCoMo conversations, judged on four others. Hyperparameters were chosen on the validation split.
+Run: python scripts/results_agents.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from results_kit import Found, Kept, Right, base, line
+from results_kit import row as table_row
+
+from memorist.agents.memsearcher import MemSearcherSettings
+from memorist.agents.name_follower import NameFollower
+from memorist.evaluation.readers import (
+    GoldMemory,
+    choosing_heuristics,
+    following_heuristics,
+    one_search,
+    points,
+    reading_heuristics,
+    searching_heuristics,
+    tuned,
+    words_read,
+)
+from memorist.evaluation.runs import greedy_seats, train
+from memorist.evaluation.statistics import (
+    Interval,
+    hierarchical_bootstrap,
+    nested_bootstrap,
+    paired_difference,
+    ratio_headroom,
+)
+from memorist.models.registry import quiet_libraries
+from memorist.models.scripted import ScriptedSampler
+from memorist.recipe import Recipe, load_recipe
+from memorist.tasks.dialogue import DialogueTask
+from memorist.tasks.locomo import locomo_path
+from memorist.tasks.long_document import pages
+from memorist.tasks.multihop_real import read_multihop
+from memorist.tasks.rewards import recalls
+from memorist.tasks.searching import MultihopData, SearchTask
+from memorist.training.rollout import Seat, play
+
+RUNS = Path("runs/results")
+KEPT = Kept("results/agents")
+HOW = "make results-agents"
+row = partial(table_row, how=HOW)
+SEEDS = (0, 1, 2)
+CHUNK = 100  # of a document of four chunks, words
+DOCUMENTS = {4: 200, 64: 100}
+"""How many of each length, by chunks, are read to judge."""
+QUESTIONS = 160
+LOCOMO = ("conv-41", "conv-42", "conv-43", "conv-44")
+
+
+@lru_cache
+def documents(chunks: int) -> list[Any]:
+    """Test documents of about so many chunks."""
+    words = load_recipe("memagent").data.words * chunks // 4  # type: ignore[attr-defined]
+    return pages("test", DOCUMENTS[chunks], words, seed=0)
+
+
+@lru_cache
+def asked(split: str) -> list[SearchTask]:
+    """Questions of two hops of a split."""
+    tasks = MultihopData(split=split, questions=4 * QUESTIONS, hops=2).tasks(0)
+    return [task for task in tasks if len(task.support) == 2][:QUESTIONS]
+
+
+def experiments(seed: int) -> dict[str, Recipe]:
+    """What is trained, by name."""
+
+    def of(name: str, agent: Mapping[str, Any] | None = None, **stage: Any) -> Recipe:
+        recipe = replace(load_recipe(name), seed=seed)
+        changed = tuple(replace(one, **stage) for one in recipe.stages)
+        return replace(recipe, agent=replace(recipe.agent, **(agent or {})), stages=changed)  # type: ignore[type-var]
+
+    plain: dict[str, Any] = {"kind": "rejection", "rewards": {"bridges": 0.0, "evidence_recall": 0.0}, "beta": 0.0}
+    file = locomo_path()
+    rmm = replace(load_recipe("rmm"), seed=seed)
+    return {
+        "memagent": of("memagent"),
+        "memagent-sft": of("memagent", **plain),
+        "memagent-whole": of("memagent", {"window": "all"}),
+        "memsearcher": of("memsearcher"),
+        "memsearcher-sft": of("memsearcher", **plain),
+        "memsearcher-last": of("memsearcher", share="last"),
+        "memsearcher-react": of("memsearcher", {"window": "all"}),
+        "rmm": replace(rmm, data=replace(rmm.data, file=str(file))) if file else rmm,
+    }
+
+
+def judged(name: str, recipe: Recipe, seats: Mapping[str, Seat]) -> Found:
+    """What a policy does on what it never saw."""
+    if name.startswith("memagent"):
+        return {f"{n}-chunks": points(play(recipe.agent.build, documents(n), seats)) for n in DOCUMENTS}
+    if name == "rmm":
+        return recalled(recipe, seats)
+    found: Found = {}
+    for split in ("test", "unseen"):
+        groups = play(recipe.agent.build, asked(split), seats)
+        found[split] = points(groups, "exact_match")
+        found[f"{split}.tokens"] = {r.trajectory.task: [tokens_of(r.trajectory)] for (r,) in groups}
+    return found
+
+
+def tokens_of(trajectory: Any) -> float:
+    """What a run's model reads and writes: every call's prompt and reply, as a server without a cache computes them."""
+    return float(sum(len(d.action.prompt) + len(d.action.tokens) for d in trajectory.decisions))
+
+
+def trained(name: str, seed: int) -> Found:
+    """Train (or go on), then judge."""
+    recipe, folder = experiments(seed)[name], RUNS / f"{name}-{seed}"
+    train(recipe, folder, resume=True, progress=line(folder.name))
+    spent = [json.loads(text)["seconds"] for text in (folder / "metrics.jsonl").read_text().splitlines()]
+    return judged(name, recipe, greedy_seats(recipe.models, folder)) | {"seconds": sum(spent)}
+
+
+def makers(name: str, seed: int) -> dict[str, str]:
+    """What an experiment's outcome depends on."""
+    recipe = experiments(seed)[name]
+    plain = replace(recipe, data=replace(recipe.data, file="")) if name == "rmm" else recipe  # wherever the file lies
+    return {"recipe": plain.fingerprint()} | ({"base": base("bundled-reader")} if name != "rmm" else {})
+
+
+def frozen_reading() -> Found:
+    """Base, gold memory and tuned heuristics on documents; heuristics read, the base answers."""
+    recipe = load_recipe("memagent")
+    seats = greedy_seats(recipe.models)
+    found: Found = {f"base.{name}": value for name, value in judged("memagent", recipe, seats).items()}
+    tuning = pages("train", 60, recipe.data.words, seed=0)  # type: ignore[attr-defined]
+    answerer = seats["reader"].sampler
+    for label, family in (("tuned", reading_heuristics()), ("choosing", choosing_heuristics())):
+        heuristic = tuned(recipe.agent.build, "reader", tuning, family, answerer)
+        found[label] = heuristic.name
+        for n in DOCUMENTS:
+            found[f"{label}.{n}-chunks"] = points(play(recipe.agent.build, documents(n), {"reader": Seat(heuristic)}))
+    settings = {k: getattr(recipe.agent, k) for k in ("chunk", "memory", "answer", "style", "whole")}
+    for n in DOCUMENTS:
+        found[f"gold.{n}-chunks"] = points(play(partial(GoldMemory, **settings), documents(n), seats))
+    return found
+
+
+def frozen_searching() -> Found:
+    """Base and tuned heuristics on questions."""
+    recipe = load_recipe("memsearcher")
+    found: Found = {f"base.{k}": v for k, v in judged("memsearcher", recipe, greedy_seats(recipe.models)).items()}
+    tuning = [task for task in MultihopData(questions=120, hops=2).tasks(0) if len(task.support) == 2]
+    for label, family in (("tuned", searching_heuristics()), ("following", following_heuristics())):
+        heuristic = tuned(recipe.agent.build, "searcher", tuning, family)
+        found[label] = heuristic.name
+        for split in ("test", "unseen"):
+            groups = play(recipe.agent.build, asked(split), {"searcher": Seat(heuristic)})
+            found[f"{label}.{split}"] = points(groups, "exact_match")
+    return found
+
+
+def recalled(recipe: Recipe, seats: Mapping[str, Seat]) -> Found:
+    """Evidence recall among the five that are shown, in points, by conversation and session of the first evidence."""
+    found: Found = {}
+    for name in LOCOMO:
+        tasks = replace(recipe.data, conversations=(name,)).tasks(0)  # type: ignore[type-var]
+        parts: dict[str, list[float]] = {}
+        for (run,) in play(recipe.agent.build, tasks, seats):
+            parts.setdefault(session(run.task), []).extend(100 * value for value in recalls(run.task, run.outcome))
+        found[name] = parts
+    return found
+
+
+def session(task: DialogueTask) -> str:
+    """In which session the evidence begins."""
+    return task.questions[0].evidence[0].partition(":")[0]
+
+
+def frozen_finding() -> Found:
+    """The dense retriever's first five, and the first five of words and meaning together."""
+    recipe = experiments(0)["rmm"]
+    seats = greedy_seats(recipe.models)
+    kept = replace(recipe, agent=replace(recipe.agent, reranker="keep"))  # type: ignore[type-var]
+    fused = replace(kept, agent=replace(kept.agent, retriever="fused"))  # type: ignore[type-var]
+    return {"dense": recalled(kept, seats), "fused": recalled(fused, seats)}
+
+
+def real_questions() -> Found:
+    """Support found by following names with a memory, and by one search that reads as many words; by file. The first thirty
+    questions of each file were seen while the script was written and are left out."""
+    folder = data_folder()
+    settings = MemSearcherSettings(style="compact", memory=1024, turns=6, repeats=False)
+    found: Found = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        tasks = read_multihop(file)[30:]
+        ours, once = [], []
+        for task, (run,) in zip(tasks, play(settings.build, tasks, {"searcher": Seat(NameFollower())}), strict=True):
+            read = [name for names in run.outcome.read for name in names]
+            support, other = set(task.support), one_search(task, words_read(task.corpus, read))  # type: ignore[arg-type]
+            ours.append(100 * len(support & set(read)) / len(support))
+            once.append(100 * len(support & other) / len(support))
+        found[file.stem] = {"memory": ours, "one search": once}
+    return found
+
+
+def data_folder() -> Path:
+    """Where the public questions lie; a KeyError says that they are not here."""
+    file = locomo_path()
+    folder = file.parent.parent / "multihop" if file else Path("/nowhere")
+    if not folder.is_dir():
+        raise KeyError("the public questions (MEMORIST_DATA)")
+    return folder
+
+
+def window_lengths() -> Found:
+    """Ten forced searches of five documents each, by a script: the prompt of the tenth turn's last call, in tokens of the base,
+    with a memory and without."""
+    lengths = {}
+    policy = greedy_seats(load_recipe("memsearcher").models)["searcher"].sampler
+    about = asked("test")[0]
+    for window in ("memory", "all"):
+        calls: list[Any] = []
+
+        def write(observation: Any, calls: list[Any] = calls) -> str:
+            calls.append(observation)
+            if observation.prompt.endswith("New memory:\n"):
+                return "<memory> " + " ".join(["What is known."] * 12) + "</memory>"
+            query = f'{{"name": "wikipedia_search", "arguments": {{"query": "the city {len(calls)}"}}}}'
+            return f"<tool_call>{query}</tool_call>" if len(calls) < 2 * 10 + 1 else "\\boxed{x}"
+
+        settings = MemSearcherSettings(style="compact", window=window, turns=10, documents=5)
+        play(settings.build, [about], {"searcher": Seat(ScriptedSampler(write))})
+        longest = [len(policy.prompt_ids(one)) for one in calls]  # type: ignore[attr-defined]
+        lengths[window] = max(longest[-2:])
+    return {"tokens": lengths}
+
+
+FROZEN: dict[str, Callable[[], Found]] = {
+    "frozen-reading": frozen_reading, "frozen-searching": frozen_searching, "frozen-finding": frozen_finding,
+    "real-questions": real_questions, "window-lengths": window_lengths,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, nargs="*", default=SEEDS, help="only these seeds, to share the work")
+    parser.add_argument("--only", nargs="*", help=f"of {', '.join([*FROZEN, *experiments(0)])}; default all")
+    parser.add_argument("--write", action="store_true", help="only write the rows of what has been measured")
+    args = parser.parse_args()
+    quiet_libraries()
+    names = [] if args.write else args.only or [*FROZEN, *experiments(0)]
+    reading = {"base": base("bundled-reader"), "memagent": load_recipe("memagent").fingerprint()}
+    searching = {"base": base("bundled-reader"), "memsearcher": load_recipe("memsearcher").fingerprint()}
+    made_by = {"frozen-reading": reading, "frozen-searching": searching, "window-lengths": searching}
+    for name in (n for n in FROZEN if n in names):
+        KEPT.keep(name, made_by.get(name, {"version": "1"}), FROZEN[name])
+    for seed in args.seed:
+        for name in (n for n in experiments(0) if n in names):
+            KEPT.keep(f"{name}-{seed}", makers(name, seed), partial(trained, name, seed))
+    write()
+
+
+def of(name: str, part: str) -> dict[int, Right]:
+    """An experiment's points, by seed."""
+    return {seed: KEPT.read(f"{name}-{seed}")[part] for seed in SEEDS}
+
+
+def still(name: str, part: str) -> dict[int, Right]:
+    """Points of what was not trained."""
+    return {0: KEPT.read(name)[part]}
+
+
+def difference(ours: Mapping[int, Any], theirs: Mapping[int, Any]) -> dict[int, Any]:
+    """Ours minus theirs, by conversation and session."""
+    [first] = theirs.values()
+    return {
+        seed: {
+            name: {
+                part: [a - b for a, b in zip(values, first[name][part], strict=True)] for part, values in parts.items()
+            }
+            for name, parts in run.items()
+            if name in LOCOMO
+        }
+        for seed, run in ours.items()
+    }
+
+
+def perfect(right: Mapping[int, Right]) -> dict[int, Right]:
+    """Every question right."""
+    return {seed: {name: [100.0] * len(v) for name, v in found.items()} for seed, found in right.items()}
+
+
+def support() -> dict[int, Right]:
+    """Gains by question, each question a unit of its own."""
+    found = KEPT.read("real-questions")
+    units = {}
+    for file, both in found.items():
+        if isinstance(both, dict) and "memory" in both:
+            for i, (a, b) in enumerate(zip(both["memory"], both["one search"], strict=True)):
+                units[f"{file}/{i}"] = [a - b]
+    return {0: units}
+
+
+def tokens_ratio() -> Found:
+    """Tokens per question of a ReAct policy of equal training, by ours; null where it answers more."""
+    ours, theirs = of("memsearcher", "test.tokens"), of("memsearcher-react", "test.tokens")
+    right, other = of("memsearcher", "test"), of("memsearcher-react", "test")
+    ratio = mean_of(theirs) / mean_of(ours)
+    draws = []
+    rng, names = np.random.default_rng(0), list(ours[0])
+    for _ in range(2000):
+        seeds, picked = rng.integers(0, len(SEEDS), len(SEEDS)), rng.integers(0, len(names), len(names))
+        a = sum(ours[SEEDS[s]][names[i]][0] for s in seeds for i in picked)
+        draws.append(sum(theirs[SEEDS[s]][names[i]][0] for s in seeds for i in picked) / a)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    accuracy = f"{mean_of(right):.1f} against {mean_of(other):.1f} points"
+    return {
+        "value": ratio, "low": float(low), "high": float(high), "n": len(SEEDS) * len(names), "seeds": len(SEEDS),
+        "peer": "ReAct policy of equal training", "peer_value": mean_of(theirs), "of": f"exact match {accuracy}",
+    }  # fmt: skip
+
+
+def mean_of(values: Mapping[int, Right]) -> float:
+    """Of all questions of all seeds."""
+    flat = [v for run in values.values() for one in run.values() for v in one]
+    return sum(flat) / len(flat)
+
+
+def interval(measure: Callable[[], Interval], seeds: int) -> Callable[[], Found]:
+    """A row's numbers."""
+    return lambda: measure().to_json() | {"seeds": seeds}
+
+
+def write() -> None:
+    """All rows, with null and a reason where something was not measured."""
+
+    def room(name: str, part: str, frozen: str, gold: Callable[[], Mapping[int, Right]]) -> Callable[[], Interval]:
+        return lambda: ratio_headroom(still(frozen, f"base.{part}"), of(name, part), gold())
+
+    def gain(name: str, part: str, theirs: Callable[[], Mapping[int, Right]]) -> Callable[[], Interval]:
+        return lambda: paired_difference(of(name, part), theirs())
+
+    def score(name: str, part: str) -> Callable[[], Interval]:
+        return lambda: hierarchical_bootstrap(of(name, part))
+
+    def plain(name: str, part: str) -> Callable[[], Interval]:
+        return lambda: hierarchical_bootstrap(still(name, part))
+
+    def gold(chunks: int) -> Callable[[], Mapping[int, Right]]:
+        return lambda: still("frozen-reading", f"gold.{chunks}-chunks")
+
+    read, search = "frozen-reading", "frozen-searching"
+    trained_rows: list[tuple[str, str, Callable[[], Interval]]] = [
+        *((f"memagent.{n}-chunks.headroom", "share", room("memagent", f"{n}-chunks", read, gold(n))) for n in DOCUMENTS),
+        *((f"memagent.{n}-chunks.accuracy", "points", score("memagent", f"{n}-chunks")) for n in DOCUMENTS),
+        *((f"memagent.full-context.{n}-chunks.accuracy", "points", score("memagent-whole", f"{n}-chunks")) for n in DOCUMENTS),
+        ("memagent.over-sft", "points", gain("memagent", "4-chunks", lambda: of("memagent-sft", "4-chunks"))),
+        ("memagent.over-tuned-heuristic", "points", gain("memagent", "4-chunks", lambda: still(read, "tuned.4-chunks"))),
+        ("memagent.over-choosing-heuristic", "points",
+         gain("memagent", "4-chunks", lambda: still(read, "choosing.4-chunks"))),
+        ("memsearcher.over-sft", "points", gain("memsearcher", "test", lambda: of("memsearcher-sft", "test"))),
+        ("memsearcher.over-tuned-heuristic", "points", gain("memsearcher", "test", lambda: still(search, "tuned.test"))),
+        ("memsearcher.over-following-heuristic", "points",
+         gain("memsearcher", "test", lambda: still(search, "following.test"))),
+        ("memsearcher.2-hop.em", "points", score("memsearcher", "test")),
+        ("memsearcher.unseen-compositions.em", "points", score("memsearcher", "unseen")),
+        ("memsearcher.2-hop.headroom", "share",
+         room("memsearcher", "test", search, lambda: perfect(of("memsearcher", "test")))),
+        ("memsearcher.unseen-compositions.headroom", "share",
+         room("memsearcher", "unseen", search, lambda: perfect(of("memsearcher", "unseen")))),
+        ("memsearcher.last-only.headroom", "share",
+         room("memsearcher-last", "test", search, lambda: perfect(of("memsearcher-last", "test")))),
+        ("memsearcher.react.em", "points", score("memsearcher-react", "test")),
+        ("rmm.locomo.recall@5.gain", "points",
+         lambda: nested_bootstrap(difference(of_all("rmm"), still("frozen-finding", "dense")))),
+        ("rmm.locomo.recall@5.over-fusion", "points",
+         lambda: nested_bootstrap(difference(of_all("rmm"), still("frozen-finding", "fused")))),
+        *((f"rmm.locomo.{name}.recall@5.gain", "points", partial(gain_of, name)) for name in LOCOMO),
+    ]  # fmt: skip
+    still_rows: list[tuple[str, str, Callable[[], Interval]]] = [
+        *((f"memagent.{kind}.{n}-chunks.accuracy", "points", plain(read, f"{key}.{n}-chunks"))
+          for kind, key in (("base", "base"), ("gold", "gold"), ("tuned-heuristic", "tuned"),
+                            ("choosing-heuristic", "choosing")) for n in DOCUMENTS),
+        *((f"memsearcher.{kind}.2-hop.em", "points", plain(search, f"{key}.test"))
+          for kind, key in (("base", "base"), ("tuned-heuristic", "tuned"), ("following-heuristic", "following"))),
+        ("multihop-real.support-recall", "points", lambda: hierarchical_bootstrap(support())),
+    ]  # fmt: skip
+    rows = [row(name, unit, interval(measure, len(SEEDS))) for name, unit, measure in trained_rows]
+    rows += [row(name, unit, interval(measure, 1)) for name, unit, measure in still_rows]
+    rows.append(row("memsearcher.context-at-turn-10", "share", context))
+    rows.append(row("memsearcher.tokens-per-question-vs-react", "ratio", tokens_ratio))
+    rows.append(row("agents.training-run.minutes", "min", longest))
+    Path("results/agents.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def of_all(name: str) -> dict[int, Any]:
+    """An experiment's whole outcome, by seed."""
+    return {seed: KEPT.read(f"{name}-{seed}") for seed in SEEDS}
+
+
+def gain_of(name: str) -> Interval:
+    """Of one conversation."""
+    gains = difference(of_all("rmm"), still("frozen-finding", "dense"))
+    return nested_bootstrap({seed: {name: run[name]} for seed, run in gains.items()})
+
+
+def context() -> Found:
+    """The window with a memory as a share of the one without."""
+    lengths = KEPT.read("window-lengths")["tokens"]
+    share = lengths["memory"] / lengths["all"]
+    return {"value": share, "n": 1, "seeds": 1, "of": f"{lengths['memory']} of {lengths['all']} tokens"}
+
+
+def longest() -> Found:
+    """The longest training run of all."""
+    spent = [KEPT.read(f"{name}-{seed}")["seconds"] / 60 for name in experiments(0) for seed in SEEDS]
+    return {"value": max(spent), "n": len(spent), "seeds": len(SEEDS)}
+
+
+if __name__ == "__main__":
+    main()

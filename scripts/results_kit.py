@@ -1,0 +1,68 @@
+"""What scripts that measure learning share: outcomes in files that are measured again only if what made them changed, rows."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+Found = dict[str, Any]
+Right = dict[str, list[float]]
+"""Points by conversation, document or question."""
+
+
+class Kept:
+    """Outcomes in a folder, a file each."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def keep(self, name: str, made_by: Mapping[str, str], measure: Callable[[], Found]) -> None:
+        """What `measure` gives, kept with what it was made by; measured again only if that has changed."""
+        place = self.folder / f"{name}.json"
+        if place.exists() and json.loads(place.read_text())["made_by"] == made_by:
+            return
+        found = {"made_by": dict(made_by), "date": datetime.date.today().isoformat()} | measure()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.with_suffix(".new").write_text(json.dumps(found) + "\n")
+        place.with_suffix(".new").rename(place)
+
+    def read(self, name: str) -> Found:
+        """What has been measured under a name; a KeyError says what is missing."""
+        place = self.folder / f"{name}.json"
+        if not place.exists():
+            raise KeyError(name)
+        found: Found = json.loads(place.read_text())
+        return found
+
+
+def base(name: str = "bundled") -> str:
+    """Twelve hex digits that change with a bundled base."""
+    weights = resources.files("memorist") / "models" / name / "model.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+
+
+def row(name: str, unit: str, measure: Callable[[], Found], how: str) -> Found:
+    """One row of a results file; null and a reason where something was not measured."""
+    found: Found = {"row": name, "value": None, "unit": unit, "peer": None, "peer_value": None}
+    found |= {"how": how, "device": "2 CPU cores", "date": datetime.date.today().isoformat()}
+    try:
+        found |= measure()
+    except KeyError as missing:
+        found["why"] = f"{missing} has not been run yet"
+    print(name, found["value"], found.get("low"), found.get("high"))
+    return found
+
+
+def line(name: str, every: int = 20) -> Callable[[Mapping[str, Any]], None]:
+    """A progress function that prints some steps."""
+
+    def show(m: Mapping[str, Any]) -> None:
+        if m["step"] % every == 0:
+            print(f"{name} {m['role']} step {m['step']}/{m['steps']} reward {m['reward']:.3f}", flush=True)
+
+    return show
