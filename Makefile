@@ -22,7 +22,7 @@ timed = @began=$$(date +%s); $(2); status=$$?; echo "$(1): $$(($$(date +%s) - be
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-promises test-gpu lint types unit results-memory-r1 results-agents bench bench-experts bench-memory bench-trainer docs clean
+.PHONY: help demo test test-promises test-verl test-gpu lint types unit results-memory-r1 results-agents bench bench-experts bench-memory bench-trainer docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,16 @@ test: lint types unit ## lint, types and unit tests
 
 test-promises: $(STAMP) ## the tests that take long: crash rounds, real servers
 	$(call timed,test-promises,$(RUN) -m pytest -m promise)
+
+# verl wants another transformers, so it has an environment of its own.
+VERL := .venv-verl/.installed
+$(VERL): constraints-verl.txt
+	@$(PYTHON) -m venv --clear .venv-verl
+	@.venv-verl/bin/python -m pip install -q -r constraints-verl.txt
+	@touch $@
+
+test-verl: $(VERL) ## the contract with verl, in its own environment (2 GB of disk; CPU)
+	$(call timed,test-verl,PYTHONPATH=src .venv-verl/bin/python -m pytest -q -p no:cacheprovider -o addopts= -o filterwarnings=default tests/cluster/check_verl.py)
 
 test-gpu: $(STAMP) ## what a GPU adds; skipped, and said so, where there is none
 	$(call timed,test-gpu,$(RUN) -m pytest -m gpu -rs)

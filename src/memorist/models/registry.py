@@ -35,6 +35,10 @@ def open_role(name: str) -> Any:
         from memorist.models.reranker import open_reranker
 
         return RerankerPolicy(open_reranker(name), Path(name).name)
+    if name.partition(":")[0] in ("vllm", "sglang"):
+        from memorist.models.token_server import open_server
+
+        return open_server(name)
     return open_policy(name)
 
 
