@@ -24,8 +24,8 @@ def bundled_folder(name: str = "bundled") -> Path:
 
 
 def open_role(name: str) -> Any:
-    """A policy of whichever kind the name says: "linear" or "linear@TAU" and folders that hold a reranker, else a
-    causal language model.
+    """A policy of whichever kind the name says: "linear" or "linear@TAU" and folders that hold a reranker,
+    "vllm:URL#MODEL" or "sglang:URL#MODEL" a server that samples, else a causal language model.
 
     Raises:
         PolicyError: there is none, or what it needs is not installed.
