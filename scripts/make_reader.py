@@ -32,9 +32,8 @@ from memorist.tasks.multihop import _word, world
 from memorist.tasks.searching import MultihopData
 from memorist.training.rollout import Group, Seat, play
 
-ERROR = 0.4
-APT = 0.5
-"""Share of errors in the second phase that are apt."""
+PHASES = ((3400, 2e-3, 0.4, 0.0), (1200, 1e-3, 0.4, 0.5), (500, 5e-4, 0.5, 0.7))
+"""Of each: steps, learning rate, how often something else is done than the heuristic does, and how much of that is apt."""
 VOCABULARY = 3072
 WORLDS = 1000  # the first seed of those that are seen
 POOL = 160  # tasks of each kind from a world
@@ -68,7 +67,7 @@ def tokenizer(size: int) -> PreTrainedTokenizerFast:
 Runs = Callable[[random.Random, float], list[Group]]
 
 
-def heuristic_runs(seed: int, apt: float) -> Iterator[Runs]:
+def heuristic_runs(seed: int, error: float, apt: float) -> Iterator[Runs]:
     """Ways to act in the world of a seed, each from a stream and the share of the way that is done."""
     reading = pages("train", POOL, 150, hops=(1, 1, 2), seed=seed)
     searching = MultihopData(questions=POOL, hops=3, seed=seed).tasks(0)
@@ -77,24 +76,24 @@ def heuristic_runs(seed: int, apt: float) -> Iterator[Runs]:
         build = MemAgentSettings(
             style="compact", chunk=rng.randint(25, 35 + int(75 * ramp(done, 0.1, 0.5))), memory=40, whole=True
         ).build
-        keeper = FirstSentences(rng.choice((1, 1, 2)), error=ERROR, apt=apt)
+        keeper = FirstSentences(rng.choice((1, 1, 2)), error=error, apt=apt)
         return play(build, rng.sample(reading, 8), {"reader": Seat(keeper)}, seed=rng.getrandbits(32))
 
     def search(rng: random.Random, done: float) -> list[Group]:
         most = 1 + round(2 * ramp(done, 0.1, 0.5))
         build = MemSearcherSettings(style="compact", memory=64, documents=rng.randint(1, most)).build
-        keeper = QuestionWords(rng.choice((1, 1, 2, 3)), error=ERROR, apt=apt)
+        keeper = QuestionWords(rng.choice((1, 1, 2, 3)), error=error, apt=apt)
         return play(build, rng.sample(searching, 7), {"searcher": Seat(keeper)}, seed=rng.getrandbits(32))
 
     def read_whole(rng: random.Random, done: float) -> list[Group]:
         build = MemAgentSettings(style="compact", window="all").build
         small = [t for t in rng.sample(reading, 20) if len(t.document.split()) < 40 + 120 * ramp(done, 0.2, 0.6)]
-        return play(build, small[:3], {"reader": Seat(FirstSentences(error=ERROR, apt=apt))}, seed=rng.getrandbits(32))
+        return play(build, small[:3], {"reader": Seat(FirstSentences(error=error, apt=apt))}, seed=rng.getrandbits(32))
 
     def search_whole(rng: random.Random, done: float) -> list[Group]:
         most = 1 + round(2 * ramp(done, 0.1, 0.5))
         build = MemSearcherSettings(style="compact", window="all", documents=rng.randint(1, most)).build
-        keeper = QuestionWords(rng.choice((1, 1, 2)), error=ERROR, apt=apt)
+        keeper = QuestionWords(rng.choice((1, 1, 2)), error=error, apt=apt)
         return play(build, rng.sample(searching, 2), {"searcher": Seat(keeper)}, seed=rng.getrandbits(32))
 
     return iter((read, search, read_whole, search_whole))
@@ -105,13 +104,14 @@ SHARES = (0.4, 0.4, 0.08, 0.12)
 
 
 def step_units(
-    policy: CausalPolicy, step: int, done: float, budget: int, known: dict[int, list[Runs]], apt: float = 0.0
-) -> list[Unit]:
+    policy: CausalPolicy, step: int, done: float, budget: int, known: dict[int, list[Runs]], error: float,
+    apt: float,
+) -> list[Unit]:  # fmt: skip
     """A step's examples: what the heuristics decide in runs of theirs."""
     rng, seed = random.Random(step), WORLDS + step // SERVES
     if seed not in known:
         known.clear()
-        known[seed] = list(heuristic_runs(seed, apt))
+        known[seed] = list(heuristic_runs(seed, error, apt))
     language = not apt and (step < 300 or step % 8 == 0)
     units = []
     for runs, share in zip(known[seed], SHARES, strict=True):
@@ -152,10 +152,8 @@ def watch(policy: CausalPolicy) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("src/memorist/models/bundled-reader"))
-    parser.add_argument("--steps", type=int, default=3400)
-    parser.add_argument("--apt-steps", type=int, default=1200, help="of the second phase")
-    parser.add_argument("--go-on", type=Path, help="what the first phase left, to begin with the second")
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--phase", type=int, default=0, help="begin with this one, from what --go-on holds")
+    parser.add_argument("--go-on", type=Path, help="what the phase before left")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--budget", type=int, default=5000, help="tokens a step")
@@ -168,16 +166,14 @@ def main() -> None:
         policy = CausalPolicy(untrained(tok, args.width, args.layers, 0, VOCABULARY), tok, "bundled-reader")
     print(f"{sum(p.numel() for p in policy.parameters()):,} parameters", flush=True)
     known: dict[int, list[Runs]] = {}
+    for number, (steps, rate, error, apt) in list(enumerate(PHASES))[args.phase :]:
+        before = sum(phase[0] for phase in PHASES[:number]) + SERVES * number
 
-    def first(step: int, done: float) -> list[Unit]:
-        return step_units(policy, step, done, args.budget, known)
+        def units(step: int, done: float, before: int = before, error: float = error, apt: float = apt) -> list[Unit]:
+            return step_units(policy, before + step, 1.0 if before else done, args.budget, known, error, apt)
 
-    def second(step: int, done: float) -> list[Unit]:
-        return step_units(policy, args.steps + SERVES + step, 1.0, args.budget, known, APT)
-
-    if not args.go_on:
-        imitate(policy, args.steps, args.lr, first, args.out, lambda step: watch(policy))
-    imitate(policy, args.apt_steps, args.lr / 2, second, args.out, lambda step: watch(policy))
+        known.clear()
+        imitate(policy, steps, rate, units, args.out, lambda step: watch(policy))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,9 @@ class LongDocumentTask:
     """A question about a document.
 
     answers: any of them is right, or with `all_of` all are asked for. evidence: texts of which the memory should
-    hold what matters. reward_evidence: whether the share that it holds at the end is a reward term too.
+    hold what matters. reward_evidence: whether the share that it holds at the end is a reward term too. reward_writes:
+    whether the share of chunks that changed the memory is one, negative (a stage's `gate: answer` lets it rank right
+    answers and never make failing cheaply better than failing).
     """
 
     id: str
@@ -64,6 +66,7 @@ class LongDocumentTask:
     evidence: tuple[str, ...] = ()
     all_of: bool = False
     reward_evidence: bool = False
+    reward_writes: bool = False
     bank: MemoryBank = field(default_factory=ScratchBank, compare=False)
 
     cuts: ClassVar[tuple[str, ...]] = ()
@@ -79,14 +82,25 @@ class LongDocumentTask:
         RULER counts what a reply holds, so one that lists everything is right; as a reward that would be learnt.
         """
         right = listed_f1(outcome.reply, self.answers) if self.all_of else boxed_match(outcome.reply, self.answers)
-        terms = (Reward("answer", right),)
-        return (*terms, Reward("evidence_recall", self.recall(outcome))) if self.reward_evidence else terms
+        terms = [Reward("answer", right)]
+        if self.reward_evidence:
+            terms.append(Reward("evidence_recall", self.recall(outcome)))
+        if self.reward_writes:
+            terms.append(Reward("writes", -self._changes(outcome) / max(1, len(outcome.memories))))
+        return tuple(terms)
 
     def measures(self, outcome: DocumentOutcome) -> dict[str, float]:
         """RULER's score, the share of the evidence in the last memory, and how often that changed."""
-        changes = sum(a != b for a, b in zip(("", *outcome.memories), outcome.memories, strict=False))
         held = contained(outcome.reply, self.answers)
-        return {"contained": held, "evidence_recall": self.recall(outcome), "memory_changes": float(changes)}
+        return {
+            "contained": held,
+            "evidence_recall": self.recall(outcome),
+            "memory_changes": float(self._changes(outcome)),
+        }
+
+    def _changes(self, outcome: DocumentOutcome) -> int:
+        """How often the memory was another one after a chunk."""
+        return sum(a != b for a, b in zip(("", *outcome.memories), outcome.memories, strict=False))
 
     def recall(self, outcome: DocumentOutcome) -> float:
         """Share of the evidence that the last memory holds; 1 without evidence."""
@@ -299,7 +313,8 @@ class LongDocumentData:
     world, whose questions are of the `split` and have 1 to `hops` hops, and documents `least` (0: `words`) to `words`
     words;
     file: instead of these.
-    reward_evidence: whether the share of the evidence that the last memory holds is a reward term.
+    reward_evidence: whether the share of the evidence that the last memory holds is a reward term. reward_writes:
+    whether the share of chunks that changed the memory is one, negative.
     """
 
     kind: str = "long-document"
@@ -310,6 +325,7 @@ class LongDocumentData:
     paragraphs: int = 50
     seed: int = 0
     reward_evidence: bool = False
+    reward_writes: bool = False
     split: str = "train"
     hops: int = 1
     least: int = 0
@@ -342,4 +358,4 @@ class LongDocumentData:
             )
         else:
             found = synthetic(self.task, self.documents, self.words, self.seed)
-        return [replace(task, reward_evidence=self.reward_evidence) for task in found]
+        return [replace(task, reward_evidence=self.reward_evidence, reward_writes=self.reward_writes) for task in found]
