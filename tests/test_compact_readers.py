@@ -14,7 +14,7 @@ pytest.importorskip("bm25s")
 
 from memorist.agents.components.chunks import chunks, word_starts
 from memorist.agents.components.fields import NOTHING, fields, read_fields
-from memorist.agents.memagent import UNCHANGED, MemAgentSettings
+from memorist.agents.memagent import UNCHANGED, MemAgentSettings, Outcome
 from memorist.agents.memsearcher import MemSearcherSettings
 from memorist.agents.name_follower import NameFollower
 from memorist.agents.text_heuristics import (
@@ -236,6 +236,12 @@ class TestPages:
             return GoldMemory(**given, style="compact")
 
         assert points(play(build, [task], {"reader": seat})) == {task.id: [100.0]}
+
+    def test_leaving_the_memory_alone_can_be_rewarded(self) -> None:
+        kept = LongDocumentTask("t", "q", "d", ("x",), reward_writes=True)
+        for memories, wanted in (((), 0.0), (("a", "a", "a", "a"), -0.25), (("a", "b", "b", "c"), -0.75)):
+            rewards = kept.score(Outcome(memories=memories, reply="\\boxed{x}"))
+            assert {reward.name: reward.value for reward in rewards} == {"answer": 1.0, "writes": wanted}
 
     @pytest.mark.parametrize("wrong", [{"hops": 5}, {"least": 999}, {"split": "unseen"}, {"task": "page"}])
     def test_impossible_ones_are_refused(self, wrong: dict[str, object]) -> None:

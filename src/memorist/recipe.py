@@ -120,8 +120,8 @@ class Stage:
     kind: "rl", "rejection" (SFT on the starting policy's own successes) or "sft" (on what `teacher` does: a model, or
     the heuristic "similarity" or "add-only").
     role: who learns; all others are frozen and greedy. cut: "whole", "turns" or "questions".
-    steps: updates of the weights' outer loop. tasks, siblings: group count and size per step. limit: the largest task
-    that is drawn, by its size (words of a document, hops of a question; 0: all), to begin with what is easy.
+    steps: updates of the weights' outer loop. tasks, siblings: group count and size per step. least, limit: the
+    smallest and the largest task that is drawn, by its size (words of a document, hops of a question; limit 0: any).
     dialogues: how many are acted out to cut small tasks from; leads: the steps that one acting out serves. questions:
     asked after a turn at most. again: share of a step's small tasks that are played again, those of the same acting
     out whose best sibling was furthest above the mean. lr: learning rate; it rises over `warmup` steps and falls to 0
@@ -144,6 +144,7 @@ class Stage:
     steps: int = 50
     tasks: int = 32
     limit: int = 0
+    least: int = 0
     siblings: int = 8
     dialogues: int = 6
     leads: int = 4

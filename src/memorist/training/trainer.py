@@ -162,15 +162,18 @@ class Trainer:
             need_known(f"stages[{i}].reduction", stage.reduction, REDUCTIONS)
             need_known(f"stages[{i}].share", stage.share, SHARES)
             need_known(f"stages[{i}].cut", stage.cut, cuts)
-            if stage.limit and not hasattr(self.tasks[0], "size"):
-                raise RecipeError(
-                    f"stages[{i}].limit is {stage.limit}, and tasks of this data have no size; expected 0"
-                )
-            if stage.limit and not self._small(stage):
-                least = min(task.size for task in self.tasks)
-                raise RecipeError(f"stages[{i}].limit is {stage.limit}; the smallest task has size {least}")
+            self._check_sizes(i, stage)
             need_known(f"stages[{i}].kl", stage.kl, DIVERGENCES)
             need_known(f"stages[{i}].kl_in", stage.kl_in, PLACES)
+
+    def _check_sizes(self, number: int, stage: Stage) -> None:
+        """Refuse sizes that no task has."""
+        asked = f"stages[{number}] wants tasks of size {stage.least} to {stage.limit or 'any'}"
+        if (stage.limit or stage.least) and not hasattr(self.tasks[0], "size"):
+            raise RecipeError(f"{asked}, and tasks of this data have no size; expected limit and least to be 0")
+        if not self._sized(stage):
+            sizes = sorted(task.size for task in self.tasks)
+            raise RecipeError(f"{asked}; this data's have {sizes[0]} to {sizes[-1]}")
 
     def _stage(self, number: int, stage: Stage, first: int, tensors: Mapping[str, Any]) -> None:
         policy = self.policies[stage.role]
@@ -248,15 +251,15 @@ class Trainer:
             groups = price(self.build, groups, seats, stage.role, worth_of(stage))
         return self.devices.gather(groups)
 
-    def _small(self, stage: Stage) -> Sequence[Any]:
-        """The tasks that are no larger than the stage's limit."""
-        if not stage.limit:
+    def _sized(self, stage: Stage) -> Sequence[Any]:
+        """The tasks whose size the stage wants."""
+        if not (stage.limit or stage.least):
             return self.tasks
-        return [task for task in self.tasks if task.size <= stage.limit]
+        return [t for t in self.tasks if stage.least <= t.size and (not stage.limit or t.size <= stage.limit)]
 
     def _others(self, stage: Stage, count: int, seed: int) -> list[Any]:
         """Tasks in place of those that taught nothing."""
-        known = self._small(stage)
+        known = self._sized(stage)
         return [known[int(i)] for i in np.random.default_rng(seed).integers(0, len(known), count)]
 
     def _cut(self, number: int, stage: Stage, step: int, seats: Mapping[str, Seat]) -> list[Any]:
@@ -274,7 +277,7 @@ class Trainer:
 
     def _drawn(self, number: int, stage: Stage, step: int, count: int) -> list[Any]:
         """Tasks of this step: passes over the data, each in a new order."""
-        drawn, known = [], self._small(stage)
+        drawn, known = [], self._sized(stage)
         for place in range(step * count, (step + 1) * count):
             epoch, index = divmod(place, len(known))
             order = np.random.default_rng(derive(self.recipe.seed, number, epoch, 3)).permutation(len(known))

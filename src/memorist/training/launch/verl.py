@@ -114,7 +114,7 @@ def write(recipe: Recipe, folder: Path, model: str = "") -> list[str]:
             "extra_info": {"index": i, "task": task.id},
         }
         for i, task in enumerate(tasks)
-        if not stage.limit or task.size <= stage.limit
+        if stage.least <= getattr(task, "size", 0) and (not stage.limit or task.size <= stage.limit)
     ]
     pandas.DataFrame(rows).to_parquet(folder / "tasks.parquet")
     name = model or recipe.models[stage.role]
