@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from memorist.cli import cluster
 from memorist.decision import Action, Decision, Distribution, Observation
 from memorist.errors import PolicyError, RecipeError
 from memorist.models.registry import open_policy
@@ -130,3 +132,15 @@ class TestRefused:
 
     def test_what_it_has_is_let_through(self) -> None:
         assert refuse(one_stage(rule="grpo-no-std", beta=0.1)).rule == "grpo-no-std"
+
+
+def test_the_command_takes_one_stage_and_says_what_it_needs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for stage, message in ((7, "expected 0 to 1"), (None, "expected one of kind rl")):
+        with pytest.raises(RecipeError, match=message):
+            cluster.write("memsearcher", tmp_path, stage=stage)
+    try:
+        cluster.write("memsearcher", tmp_path, stage=1)
+    except RecipeError as error:
+        assert "verl 0.9" in str(error)  # it is not here
+    else:
+        assert "verl.trainer.main_ppo" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,14 +20,21 @@ app = typer.Typer(
 )
 
 
-@app.command(epilog="Example: memorist cluster write memagent --out runs/verl --model Qwen/Qwen3-4B")
+@app.command(epilog="Example: memorist cluster write memsearcher --stage 1 --out runs/verl --model Qwen/Qwen3-4B")
 def write(
     recipe: Annotated[str, typer.Argument(help="a YAML file, or a shipped recipe, with one stage of kind rl")],
     out: Annotated[Path, typer.Option(help="folder for tasks.parquet, agents.yaml, recipe.yaml and run.sh")],
     model: Annotated[str, typer.Option(help="the model that learns, in place of the recipe's")] = "",
+    stage: Annotated[int | None, typer.Option(help="only this stage of the recipe's, counted from 0")] = None,
 ) -> None:
     """Write what verl's trainer reads, and print the command that starts it."""
     read = load_recipe(recipe)
+    if stage is not None:
+        if not 0 <= stage < len(read.stages):
+            raise RecipeError(
+                f"--stage {stage}: {recipe!r} has {len(read.stages)} stages; expected 0 to {len(read.stages) - 1}"
+            )
+        read = replace(read, stages=(read.stages[stage],))
     from memorist.training.launch.sessions import refuse
 
     refuse(read)
