@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -242,6 +243,19 @@ class TestPages:
         for memories, wanted in (((), 0.0), (("a", "a", "a", "a"), -0.25), (("a", "b", "b", "c"), -0.75)):
             rewards = kept.score(Outcome(memories=memories, reply="\\boxed{x}"))
             assert {reward.name: reward.value for reward in rewards} == {"answer": 1.0, "writes": wanted}
+
+    def test_each_chunk_can_earn_what_its_reading_gained(self) -> None:
+        def write(observation: Observation) -> str:
+            return UNCHANGED if "Noria" in observation.prompt.split("Memory:")[0] else " Arvo Lind was born in Kestra."
+
+        task = replace(DOCUMENT, reward_chunks=True)
+        [[run]] = play(READ.build, [task], {"reader": Seat(ScriptedSampler(write))})
+        changed = [a != b for a, b in zip(("", *run.outcome.memories), run.outcome.memories, strict=False)]
+        terms = [reward for reward in run.trajectory.rewards if reward.decision is not None]
+        assert [reward.name for reward in terms] == [f"chunk-{i}" for i in range(len(changed))]
+        assert [reward.decision for reward in terms] == list(range(len(changed)))
+        assert sorted(reward.value for reward in terms)[-1] == pytest.approx(0.9)
+        assert sum(reward.value for reward in terms) == pytest.approx(1 - 0.1 * sum(changed))
 
     @pytest.mark.parametrize("wrong", [{"hops": 5}, {"least": 999}, {"split": "unseen"}, {"task": "page"}])
     def test_impossible_ones_are_refused(self, wrong: dict[str, object]) -> None:

@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from memorist.decision import Reward
+from memorist.decision import Decision, Reward
 from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
 from memorist.memory.scratch import ScratchBank
@@ -31,6 +31,8 @@ FILLER = (
     "The clock on the tower is always a little slow.", "In autumn the hills turn the colour of copper.",
 )  # fmt: skip
 """Sentences that matter to no question."""
+WRITING = 0.1
+"""What a chunk's term loses where the memory changed: so much less than what evidence is worth."""
 ADJECTIVES = ("amber", "brisk", "calm", "dusty", "eager", "faint", "gentle", "hollow", "icy", "jolly", "keen", "lucid")
 NOUNS = ("anchor", "basket", "candle", "drawer", "engine", "feather", "garden", "hammer", "island", "jacket", "kettle")
 
@@ -56,7 +58,8 @@ class LongDocumentTask:
     answers: any of them is right, or with `all_of` all are asked for. evidence: texts of which the memory should
     hold what matters. reward_evidence: whether the share that it holds at the end is a reward term too. reward_writes:
     whether the share of chunks that changed the memory is one, negative (a stage's `gate: answer` lets it rank right
-    answers and never make failing cheaply better than failing).
+    answers and never make failing cheaply better than failing). reward_chunks: whether each chunk's reading has a
+    term of its own (see `placed`).
     """
 
     id: str
@@ -67,6 +70,7 @@ class LongDocumentTask:
     all_of: bool = False
     reward_evidence: bool = False
     reward_writes: bool = False
+    reward_chunks: bool = False
     bank: MemoryBank = field(default_factory=ScratchBank, compare=False)
 
     cuts: ClassVar[tuple[str, ...]] = ()
@@ -97,6 +101,19 @@ class LongDocumentTask:
             "evidence_recall": self.recall(outcome),
             "memory_changes": float(self._changes(outcome)),
         }
+
+    def placed(self, outcome: DocumentOutcome, decisions: Sequence[Decision]) -> tuple[Reward, ...]:
+        """For each chunk what its reading did: the evidence that the memory gained (or lost), less a little where it
+        changed at all. A term for each chunk, so that siblings are compared at the same one."""
+        if not self.reward_chunks:
+            return ()
+        found = []
+        before = ""
+        for chunk, memory in enumerate(outcome.memories):
+            gained = contained(memory, self.evidence) - contained(before, self.evidence)
+            found.append(Reward(f"chunk-{chunk}", gained - WRITING * (memory != before), chunk))
+            before = memory
+        return tuple(found)
 
     def _changes(self, outcome: DocumentOutcome) -> int:
         """How often the memory was another one after a chunk."""
@@ -311,10 +328,10 @@ class LongDocumentData:
 
     task: "needle", "multi-key", "multi-value", "multi-query", "variables", "frequent-words", or "pages" of the invented
     world, whose questions are of the `split` and have 1 to `hops` hops, and documents `least` (0: `words`) to `words`
-    words;
-    file: instead of these.
+    words; file: instead of these.
     reward_evidence: whether the share of the evidence that the last memory holds is a reward term. reward_writes:
-    whether the share of chunks that changed the memory is one, negative.
+    whether the share of chunks that changed the memory is one, negative. reward_chunks: whether each chunk's reading
+    has one of its own, for the evidence that it gained.
     """
 
     kind: str = "long-document"
@@ -326,6 +343,7 @@ class LongDocumentData:
     seed: int = 0
     reward_evidence: bool = False
     reward_writes: bool = False
+    reward_chunks: bool = False
     split: str = "train"
     hops: int = 1
     least: int = 0
@@ -358,4 +376,5 @@ class LongDocumentData:
             )
         else:
             found = synthetic(self.task, self.documents, self.words, self.seed)
-        return [replace(task, reward_evidence=self.reward_evidence, reward_writes=self.reward_writes) for task in found]
+        evidence, writes, chunks = self.reward_evidence, self.reward_writes, self.reward_chunks
+        return [replace(task, reward_evidence=evidence, reward_writes=writes, reward_chunks=chunks) for task in found]
