@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from memorist.tasks.world import generate
 from memorist.training.credit import How, credit
 from memorist.training.devices import Devices
 from memorist.training.learner import Learner
+from memorist.training.metrics import MEASURED
 from memorist.training.rollout import Run
 
 ROLES = {"manager": "manager", "merge": "updater", "topics": "extractor", "model": "extractor", "learned": "reranker",
@@ -120,6 +122,18 @@ def test_memory_r1_rmm_and_the_style_of_memfactory_are_recipes() -> None:
     ):
         agent = load_recipe(name).agent
         assert tuple(getattr(agent, part) for part in PARTS) == parts, name
+
+
+@pytest.mark.promise
+def test_memory_r1_put_together_learns_as_memory_r1_does(tmp_path: Path) -> None:
+    seen = []
+    for name in ("memory-r1-demo", "memory-r1-composed"):
+        recipe = load_recipe(name)
+        stage = replace(recipe.stages[0], steps=1, tasks=4, leads=10, dialogues=2)
+        train(replace(recipe, stages=(stage,), data=replace(recipe.data, dialogues=2)), tmp_path / name)  # type: ignore[type-var]
+        [line] = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        seen.append({k: v for k, v in json.loads(line).items() if k not in MEASURED})
+    assert seen[0] == seen[1]
 
 
 def ask(policy: RerankerPolicy, seed: int, options: tuple[str, ...] = ("tea", "a dog", "Rome", "rain")) -> Decision:
