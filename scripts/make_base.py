@@ -19,7 +19,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -260,24 +260,29 @@ def _read(hits: list[Any], question: Any, values: list[str], rng: random.Random,
     return reply
 
 
-def tokenizer(size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE of base-split text; JSON pieces of the compact replies are single tokens."""
+def byte_level(size: int, pieces: list[str], texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE of texts; the pieces are single tokens."""
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tok.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=size - len(PIECES), special_tokens=["<|pad|>", "<|end|>"],
+        vocab_size=size - len(pieces), special_tokens=["<|pad|>", "<|end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
     )  # fmt: skip
+    tok.train_from_iterator(texts, trainer)
+    tok.add_tokens([AddedToken(piece, normalized=False) for piece in pieces])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tok, pad_token="<|pad|>", eos_token="<|end|>", clean_up_tokenization_spaces=False
+    )
+
+
+def tokenizer(size: int) -> PreTrainedTokenizerFast:
+    """Of base-split text; JSON pieces of the compact replies are single tokens."""
     prompts = (o.prompt for i in range(300) for o, _ in examples(1_000_000 + i, Setting(dialects=DIALECTS)))
     # Invented words beside the prompts: so that a word that was never seen is a few syllables, not letters.
     words = Vocabulary("base", random.Random(0))
     lists = [" ".join(words._any_word() for _ in range(20)) for _ in range(2000)]
-    tok.train_from_iterator(chain(prompts, lists, (text.title() for text in lists[::4])), trainer)
-    tok.add_tokens([AddedToken(piece, normalized=False) for piece in PIECES])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tok, pad_token="<|pad|>", eos_token="<|end|>", clean_up_tokenization_spaces=False
-    )
+    return byte_level(size, PIECES, chain(prompts, lists, (text.title() for text in lists[::4])))
 
 
 def whole(action: Action) -> Action:

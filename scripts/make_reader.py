@@ -18,8 +18,7 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from make_base import imitate, ramp, untrained, whole
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from make_base import byte_level, imitate, ramp, untrained, whole
 from transformers import PreTrainedTokenizerFast
 
 from memorist.agents.memagent import UNCHANGED, MemAgentSettings
@@ -45,23 +44,12 @@ PIECES = [
 
 
 def tokenizer(size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE of worlds and their questions; the pieces that every reply is made of are single tokens."""
-    tok = Tokenizer(models.BPE())
-    tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tok.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size - len(PIECES), special_tokens=["<|pad|>", "<|end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
-    )  # fmt: skip
+    """Of worlds and their questions; the pieces that every reply is made of are single tokens."""
     rng, used = random.Random(0), set[str]()
     texts = [d.contents.replace("\n", "\n ") for seed in range(5) for d in world(WORLDS + seed).corpus.documents]
     asked = [" " + task.question for task in MultihopData(questions=500, hops=3, seed=WORLDS).tasks(0)]
     lists = [" ".join([""] + [_word(rng, used) for _ in range(20)]) for _ in range(3000)]
-    tok.train_from_iterator(chain(texts, asked, lists), trainer)
-    tok.add_tokens([AddedToken(piece, normalized=False) for piece in PIECES])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tok, pad_token="<|pad|>", eos_token="<|end|>", clean_up_tokenization_spaces=False
-    )
+    return byte_level(size, PIECES, chain(texts, asked, lists))
 
 
 Runs = Callable[[random.Random, float], list[Group]]

@@ -152,6 +152,8 @@ class TestSearching:
             settings_ = MemSearcherSettings(style=style, window="all")
             [[run]] = play(settings_.build, [SEARCH], {"searcher": Seat(ScriptedSampler(write))})
             assert run.reward == 1.0
+            # What it holds is what it read, so that a ReAct policy can be paid for it as one with a memory is.
+            assert run.trajectory.facts["measures"]["bridge_recall"] == 1.0
             assert len(asked[-1].after) == 2 and "Kestra is a city" in asked[-1].prompt
             assert "memory" not in asked[0].prompt or style == "compact"
 
@@ -192,7 +194,8 @@ class TestFollowingNames:
         asked = Observation(fields("act", question=question, memory=""))
         first = NameFollower().sample([Request(asked, Distribution(), 0)])[0]
         then = asked.then(first, fields("new memory", found=found))
-        NameFollower().sample([Request(then, Distribution(), 0)])
+        second = NameFollower().sample([Request(then, Distribution(), 0)])[0]
+        assert "<tool_call>" in first.text and second.text.startswith("<memory>") and "</memory>" in second.text
 
 
 class TestLastWindow:

@@ -106,6 +106,11 @@ class TestRefused:
         with pytest.raises(RecipeError, match="reads whole sessions or asks a model"):
             read_recipe({"agent": {"name": "memory-r1", "extract": "topics"}})
 
+    def test_a_reranker_has_no_adapters(self, tmp_path: Path, short: str) -> None:
+        recipe = composed({}, {"rewards": ["evidence"], "file": short}, reranker="learned", answerer="silent")
+        with pytest.raises(RecipeError, match=r"weights\.lora"):
+            train(replace(recipe, weights=replace(recipe.weights, lora=4)), tmp_path)
+
     @pytest.mark.parametrize("stage", [{"rule": "ppo"}, {"entropy": 0.1}])
     def test_a_reranker_does_not_learn_as_text_does(self, stage: dict[str, object], tmp_path: Path, short: str) -> None:
         parts = {"updater": "add", "reranker": "learned", "answerer": "silent"}

@@ -18,6 +18,7 @@ from memorist.tasks.locomo import (
     CATEGORIES,
     Dialogue,
     data_hash,
+    find_file,
     format_date,
     load,
     load_json,
@@ -323,3 +324,16 @@ def test_real_dates_are_written_back_as_they_were() -> None:
         for session in d.conversation.sessions:
             assert session.time is not None
             assert format_date(session.time) == sample["conversation"][f"{session.id}_date_time"]
+
+
+def test_a_file_is_found_where_it_is_named_or_below_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MEMORIST_DATA", raising=False)
+    with pytest.raises(DataError, match="expected a LoCoMo file"):
+        find_file("some.json")
+    (tmp_path / "locomo").mkdir()
+    (tmp_path / "locomo" / "some.json").write_text("[]")
+    monkeypatch.setenv("MEMORIST_DATA", str(tmp_path))
+    assert find_file("some.json") == tmp_path / "locomo" / "some.json"
+    assert find_file(str(tmp_path / "locomo" / "some.json")) == tmp_path / "locomo" / "some.json"

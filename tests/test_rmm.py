@@ -138,7 +138,10 @@ class TestReading:
 
     @given(st.text())
     def test_any_reply_is_survived(self, reply: str) -> None:
-        read_citations(reply, 3), read_merge(reply, 3), read_topics(reply, 3)
+        cited, merged, topics = read_citations(reply, 3), read_merge(reply, 3), read_topics(reply, 3)
+        assert cited is None or cited <= {0, 1, 2}
+        assert merged is None or (merged[0] < 3 and merged[1])
+        assert topics is None or all(summary for summary, _ in topics)
 
 
 class TestAnswering:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +13,12 @@ from typing import Any
 import pytest
 
 from memorist.cli import cluster
-from memorist.decision import Action, Decision, Distribution, Observation
+from memorist.decision import Action, Decision, Distribution, Observation, Reward
 from memorist.errors import PolicyError, RecipeError
 from memorist.models.registry import open_policy
 from memorist.models.sampler import Request
 from memorist.recipe import load_recipe, read_recipe
-from memorist.training.launch.sessions import TokenActor, Window, play_session, refuse, windows
+from memorist.training.launch.served import TokenActor, Window, play_served, refuse, windows
 
 TINY = open_policy("bundled")
 
@@ -31,10 +32,6 @@ class Server:
     async def __call__(self, prompt: Sequence[int], most: int) -> Any:
         ids = tuple(prompt)
 
-        class Known(Observation):
-            """Already tokens."""
-
-        self.policy_ids = ids
         asked = Observation(str(len(self.seen)), max_tokens=min(most, 48))
         prompts, self.policy.prompt_ids = self.policy.prompt_ids, lambda observation: ids
         try:
@@ -54,11 +51,11 @@ def one_stage(**stage: Any) -> Any:
     )
 
 
-class TestSessions:
+class TestServedRuns:
     def test_memory_r1s_ids_are_those_that_were_sampled(self) -> None:
         recipe, server = one_stage(), Server()
         task = recipe.data.tasks(0)[0]
-        session = asyncio.run(play_session(recipe, task, TINY.tokenizer, server, Distribution()))
+        session = asyncio.run(play_served(recipe, task, TINY.tokenizer, server, Distribution()))
         assert [(w.prompt, w.response) for w in session.windows] == [s for s in server.seen if s[1]]
         assert all(set(w.mask) == {1} and len(w.logprobs) == len(w.response) for w in session.windows)
         assert session.terms == {"exact_match": session.reward}
@@ -75,7 +72,7 @@ class TestSessions:
         )
         reader = open_policy("bundled-reader")
         session = asyncio.run(
-            play_session(recipe, recipe.data.tasks(0)[0], reader.tokenizer, Server(reader), Distribution())
+            play_served(recipe, recipe.data.tasks(0)[0], reader.tokenizer, Server(reader), Distribution())
         )
         assert len(session.windows) == len(session.trajectory.decisions) >= 3
         assert set(session.terms) == {"answer"}
@@ -118,11 +115,24 @@ class TestRefused:
             ({"share": "last"}, "share last"),
             ({"entropy": 0.1, "redraw": 2}, r"redraw 2.*entropy 0\.1"),
             ({"beta": 0.1, "kl_in": "reward"}, "kl_in reward"),
+            ({"cooldown": 0.2, "truncated": "left-out"}, r"cooldown 0\.2.*truncated left-out"),
+            ({"optimizer": "sgd"}, "optimizer sgd"),
         ],
     )
     def test_what_the_trainer_has_not_is_named(self, stage: dict[str, Any], message: str) -> None:
         with pytest.raises(RecipeError, match=message):
             refuse(one_stage(**stage))
+
+    def test_rewards_on_single_decisions_are_not_lost_without_a_word(self) -> None:
+        with pytest.raises(RecipeError, match="reward_chunks"):
+            refuse(load_recipe("memagent"))
+        recipe, server = one_stage(), Server()
+        task = replace(recipe.data.tasks(0)[0], rewards=("exact_match", "told"))
+        told = (Reward("told", 1.0, 0),)
+        object.__setattr__(task, "placed", lambda outcome, decisions: told)
+        object.__setattr__(task, "score", lambda outcome: ())
+        with pytest.raises(RecipeError, match="single decisions"):
+            asyncio.run(play_served(recipe, task, TINY.tokenizer, server, Distribution()))
 
     def test_choices_and_stages_in_a_row(self) -> None:
         with pytest.raises(RecipeError, match=r"policy that chooses.*reward oracle-0\.9"):
@@ -139,7 +149,7 @@ def test_the_command_takes_one_stage_and_says_what_it_needs(capsys: pytest.Captu
         with pytest.raises(RecipeError, match=message):
             cluster.write("memsearcher", tmp_path, stage=stage)
     try:
-        cluster.write("memsearcher", tmp_path, stage=1)
+        cluster.write("memsearcher", tmp_path, stage=0)
     except RecipeError as error:
         assert "verl 0.9" in str(error)  # it is not here
     else:

@@ -100,7 +100,7 @@ def reads(prompt: str, number: int) -> str:
     return "\\boxed{x}" if prompt.rstrip("<asitn>").endswith("Answer:\n") or "Answer:" in prompt else "Some memory."
 
 
-class TestSessions:
+class TestServedRuns:
     def test_memagent_through_a_scripted_server(self, tmp_path: Path) -> None:
         folder, _, _ = written(tmp_path, READ)
         client = Client(tokenizer(), reads)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from memorist.agents.components.fields import read_fields
@@ -63,7 +64,7 @@ def boxed_value(question: str, memory: str, rng: random.Random | None = None) ->
     return f"\\boxed{{ {rng.choice(said) if rng else said[-1]}}}"
 
 
-class _Keeper:
+class _Keeper(ABC):
     """What both do when they write a memory.
 
     Args:
@@ -83,8 +84,9 @@ class _Keeper:
         """Decide each request on its own."""
         return [Action(self._decide(r.observation, random.Random(r.seed))) for r in requests]
 
+    @abstractmethod
     def _decide(self, observation: Observation, rng: random.Random) -> str:
-        raise NotImplementedError
+        """The reply."""
 
     def _write(self, question: str, memory: str, text: str) -> str:
         """The memory anew: the first sentences of the text that share enough, with the old one."""

@@ -35,7 +35,7 @@ def write(
                 f"--stage {stage}: {recipe!r} has {len(read.stages)} stages; expected 0 to {len(read.stages) - 1}"
             )
         read = replace(read, stages=(read.stages[stage],))
-    from memorist.training.launch.sessions import refuse
+    from memorist.training.launch.served import refuse
 
     refuse(read)
     print(shlex.join(_verl().write(read, out, model)))

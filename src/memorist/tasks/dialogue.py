@@ -20,7 +20,7 @@ from memorist.errors import RecipeError
 from memorist.memory.bank import MemoryBank
 from memorist.memory.record import Operation, Result, Scope
 from memorist.memory.scratch import ScratchBank
-from memorist.tasks.locomo import Dialogue, Question, load
+from memorist.tasks.locomo import Dialogue, Question, find_file, load
 from memorist.tasks.rewards import Term
 from memorist.tasks.world import dialogues
 
@@ -200,7 +200,7 @@ class DialogueData:
     def read(self) -> list[Dialogue]:
         """The dialogues."""
         if self.file:
-            known = load(self.file)
+            known = load(find_file(self.file))
             missing = set(self.conversations) - {dialogue.id for dialogue in known}
             if missing:
                 raise RecipeError(f"data.conversations: {self.file} has no {', '.join(sorted(missing))}")

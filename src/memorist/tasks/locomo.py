@@ -148,6 +148,24 @@ def locomo_path() -> Path | None:
     return max(files, key=lambda p: p.stat().st_size, default=None)
 
 
+def find_file(name: str) -> Path:
+    """A LoCoMo file: where the name says, or below the folder that MEMORIST_DATA names.
+
+    Raises:
+        DataError: it is in neither place.
+    """
+    root = os.environ.get("MEMORIST_DATA")
+    places = [Path(name), *([Path(root) / "locomo" / name] if root else [])]
+    for place in places:
+        if place.is_file():
+            return place
+    looked = " and ".join(map(str, places))
+    raise DataError(
+        name, "-", "-", f"was looked for as {looked}; expected a LoCoMo file: set data.file, or MEMORIST_DATA to the "
+        "folder that has locomo/"
+    )  # fmt: skip
+
+
 def data_hash(path: str | Path) -> str:
     """First 12 hexadecimal digits of the file's SHA-256: which data a score was measured on."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]

@@ -105,8 +105,11 @@ class SearchTask:
         return (Reward("answer", value), *kept)
 
     def _kept(self, outcome: SearchOutcome) -> float:
-        """Share of the bridges that the last memory holds."""
-        return contained(outcome.memories[-1] if outcome.memories else "", self.bridges)
+        """Share of the bridges that the last memory holds; where all stays in one window, that window."""
+        if outcome.memories or not isinstance(self.corpus, Corpus):
+            return contained(outcome.memories[-1] if outcome.memories else "", self.bridges)
+        seen = [self.corpus.by_id[name].contents for names in outcome.read for name in names]
+        return contained("\n".join(seen), self.bridges)
 
     def measures(self, outcome: SearchOutcome) -> dict[str, float]:
         """Exact match; searches; the share of bridges in memory, and of support that was shown."""

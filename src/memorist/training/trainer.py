@@ -358,6 +358,11 @@ def open_roles(recipe: Recipe) -> dict[str, CausalPolicy]:
             policy = opened[name] = open_role(name)
             policy.precision, policy.checkpointing = settings.precision, settings.checkpointing
         if settings.lora and role in learning:
+            if not isinstance(policy, CausalPolicy):
+                raise RecipeError(
+                    f"weights.lora is {settings.lora}, and {role!r}, which learns, is {name!r}; adapters are of "
+                    "language models: set weights.lora to 0, or train this role in a run of its own"
+                )
             from memorist.models.adapters import with_adapter
 
             seed = derive(recipe.seed, 7, number)

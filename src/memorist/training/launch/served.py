@@ -1,9 +1,8 @@
 """Runs whose tokens somebody else samples: what a cluster's trainer needs of an agent, without knowing the agent.
 
-A session is one run of an agent on a task; the policy that learns is behind a function from token ids to token ids.
-Out come
-the windows of the run: prompt, what followed, which of it the policy wrote, and the run's reward. Nothing here is of
-one trainer; `launch.verl` puts it into verl's form.
+A served run (verl says session) is one run of an agent on a task; the policy that learns is behind a function from
+token ids to token ids. Out come the windows of the run: prompt, what followed, which of it the policy wrote, and the
+run's reward. Nothing here is of one trainer; `launch.verl` puts it into verl's form.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from memorist.catalogue import find
 from memorist.decision import Action, Decision, Distribution, Observation, Stop, Trajectory
 from memorist.errors import PolicyError, RecipeError
 from memorist.models.prompting import observation_ids
@@ -54,7 +54,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Session:
+class ServedRun:
     """A run: its windows in order, what it is worth, and its reward terms by name."""
 
     windows: tuple[Window, ...]
@@ -106,13 +106,16 @@ class _Frozen:
         return action
 
 
-async def play_session(
+async def play_served(
     recipe: Recipe, task: Any, tokenizer: Any, generate: Generate, distribution: Distribution, *, number: int = 0
-) -> Session:
+) -> ServedRun:
     """One run of the recipe's agent.
 
     Args:
-        number: of the session, for the trajectory's seed.
+        number: of the run among its siblings, for the trajectory's seed.
+
+    Raises:
+        RecipeError: the task rewards single decisions, which would be lost.
     """
     [stage] = recipe.stages
     log: list[Decision] = []
@@ -124,9 +127,14 @@ async def play_session(
     }
     outcome = await recipe.agent.build(bank=task.bank.fork(), **actors).run(task)
     rewards = task.score(outcome)
+    if hasattr(task, "placed") and (placed := task.placed(outcome, log)):
+        raise RecipeError(
+            f"task {task.id!r} rewards single decisions ({placed[0].name}); a served run has one number, so take that "
+            "reward out of the recipe's data"
+        )
     trajectory = Trajectory(task.id, derive(recipe.seed, number), tuple(log), rewards)
     terms = {reward.name: reward.value for reward in rewards if reward.decision is None}
-    return Session(windows(log, stage.role), worth_of(stage)(trajectory), terms, trajectory)
+    return ServedRun(windows(log, stage.role), worth_of(stage)(trajectory), terms, trajectory)
 
 
 def windows(decisions: Sequence[Decision], role: str) -> tuple[Window, ...]:
@@ -167,6 +175,10 @@ RULES = {"grpo": True, "grpo-no-std": False}
 """Credit rules that verl has for runs of several windows, and whether they divide by the deviation."""
 
 
+def _term(name: str) -> Any:
+    return find("rewards", name, "data.rewards")
+
+
 def refuse(recipe: Recipe) -> Stage:
     """The recipe's stage, if a trainer of whole runs with one number each can run it.
 
@@ -198,8 +210,18 @@ def refuse(recipe: Recipe) -> Stage:
     name = recipe.models[stage.role]
     if name.partition("@")[0] == "linear" or (Path(name) / "reranker.npz").is_file():
         problems.append(f"a policy that chooses ({name})")
+    if stage.cooldown:
+        problems.append(f"cooldown {stage.cooldown:g} (expected 0)")
+    if stage.truncated != "counted":
+        problems.append(f"truncated {stage.truncated} (expected counted)")
+    if stage.optimizer != "adamw":
+        problems.append(f"optimizer {stage.optimizer} (expected adamw)")
+    if recipe.weights.lora:
+        problems.append(f"weights.lora {recipe.weights.lora} as we have it (expected 0; verl has settings of its own)")
     rewards = getattr(recipe.data, "rewards", ())
-    problems += [f"reward {name} (on single choices)" for name in rewards if name.startswith(("citations", "oracle"))]
+    problems += [f"reward {name} (on single choices)" for name in rewards if getattr(_term(name), "needs", "")]
+    if getattr(recipe.data, "reward_chunks", False):
+        problems.append("reward_chunks (on single decisions)")
     if problems:
         raise RecipeError(
             f"{recipe.name!r} cannot run on verl: it has no {'; no '.join(problems)}. `memorist train` has all of them"

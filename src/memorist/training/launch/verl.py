@@ -23,7 +23,7 @@ from memorist.decision import Distribution
 from memorist.errors import CheckpointError
 from memorist.models.registry import BUNDLED, bundled_folder
 from memorist.recipe import Recipe, to_plain
-from memorist.training.launch.sessions import RULES, Session, known, play_session, refuse
+from memorist.training.launch.served import RULES, ServedRun, known, play_served, refuse
 
 AGENT = "memorist"
 
@@ -59,10 +59,10 @@ class MemoristAgentLoop(AgentLoopBase):
 
         task = self.tasks[int(kwargs["extra_info"]["index"])]
         number = int(kwargs.get("session_id", 0))
-        return outputs(await play_session(self.recipe, task, self.tokenizer, generate, drawn, number=number))
+        return outputs(await play_served(self.recipe, task, self.tokenizer, generate, drawn, number=number))
 
 
-def outputs(session: Session) -> list[Any]:
+def outputs(session: ServedRun) -> list[Any]:
     """A session as verl's outputs: one for each window, the reward and its terms on the last."""
     found = []
     for window in session.windows:
@@ -130,6 +130,7 @@ def write(recipe: Recipe, folder: Path, model: str = "") -> list[str]:
         "actor_rollout_ref.rollout.agent.agent_loop_config_path": folder / "agents.yaml",
         "actor_rollout_ref.rollout.agent.default_agent_loop": AGENT,
         "actor_rollout_ref.actor.optim.lr": stage.lr,
+        "actor_rollout_ref.actor.optim.lr_warmup_steps": stage.warmup,
         "actor_rollout_ref.actor.ppo_mini_batch_size": stage.tasks,
         "actor_rollout_ref.actor.ppo_epochs": stage.updates,
         "actor_rollout_ref.actor.clip_ratio_low": stage.clip_low,
