@@ -3,7 +3,8 @@ results/agents; what is there already is used again if the base and the recipe a
 
 MemAgent learns on documents of four chunks and is judged on new ones of four and of sixty-four; MemSearcher on questions of
 one and two hops, judged on those of two whose start entities it never saw, and on compositions that training never had; RMM on
-the questions of two LoCoMo conversations, judged on four others. Hyperparameters were chosen on the validation split.
+the questions of two LoCoMo conversations, judged on four others. Hyperparameters of the first two were chosen on training
+and validation questions, RMM's by its gains on the four themselves: there are no other labelled conversations.
 Run: python scripts/results_agents.py
 """
 
