@@ -16,11 +16,12 @@ from memorist.decision import Action, Decision, Observation, Reward, Stop, Traje
 from memorist.errors import RecipeError
 from memorist.memory.record import Code, Scope
 from memorist.memory.scratch import ScratchBank
-from memorist.models.rows import Unit
+from memorist.models.rows import Unit, pack
 from memorist.models.scripted import ScriptedSampler
 from memorist.recipe import read_recipe
 from memorist.tasks.long_document import LongDocumentTask
 from memorist.training.credit import How, credit
+from memorist.training.devices import Devices
 from memorist.training.rollout import Run, Seat, play
 
 TEXT = "Anna lives in Rome. Ben paints doors. Carla sails. Dora bakes bread every day."
@@ -195,6 +196,26 @@ class TestCredit:
             units = self.units(rewards, lengths, How("grpo-no-std", reduction=reduction))
             loss = -sum(unit.weight * unit.advantage * len(unit.action.tokens) for unit in units)
             assert loss == pytest.approx(expected, abs=1e-9)
+
+    @pytest.mark.parametrize(("count", "processes", "padding"), [(7, 3, 2), (5, 4, 3), (6, 3, 0)])
+    def test_vector_7_processes_that_compute_in_step_have_as_many_rows_and_padding_weighs_nothing(
+        self, count: int, processes: int, padding: int
+    ) -> None:
+        """Ours are dealt in turn and not in blocks; each stands once, and as many as the vector's are added."""
+        units = self.units([float(n == 0) for n in range(count)], [[1]] * count, How("grpo-no-std"))
+        rows = [batch for unit in units for batch in pack([unit], budget=8)]
+        found = []
+        for rank in range(processes):
+            devices = Devices()
+            devices.rank, devices.count, devices.sharded = rank, processes, True
+            found.append(devices.rows(rows))
+        assert {len(part) for part in found} == {-(-count // processes)}
+        every = [row for part in found for row in part]
+        assert sum(not row.weight.any() for row in every) == padding
+        weighing = [row for row in every if row.weight.any()]
+        assert len({id(row) for row in weighing}) == count and sum(row.weight.sum() for row in every) == pytest.approx(
+            1
+        )
 
     def advantages(self, rewards: list[float], lengths: list[list[int]], rule: str = "grpo-no-std") -> list[float]:
         return [unit.advantage for unit in self.units(rewards, lengths, How(rule))]
