@@ -76,8 +76,9 @@ bench-memory: $(STAMP) ## measure the rows of the library beside Mem0, LanceDB a
 bench-trainer: $(STAMP) ## measure the rows of the trainer beside TRL (a quarter of an hour, 3 GB of disk)
 	@$(RUN) benchmarks/trainer.py --json results/trainer.json
 
-docs: $(STAMP) ## make docs/results.md from results/*.json
+docs: $(STAMP) ## make docs/results.md and docs/curves from results
 	@$(RUN) scripts/make_results.py
+	@$(RUN) scripts/make_curves.py
 
 clean: ## remove .venv, caches and the demo's output; runs/ and results/ stay
 	@rm -rf .venv dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -298,9 +298,10 @@ def ramp(done: float, start: float, end: float) -> float:
 
 def imitate(
     policy: CausalPolicy, steps: int, lr: float, units_of: Callable[[int, float], list[Unit]], out: Path,
-    watch: Callable[[int], None] = lambda step: None,
+    watch: Callable[[int], None] = lambda step: None, first: float = 1.0,
 ) -> None:  # fmt: skip
-    """Train on the units of each step (and the share of the way that is done); saved now and then."""
+    """Train on the units of each step (and the share of the way that is done); saved now and then. The first token of an
+    action, which says what is done, weighs `first` times as much as the others."""
     optimizer = torch.optim.AdamW(policy.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     began = time.time()
     for step in range(steps):
@@ -311,7 +312,8 @@ def imitate(
         tokens, total = sum(len(unit.action.tokens) for unit in units), 0.0
         for batch in pack(units, budget=2_500, share=False):
             with torch.autocast("cpu", torch.bfloat16):
-                loss = -policy.score(batch).sum() / tokens
+                weights = torch.from_numpy(1.0 + (first - 1.0) * (batch.place == 0)).float()
+                loss = -(policy.score(batch) * weights).sum() / tokens
             loss.backward()
             total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)

@@ -1,12 +1,13 @@
 """Make the base of MemAgent and MemSearcher from scratch, in one seeded run: a tiny Llama that imitates two named heuristics.
 
 Reading documents it imitates `FirstSentences` (keep the first sentence of each chunk), searching `QuestionWords` (search for
-the question's words, keep the first sentence that is found); both do something else at the rate ERROR, so that every way of
-acting has some probability, in a second phase apt ones too (the likest sentence, the newest name): learning chooses among what
-a base can do, and a base that never did these did not learn them in a hundred steps. A few runs are in one window without a memory (full context, ReAct). All worlds are others than
-world 0, which recipes and results use: names that it reads there it has never seen.
+the question's words, keep the first sentence that is found); both do something else in half of their decisions, most of it
+apt (a sentence about a name of the question, the newest name), so that every way of acting has some probability: learning
+chooses among what a base can do, and a base that never did these, or could not tell what a text is about, did not learn them
+in a hundred steps. A few runs are in one window without a memory (full context, ReAct). All worlds are others than world 0,
+which recipes and results use: names that it reads there it has never seen.
 
-Run: python scripts/make_reader.py (about three quarters of an hour on 2 cores)
+Run: python scripts/make_reader.py (about an hour and a quarter on 2 cores)
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -24,17 +26,45 @@ from transformers import PreTrainedTokenizerFast
 from memorist.agents.memagent import UNCHANGED, MemAgentSettings
 from memorist.agents.memsearcher import MemSearcherSettings
 from memorist.agents.text_heuristics import TOOL, FirstSentences, QuestionWords, sentences
+from memorist.decision import Distribution
 from memorist.models.causal import CausalPolicy
 from memorist.models.rows import Unit
+from memorist.models.sampler import Request
 from memorist.tasks.long_document import pages
 from memorist.tasks.multihop import _word, world
 from memorist.tasks.searching import MultihopData
 from memorist.training.rollout import Group, Seat, play
 
-PHASES = ((3400, 2e-3, 0.4, 0.0), (1200, 1e-3, 0.4, 0.5), (500, 5e-4, 0.5, 0.7))
-"""Of each: steps, learning rate, how often something else is done than the heuristic does, and how much of that is apt."""
+ALL = (0.4, 0.4, 0.08, 0.12)
+"""Of a step's tokens, by way of acting: reading, searching, each of them in one window without a memory."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps, learning rate; error: how often something else is done than the heuristic does; apt: how much of that is
+    apt; first: weight of an action's first token, which says whether anything is written; shares: of a step's tokens;
+    shown: whether what is imitated is apt throughout, in states that the erring heuristic came to."""
+
+    steps: int
+    rate: float
+    error: float
+    apt: float
+    first: float = 1.0
+    shares: tuple[float, ...] = ALL
+    shown: bool = False
+
+
+PHASES = (
+    Phase(3400, 2e-3, 0.4, 0.0),
+    # What a text is about is learnt by choosing alone; among other ways of acting it was not, in as many steps.
+    Phase(900, 1.5e-3, 1.0, 1.0, 5.0, (0.7, 0.3, 0.0, 0.0)),
+    # Who is always apt never has anything needless in memory, and takes "something is remembered" for "nothing is to do".
+    Phase(900, 1.5e-3, 0.5, 0.85, 5.0, (0.7, 0.3, 0.0, 0.0), shown=True),
+    Phase(150, 3e-4, 0.5, 0.85, 3.0),
+)
 VOCABULARY = 3072
 WORLDS = 1000  # the first seed of those that are seen
+WINDOW = 8192  # tokens; sixty-four chunks are 4,700
 POOL = 160  # tasks of each kind from a world
 SERVES = 20  # steps that a world serves
 PIECES = [
@@ -62,7 +92,10 @@ def heuristic_runs(seed: int, error: float, apt: float) -> Iterator[Runs]:
 
     def read(rng: random.Random, done: float) -> list[Group]:
         build = MemAgentSettings(
-            style="compact", chunk=rng.randint(25, 35 + int(75 * ramp(done, 0.1, 0.5))), memory=40, whole=True
+            style="compact",
+            chunk=rng.randint(25, 35 + int(45 * ramp(done, 0.1, 0.5))),
+            memory=rng.choice((24, 40)),
+            whole=True,
         ).build
         keeper = FirstSentences(rng.choice((1, 1, 2)), error=error, apt=apt)
         return play(build, rng.sample(reading, 8), {"reader": Seat(keeper)}, seed=rng.getrandbits(32))
@@ -87,27 +120,29 @@ def heuristic_runs(seed: int, error: float, apt: float) -> Iterator[Runs]:
     return iter((read, search, read_whole, search_whole))
 
 
-SHARES = (0.4, 0.4, 0.08, 0.12)
-"""Of a step's tokens, by way of acting."""
-
-
 def step_units(
-    policy: CausalPolicy, step: int, done: float, budget: int, known: dict[int, list[Runs]], error: float,
-    apt: float,
-) -> list[Unit]:  # fmt: skip
+    policy: CausalPolicy, step: int, done: float, budget: int, known: dict[int, list[Runs]], phase: Phase
+) -> list[Unit]:
     """A step's examples: what the heuristics decide in runs of theirs."""
     rng, seed = random.Random(step), WORLDS + step // SERVES
     if seed not in known:
         known.clear()
-        known[seed] = list(heuristic_runs(seed, error, apt))
-    language = not apt and (step < 300 or step % 8 == 0)
+        known[seed] = list(heuristic_runs(seed, phase.error, phase.apt))
+    language = not phase.apt and (step < 300 or step % 8 == 0)
     units = []
-    for runs, share in zip(known[seed], SHARES, strict=True):
+    apt = (FirstSentences(error=1.0, apt=1.0), QuestionWords(rng.choice((1, 1, 2, 3)), error=1.0, apt=1.0))
+    for way, (runs, share) in enumerate(zip(known[seed], phase.shares, strict=True)):
         left = share * budget
+        if not share:
+            continue
         decisions = [d for group in runs(rng, done) for run in group for d in run.trajectory.decisions]
         rng.shuffle(decisions)
         for decision in decisions:
-            action = policy.encode(decision.observation, decision.action.text)
+            done_so = decision.action
+            if phase.shown:
+                asked = Request(decision.observation, Distribution(), rng.getrandbits(32))
+                [done_so] = apt[way % 2].sample([asked])
+            action = policy.encode(decision.observation, done_so.text)
             if left > 0:
                 left -= len(action.prompt) + len(action.tokens)
                 units.append(Unit(whole(action) if language else action, 1.0, 1.0))
@@ -152,16 +187,17 @@ def main() -> None:
     else:
         tok = tokenizer(VOCABULARY)
         policy = CausalPolicy(untrained(tok, args.width, args.layers, 0, VOCABULARY), tok, "bundled-reader")
+    policy.model.config.max_position_embeddings = WINDOW
     print(f"{sum(p.numel() for p in policy.parameters()):,} parameters", flush=True)
     known: dict[int, list[Runs]] = {}
-    for number, (steps, rate, error, apt) in list(enumerate(PHASES))[args.phase :]:
-        before = sum(phase[0] for phase in PHASES[:number]) + SERVES * number
+    for number, phase in list(enumerate(PHASES))[args.phase :]:
+        before = sum(one.steps for one in PHASES[:number]) + SERVES * number
 
-        def units(step: int, done: float, before: int = before, error: float = error, apt: float = apt) -> list[Unit]:
-            return step_units(policy, before + step, 1.0 if before else done, args.budget, known, error, apt)
+        def units(step: int, done: float, before: int = before, phase: Phase = phase) -> list[Unit]:
+            return step_units(policy, before + step, 1.0 if before else done, args.budget, known, phase)
 
         known.clear()
-        imitate(policy, steps, rate, units, args.out, lambda step: watch(policy))
+        imitate(policy, phase.steps, phase.rate, units, args.out, lambda step: watch(policy), phase.first)
 
 
 if __name__ == "__main__":

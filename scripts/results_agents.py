@@ -87,7 +87,7 @@ def experiments(seed: int) -> dict[str, Recipe]:
         changed = tuple(replace(one, **stage) for one in recipe.stages)
         return replace(recipe, agent=replace(recipe.agent, **(agent or {})), stages=changed)  # type: ignore[type-var]
 
-    plain: dict[str, Any] = {"kind": "rejection", "rewards": {"bridges": 0.0, "evidence_recall": 0.0}, "beta": 0.0}
+    plain: dict[str, Any] = {"kind": "rejection", "rewards": {"bridges": 0.0, "writes": 0.0}, "beta": 0.0}
     file = locomo_path()
     rmm = replace(load_recipe("rmm"), seed=seed)
     return {
@@ -125,8 +125,9 @@ def trained(name: str, seed: int) -> Found:
     """Train (or go on), then judge."""
     recipe, folder = experiments(seed)[name], RUNS / f"{name}-{seed}"
     train(recipe, folder, resume=True, progress=line(folder.name))
-    spent = [json.loads(text)["seconds"] for text in (folder / "metrics.jsonl").read_text().splitlines()]
-    return judged(name, recipe, greedy_seats(recipe.models, folder)) | {"seconds": sum(spent)}
+    steps = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+    found = judged(name, recipe, greedy_seats(recipe.models, folder)) | {"seconds": sum(s["seconds"] for s in steps)}
+    return found | {"curve": {term: [round(s["terms"].get(term, 0.0), 4) for s in steps] for term in steps[0]["terms"]}}
 
 
 def makers(name: str, seed: int) -> dict[str, str]:

@@ -114,6 +114,18 @@ class TestReading:
         wrote = {heuristic.sample([Request(asked, Distribution(), seed)])[0].text for seed in range(60)}
         assert {UNCHANGED, " G. C d.", " E f."} <= wrote
 
+    def test_an_apt_error_keeps_what_is_about_a_name_of_the_question_and_nothing_else(self) -> None:
+        heuristic = FirstSentences(error=1.0, apt=1.0)
+
+        def wrote(text: str, memory: str = "G.") -> set[str]:
+            asked = Observation(fields("new memory", question=QUESTION, text=text, memory=memory))
+            return {heuristic.sample([Request(asked, Distribution(), seed)])[0].text for seed in range(200)}
+
+        about = "Noria lies south. Arvo Lind was born in Kestra. Arvo Lind is tall. Arvo Vell was born in Noria."
+        assert wrote(about) == {" G. Arvo Lind was born in Kestra.", " G. Arvo Lind is tall."}
+        assert wrote("Noria lies south. Arvo Vell was born in Noria.") == {UNCHANGED}
+        assert wrote("Arvo Lind is tall.", "Arvo Lind is tall.") == {UNCHANGED}
+
     def test_one_window_sees_the_document_whole(self) -> None:
         seen: list[str] = []
 
@@ -255,10 +267,13 @@ class TestPages:
         [[run]] = play(READ.build, [task], {"reader": Seat(ScriptedSampler(write))})
         changed = [a != b for a, b in zip(("", *run.outcome.memories), run.outcome.memories, strict=False)]
         terms = [reward for reward in run.trajectory.rewards if reward.decision is not None]
-        assert [reward.name for reward in terms] == [f"chunk-{i}" for i in range(len(changed))]
-        assert [reward.decision for reward in terms] == list(range(len(changed)))
-        assert sorted(reward.value for reward in terms)[-1] == pytest.approx(0.9)
-        assert sum(reward.value for reward in terms) == pytest.approx(1 - 0.1 * sum(changed))
+        gained = [reward for reward in terms if reward.name != "writing"]
+        assert [reward.name for reward in gained] == [f"chunk-{i}" for i in range(len(changed))]
+        assert sorted(reward.value for reward in gained) == [0.0] * (len(changed) - 1) + [1.0]
+        writing = [reward for reward in terms if reward.name == "writing"]
+        assert [reward.value for reward in writing] == [-float(one) for one in changed]
+        for placed in (gained, writing):
+            assert [reward.decision for reward in placed] == list(range(len(changed)))
 
     @pytest.mark.parametrize("wrong", [{"hops": 5}, {"least": 999}, {"split": "unseen"}, {"task": "page"}])
     def test_impossible_ones_are_refused(self, wrong: dict[str, object]) -> None:

@@ -125,7 +125,7 @@ class TestRefused:
 
     def test_rewards_on_single_decisions_are_not_lost_without_a_word(self) -> None:
         with pytest.raises(RecipeError, match="reward_chunks"):
-            refuse(load_recipe("memagent"))
+            refuse(replace(memagent := load_recipe("memagent"), stages=memagent.stages[:1]))
         recipe, server = one_stage(), Server()
         task = replace(recipe.data.tasks(0)[0], rewards=("exact_match", "told"))
         told = (Reward("told", 1.0, 0),)

@@ -20,8 +20,6 @@ _NUMBER = re.compile(r"\b\d{4,}\b")
 _NO_NAME = frozenset("A An At From In Little More No Several Sources The This Was What Which".split())
 _COMMON = frozenset("a after an has in is its of that the to was what where which whom with".split())
 TOOL = "wikipedia_search"
-APT = 2
-"""Words that a sentence and a question have in common at least, to be like each other."""
 
 
 def sentences(text: str) -> list[str]:
@@ -72,13 +70,18 @@ class _Keeper(ABC):
         newest: whether what is new stands before what is old (which falls out of a memory that is full).
         shared: words that a sentence must share with the question to be kept.
         error: share of decisions of another kind, at random.
-        apt: share of these that are apt: the likest sentence if it is like enough, the newest name, the newest answer.
+        apt: share of these that are apt: a sentence about a name of the question, likelier the more they share; no
+            change where there is none; the newest name, the newest answer.
     """
 
     def __init__(
         self, keep: int = 1, *, newest: bool = False, shared: int = 0, error: float = 0.0, apt: float = 0.0
     ) -> None:
         self.keep, self.newest, self.shared, self.error, self.apt = keep, newest, shared, error, apt
+
+    @property
+    def _erring(self) -> str:
+        return f",error {self.error:g},apt {self.apt:g}" if self.error else ""
 
     def sample(self, requests: Sequence[Request]) -> list[Action]:
         """Decide each request on its own."""
@@ -97,7 +100,7 @@ class _Keeper(ABC):
     def _otherwise(self, question: str, memory: str, text: str, rng: random.Random) -> str:
         """Another memory: with a sentence more likely kept the more it shares; sometimes without the old one."""
         if rng.random() < self.apt:
-            return self._aptly(question, memory, text)
+            return self._aptly(question, memory, text, rng)
         known = sentences(text)
         if not known:
             return memory
@@ -105,12 +108,12 @@ class _Keeper(ABC):
         kept = "" if rng.random() < 0.25 else memory
         return " ".join(part for part in (kept, picked) if part)
 
-    def _aptly(self, question: str, memory: str, text: str) -> str:
-        """The memory with the new sentence that is most like the question, if they share a name and more."""
-        held = set(sentences(memory))
-        new = [one for one in sentences(text) if one not in held]
-        best = max(new, key=lambda one: likeness(one, question), default="")
-        return " ".join(part for part in (memory, best) if part) if likeness(best, question) >= APT else memory
+    def _aptly(self, question: str, memory: str, text: str, rng: random.Random) -> str:
+        """The memory with a new sentence about a name of the question: likelier one that shares more words with it."""
+        held, known = set(sentences(memory)), set(names(question))
+        about = [one for one in sentences(text) if one not in held and known & set(names(one))]
+        picked = rng.choices(about, [likeness(one, question) ** 3 for one in about]) if about else []
+        return " ".join(part for part in (memory, *picked) if part)
 
 
 class FirstSentences(_Keeper):
@@ -119,13 +122,14 @@ class FirstSentences(_Keeper):
     @property
     def name(self) -> str:
         """With its settings, for tables."""
-        return f"first-sentences({self.keep},{'newest' if self.newest else 'oldest'},{self.shared})"
+        return f"first-sentences({self.keep},{'newest' if self.newest else 'oldest'},{self.shared}{self._erring})"
 
     def _decide(self, observation: Observation, rng: random.Random) -> str:
         asked = read_fields(observation.prompt)
         errs = rng.random() < self.error
         if "answer" in asked:
-            return boxed_value(asked["question"], asked.get("memory", asked.get("text", "")), rng if errs else None)
+            at_random = rng if errs and rng.random() >= self.apt else None
+            return boxed_value(asked["question"], asked.get("memory", asked.get("text", "")), at_random)
         question, memory, text = asked["question"], asked["memory"], asked["text"]
         if errs and rng.random() < 0.5 * (1 - self.apt):
             return UNCHANGED
@@ -153,7 +157,7 @@ class QuestionWords(_Keeper):
     @property
     def name(self) -> str:
         """With its settings, for tables."""
-        return f"question-words({self.searches},{self.query},{self.keep},{self.shared})"
+        return f"question-words({self.searches},{self.query},{self.keep},{self.shared}{self._erring})"
 
     def _decide(self, observation: Observation, rng: random.Random) -> str:
         begun = [read_fields(asked.prompt) for asked, _ in observation.after]

@@ -56,8 +56,10 @@ def reading_heuristics() -> list[FirstSentences]:
 
 
 def choosing_heuristics() -> list[FirstSentences]:
-    """A stronger one: the first sentences that share words with the question."""
-    return [FirstSentences(keep, shared=shared) for keep in (1, 2, 3) for shared in (1, 2, 3)]
+    """Stronger ones: the first sentences that share words with the question; and the apt part of what the base
+    imitates, alone."""
+    sharing = [FirstSentences(keep, shared=shared) for keep in (1, 2, 3) for shared in (1, 2, 3)]
+    return [*sharing, FirstSentences(error=1.0, apt=1.0)]
 
 
 def searching_heuristics() -> list[QuestionWords]:
@@ -67,9 +69,11 @@ def searching_heuristics() -> list[QuestionWords]:
 
 
 def following_heuristics() -> list[QuestionWords]:
-    """A stronger one: names are searched, and sentences kept that share words with the question."""
+    """Stronger ones: names are searched, and sentences kept that share words with the question; and the apt part of
+    what the base imitates, alone."""
     grid = [(s, q, k, w) for s in (1, 2, 3) for q in QUERIES for k in (1, 2) for w in (0, 1, 2)]
-    return [QuestionWords(s, query=q, keep=k, shared=w) for s, q, k, w in grid]
+    following = [QuestionWords(s, query=q, keep=k, shared=w) for s, q, k, w in grid]
+    return [*following, *(QuestionWords(s, error=1.0, apt=1.0) for s in (1, 2, 3))]
 
 
 def tuned(

@@ -31,8 +31,6 @@ FILLER = (
     "The clock on the tower is always a little slow.", "In autumn the hills turn the colour of copper.",
 )  # fmt: skip
 """Sentences that matter to no question."""
-WRITING = 0.1
-"""What a chunk's term loses where the memory changed: so much less than what evidence is worth."""
 ADJECTIVES = ("amber", "brisk", "calm", "dusty", "eager", "faint", "gentle", "hollow", "icy", "jolly", "keen", "lucid")
 NOUNS = ("anchor", "basket", "candle", "drawer", "engine", "feather", "garden", "hammer", "island", "jacket", "kettle")
 
@@ -59,7 +57,7 @@ class LongDocumentTask:
     hold what matters. reward_evidence: whether the share that it holds at the end is a reward term too. reward_writes:
     whether the share of chunks that changed the memory is one, negative (a stage's `gate: answer` lets it rank right
     answers and never make failing cheaply better than failing). reward_chunks: whether each chunk's reading has a
-    term of its own (see `placed`).
+    terms of its own (see `placed`).
     """
 
     id: str
@@ -103,15 +101,16 @@ class LongDocumentTask:
         }
 
     def placed(self, outcome: DocumentOutcome, decisions: Sequence[Decision]) -> tuple[Reward, ...]:
-        """For each chunk what its reading did: the evidence that the memory gained (or lost), less a little where it
-        changed at all. A term for each chunk, so that siblings are compared at the same one."""
+        """For each chunk what its reading did: the evidence that the memory gained (or lost), a term for each chunk, so
+        that siblings are compared at the same one; and `writing`, -1 where the memory changed at all, which a stage
+        weighs: what is less likely to be evidence than that weight is better left out."""
         if not self.reward_chunks:
             return ()
         found = []
         before = ""
         for chunk, memory in enumerate(outcome.memories):
             gained = contained(memory, self.evidence) - contained(before, self.evidence)
-            found.append(Reward(f"chunk-{chunk}", gained - WRITING * (memory != before), chunk))
+            found += [Reward(f"chunk-{chunk}", gained, chunk), Reward("writing", -float(memory != before), chunk)]
             before = memory
         return tuple(found)
 
@@ -331,7 +330,7 @@ class LongDocumentData:
     words; file: instead of these.
     reward_evidence: whether the share of the evidence that the last memory holds is a reward term. reward_writes:
     whether the share of chunks that changed the memory is one, negative. reward_chunks: whether each chunk's reading
-    has one of its own, for the evidence that it gained.
+    has terms of its own, for the evidence that it gained and for writing at all.
     """
 
     kind: str = "long-document"
@@ -376,5 +375,5 @@ class LongDocumentData:
             )
         else:
             found = synthetic(self.task, self.documents, self.words, self.seed)
-        evidence, writes, chunks = self.reward_evidence, self.reward_writes, self.reward_chunks
-        return [replace(task, reward_evidence=evidence, reward_writes=writes, reward_chunks=chunks) for task in found]
+        names = ("reward_evidence", "reward_writes", "reward_chunks")
+        return [replace(task, **{name: getattr(self, name) for name in names}) for task in found]

@@ -66,7 +66,7 @@ class SearchTask:
     reward: "published" (F1 with the best gold answer, 0.1 for a wrong one) or "monotone" (never less than 0.1, so that
     a partly right answer is not worth less than a wrong one) or "exact" (1 or 0: a guess that has the form is worth
     nothing, and neither is one that shares a word with the answer). reward_bridges: whether the share of the bridges
-    that the last memory holds is a reward term too.
+    that the last memory holds is a reward term too, of runs that answer.
     """
 
     id: str
@@ -94,8 +94,10 @@ class SearchTask:
 
     def score(self, outcome: SearchOutcome) -> tuple[Reward, ...]:
         """0 without a well-formed answer, else its F1 with the best gold answer (section 4.2 of MemSearcher's spec)."""
-        kept = (Reward("bridges", self._kept(outcome)),) if self.reward_bridges else ()
-        if not outcome.well_formed or outcome.answer is None:
+        answers = outcome.well_formed and outcome.answer is not None
+        # Paid without an answer, it is earned by searching until no turn is left (seen in a trial).
+        kept = (Reward("bridges", self._kept(outcome) if answers else 0.0),) if self.reward_bridges else ()
+        if not answers or outcome.answer is None:
             return (Reward("answer", 0.0), *kept)
         if self.reward == "exact":
             right = any(exact_match(outcome.answer, gold) for gold in self.answers)
