@@ -185,6 +185,30 @@ class TestSearching:
         [[run]] = play(FIND.build, [task], {"searcher": Seat(QuestionWords())})
         assert {reward.name for reward in run.trajectory.rewards} == {"answer", "bridges"}
 
+    def test_each_turn_can_earn_what_its_memory_gained(self) -> None:
+        def write(observation: Observation) -> str:
+            turn = observation.prompt.count("Kestra") + observation.prompt.count("Noria")
+            if observation.after:
+                return "<memory> Kestra</memory>" if not turn else "<memory> Kestra Noria</memory>"
+            call = '<tool_call>{"name": "s", "arguments": {"query": "Kestra"}}</tool_call>'
+            return call if turn < 2 else "\\boxed{Noria}"
+
+        task = replace(SEARCH, bridges=("Kestra", "Noria"), reward_turns=True)
+        [[run]] = play(FIND.build, [task], {"searcher": Seat(ScriptedSampler(write))})
+        terms = [(r.name, r.value, r.decision) for r in run.trajectory.rewards if r.decision is not None]
+        assert len(run.outcome.memories) >= 1 and len(terms) == 2 * len(run.outcome.memories)
+        for turn in range(len(run.outcome.memories)):
+            search, memory = run.trajectory.decisions[2 * turn], run.trajectory.decisions[2 * turn + 1]
+            assert "tool_call" in search.action.text and "<memory>" in memory.action.text
+            gained = [value for name, value, place in terms if place in (2 * turn, 2 * turn + 1)]
+            assert gained[0] == gained[1]
+        assert sum(value for name, value, _ in terms if name.startswith("memory")) == pytest.approx(1.0)
+        assert not [
+            r
+            for r in play(FIND.build, [SEARCH], {"searcher": Seat(QuestionWords())})[0][0].trajectory.rewards
+            if r.decision is not None
+        ]
+
 
 class TestFollowingNames:
     def test_names_that_were_read_are_searched_and_none_twice(self) -> None:

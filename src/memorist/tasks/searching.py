@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-from memorist.decision import Reward
+from memorist.decision import Decision, Reward
 from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
 from memorist.memory.scratch import ScratchBank
@@ -66,7 +66,8 @@ class SearchTask:
     reward: "published" (F1 with the best gold answer, 0.1 for a wrong one) or "monotone" (never less than 0.1, so that
     a partly right answer is not worth less than a wrong one) or "exact" (1 or 0: a guess that has the form is worth
     nothing, and neither is one that shares a word with the answer). reward_bridges: whether the share of the bridges
-    that the last memory holds is a reward term too, of runs that answer.
+    that the last memory holds is a reward term too, of runs that answer. reward_turns: whether each turn has terms
+    of its own (see `placed`).
     """
 
     id: str
@@ -77,6 +78,7 @@ class SearchTask:
     bridges: tuple[str, ...] = ()
     reward: str = "published"
     reward_bridges: bool = False
+    reward_turns: bool = False
     bank: MemoryBank = field(default_factory=ScratchBank, compare=False)
 
     cuts: ClassVar[tuple[str, ...]] = ()
@@ -106,6 +108,20 @@ class SearchTask:
         value = max(f1, WELL_FORMED) if self.reward == "monotone" else f1 or WELL_FORMED
         return (Reward("answer", value), *kept)
 
+    def placed(self, outcome: SearchOutcome, decisions: Sequence[Decision]) -> tuple[Reward, ...]:
+        """For each turn with a memory what it gained of the bridges, on its search and on its memory; a term for each
+        turn, so that siblings are compared at the same one. Where all stays in one window, there is none."""
+        if not self.reward_turns:
+            return ()
+        found: list[Reward] = []
+        before = 0.0
+        for turn, memory in enumerate(outcome.memories):
+            held = contained(memory, self.bridges)
+            found += [Reward(f"search-{turn}", held - before, 2 * turn)]
+            found += [Reward(f"memory-{turn}", held - before, 2 * turn + 1)]
+            before = held
+        return tuple(found)
+
     def _kept(self, outcome: SearchOutcome) -> float:
         """Share of the bridges that the last memory holds; where all stays in one window, that window."""
         if outcome.memories or not isinstance(self.corpus, Corpus):
@@ -133,6 +149,7 @@ class MultihopData:
 
     hops: from 1 to this many, in turn; with split "unseen" from 2. compared: share of questions that compare two
     things. reward: "published", "monotone" or "exact". reward_bridges: whether what is remembered is rewarded too.
+    reward_turns: whether each turn is rewarded for what it added to that.
     """
 
     kind: str = "multihop"
@@ -143,6 +160,7 @@ class MultihopData:
     seed: int = 0
     reward: str = "published"
     reward_bridges: bool = False
+    reward_turns: bool = False
 
     exercise: ClassVar[str] = "search"
 
@@ -172,6 +190,16 @@ class MultihopData:
         asked = questions(self.split, self.questions - side_by_side, hops=hops, seed=self.seed)
         asked += comparisons(self.split, side_by_side, seed=self.seed) if side_by_side else []
         return [
-            SearchTask(q.id, q.text, q.answers, about.corpus, q.support, q.chain[1:], self.reward, self.reward_bridges)
+            SearchTask(
+                q.id,
+                q.text,
+                q.answers,
+                about.corpus,
+                q.support,
+                q.chain[1:],
+                self.reward,
+                self.reward_bridges,
+                self.reward_turns,
+            )
             for q in asked
         ]

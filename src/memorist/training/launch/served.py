@@ -220,8 +220,9 @@ def refuse(recipe: Recipe) -> Stage:
         problems.append(f"weights.lora {recipe.weights.lora} as we have it (expected 0; verl has settings of its own)")
     rewards = getattr(recipe.data, "rewards", ())
     problems += [f"reward {name} (on single choices)" for name in rewards if getattr(_term(name), "needs", "")]
-    if getattr(recipe.data, "reward_chunks", False):
-        problems.append("reward_chunks (on single decisions)")
+    for name in ("reward_chunks", "reward_turns"):
+        if getattr(recipe.data, name, False):
+            problems.append(f"{name} (on single decisions)")
     if problems:
         raise RecipeError(
             f"{recipe.name!r} cannot run on verl: it has no {'; no '.join(problems)}. `memorist train` has all of them"
