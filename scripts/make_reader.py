@@ -56,7 +56,7 @@ class Phase:
 
 PHASES = (
     Phase(3400, 2e-3, 0.4, 0.0),
-    # What a text is about is learnt by choosing alone; among other ways of acting it was not, in as many steps.
+    # What a text is about is learnt by choosing alone; among other ways of acting it was not, in 750 steps.
     Phase(900, 1.5e-3, 1.0, 1.0, 5.0, (0.7, 0.3, 0.0, 0.0)),
     # Who is always apt never has anything needless in memory, and takes "something is remembered" for "nothing is to do".
     Phase(900, 1.5e-3, 0.5, 0.85, 5.0, (0.7, 0.3, 0.0, 0.0), shown=True),

@@ -185,29 +185,30 @@ class TestSearching:
         [[run]] = play(FIND.build, [task], {"searcher": Seat(QuestionWords())})
         assert {reward.name for reward in run.trajectory.rewards} == {"answer", "bridges"}
 
-    def test_each_turn_can_earn_what_its_memory_gained(self) -> None:
-        def write(observation: Observation) -> str:
-            turn = observation.prompt.count("Kestra") + observation.prompt.count("Noria")
-            if observation.after:
-                return "<memory> Kestra</memory>" if not turn else "<memory> Kestra Noria</memory>"
-            call = '<tool_call>{"name": "s", "arguments": {"query": "Kestra"}}</tool_call>'
-            return call if turn < 2 else "\\boxed{Noria}"
+    TURNS = (
+        '<tool_call>{"name": "s", "arguments": {"query": "Arvo"}}</tool_call>', "<memory> Kestra</memory>",
+        '<tool_call>{"name": "s", "arguments": {"query": "Kestra"}}</tool_call>', "<memory> Kestra Noria</memory>",
+        "\\boxed{Noria}",
+    )  # fmt: skip
 
-        task = replace(SEARCH, bridges=("Kestra", "Noria"), reward_turns=True)
-        [[run]] = play(FIND.build, [task], {"searcher": Seat(ScriptedSampler(write))})
-        terms = [(r.name, r.value, r.decision) for r in run.trajectory.rewards if r.decision is not None]
-        assert len(run.outcome.memories) >= 1 and len(terms) == 2 * len(run.outcome.memories)
-        for turn in range(len(run.outcome.memories)):
-            search, memory = run.trajectory.decisions[2 * turn], run.trajectory.decisions[2 * turn + 1]
-            assert "tool_call" in search.action.text and "<memory>" in memory.action.text
-            gained = [value for name, value, place in terms if place in (2 * turn, 2 * turn + 1)]
-            assert gained[0] == gained[1]
-        assert sum(value for name, value, _ in terms if name.startswith("memory")) == pytest.approx(1.0)
-        assert not [
-            r
-            for r in play(FIND.build, [SEARCH], {"searcher": Seat(QuestionWords())})[0][0].trajectory.rewards
-            if r.decision is not None
-        ]
+    def rewards(self, turns: int = 3, **changes: object) -> list[tuple[str, float, int | None]]:
+        """Of a run that finds one bridge a turn."""
+        replies = iter(self.TURNS)
+        task = replace(SEARCH, bridges=("Kestra", "Noria"), reward="exact")
+        task = replace(task, **changes)  # type: ignore[arg-type]
+        build = replace(FIND, turns=turns).build
+        [[run]] = play(build, [task], {"searcher": Seat(ScriptedSampler(lambda _: next(replies)))})
+        return [(r.name, r.value, r.decision) for r in run.trajectory.rewards]
+
+    def test_what_is_remembered_is_paid_for_in_runs_that_answer_alone(self) -> None:
+        assert self.rewards(reward_bridges=True) == [("answer", 1.0, None), ("bridges", 1.0, None)]
+        assert self.rewards(turns=2, reward_bridges=True) == [("answer", 0.0, None), ("bridges", 0.0, None)]
+
+    def test_each_turn_can_earn_what_its_memory_gained(self) -> None:
+        first, second = [("search-0", 0.5, 0), ("memory-0", 0.5, 1)], [("search-1", 0.5, 2), ("memory-1", 0.5, 3)]
+        assert self.rewards(reward_turns=True) == [("answer", 1.0, None), *first, *second]
+        assert self.rewards() == [("answer", 1.0, None)]
+        assert {value for _, value, at in self.rewards(reward_turns=True, bridges=()) if at is not None} == {0.0}
 
 
 class TestFollowingNames:

@@ -56,7 +56,7 @@ class LongDocumentTask:
     answers: any of them is right, or with `all_of` all are asked for. evidence: texts of which the memory should
     hold what matters. reward_evidence: whether the share that it holds at the end is a reward term too. reward_writes:
     whether the share of chunks that changed the memory is one, negative (a stage's `gate: answer` lets it rank right
-    answers and never make failing cheaply better than failing). reward_chunks: whether each chunk's reading has a
+    answers and never make failing cheaply better than failing). reward_chunks: whether each chunk's reading has
     terms of its own (see `placed`).
     """
 

@@ -114,7 +114,7 @@ class SearchTask:
         if not self.reward_turns:
             return ()
         found: list[Reward] = []
-        before = 0.0
+        before = contained("", self.bridges)
         for turn, memory in enumerate(outcome.memories):
             held = contained(memory, self.bridges)
             found += [Reward(f"search-{turn}", held - before, 2 * turn)]
