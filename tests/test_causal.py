@@ -231,6 +231,28 @@ class TestScore:
             assert facts["ratio_error"] < 1e-5 and facts["clip_fraction"] == 0.0
             assert float(loss) == pytest.approx(-float(batch.weight.sum()), abs=1e-5)
 
+    @pytest.mark.parametrize("distribution", [Distribution(top_k=2), Distribution(top_p=0.1)])
+    def test_what_learns_keeps_what_it_drew_when_it_is_no_longer_likely(
+        self, make_tiny: MakeTiny, distribution: Distribution
+    ) -> None:
+        policy = make_tiny()
+        units = [Unit(a, 1.0, 0.01) for a in policy.sample(requests(PROMPTS, distribution))]
+        [batch] = pack(units, budget=4096)
+        optimizer = torch.optim.SGD(policy.parameters(), lr=1e3)
+        policy_loss(policy.score(batch), batch)[0].backward()
+        for weight in policy.parameters():
+            weight.grad = -weight.grad if weight.grad is not None else None
+        optimizer.step()  # the wrong way, and far: what was drawn is no more among the likely ones
+        with torch.no_grad():
+            assert policy.score(batch).isneginf().any()
+        optimizer.zero_grad()
+        again = policy.score(batch)
+        assert again.isfinite().all()
+        loss, facts = policy_loss(again, batch)
+        loss.backward()
+        gradients = [w.grad for w in policy.parameters() if w.grad is not None]
+        assert all(np.isfinite(list(facts.values()))) and all(g.isfinite().all() for g in gradients)
+
     def test_encoding_writes_what_sampling_would_keep(self, tiny: CausalPolicy) -> None:
         action = tiny.encode(Observation("Where?"), "Rome é")
         assert tiny.tokenizer.decode(action.tokens[:-1]) == "Rome é" and action.tokens[-1] == tiny.end

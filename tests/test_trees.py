@@ -103,12 +103,12 @@ def test_entropies_are_those_of_the_distributions_that_actions_are_drawn_from() 
         [unit] = [replace(u, action=replace(u.action, distribution=drawn)) for u in decisions()[:1]]
         [batch] = made.rows([unit], 500)
         with torch.no_grad():
-            logp, entropy = made.score_with_entropy(batch)
+            (logp, entropy), again = made.score_with_entropy(batch), made.score(batch)
             ids = torch.tensor([unit.action.prompt + unit.action.tokens])
             logits = made.model(ids).logits[0, len(unit.action.prompt) - 1 : -1]
         every = warp(logits, drawn)
         wanted = torch.special.entr(every.exp()).sum(-1)
-        assert torch.allclose(entropy, wanted, atol=1e-5) and (logp == made.score(batch)).all()
+        assert torch.allclose(entropy, wanted, atol=1e-5) and (logp == again).all()
         assert float(entropy.max()) <= np.log(drawn.top_k or 90) + 1e-5
 
 

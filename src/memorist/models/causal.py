@@ -381,11 +381,13 @@ class CausalPolicy:
         targets = torch.from_numpy(batch.targets).to(hidden.device)
         most = max(1, LOGITS // self._config.vocab_size)
         places, found = [], []
+        # What learns keeps what it drew: a second update, or products in bfloat16, may have moved it out of the top k.
+        learns = torch.is_grad_enabled()
 
         def piece(states: torch.Tensor, wanted: torch.Tensor, distribution: Distribution, legal: Legal) -> torch.Tensor:
             with self._precise():
                 logits = self.model.get_output_embeddings()(states)
-            return judge(warp(logits.float(), distribution, legal), wanted)
+            return judge(warp(logits.float(), distribution, legal, wanted if learns else None), wanted)
 
         for distribution, where in batch.by_distribution():
             for place in torch.from_numpy(where).to(hidden.device).split(most):

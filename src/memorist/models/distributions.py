@@ -26,21 +26,33 @@ def limit(logits: torch.Tensor, legal: Legal) -> torch.Tensor:
     return logits.masked_fill(left_out.to(logits.device), -torch.inf)
 
 
-def warp(logits: torch.Tensor, distribution: Distribution, legal: Legal = ()) -> torch.Tensor:
+def warp(
+    logits: torch.Tensor, distribution: Distribution, legal: Legal = (), taken: torch.Tensor | None = None
+) -> torch.Tensor:
     """Log-probabilities of shape (N, V) under a distribution; greedy ones are scored at temperature 1. The rows' legal
-    sets come first: temperature, top-k and top-p work on what they leave."""
+    sets come first: temperature, top-k and top-p work on what they leave.
+
+    Args:
+        taken: tokens, shape (N,), that top-k and top-p never leave out: what was drawn was among the likely ones then,
+            and its probability is not 0 because weights, or the last digits of a product, are others now.
+    """
     logits = limit(logits, legal)
     temperature = distribution.temperature or 1.0
     logp = torch.log_softmax(logits / temperature, dim=-1)
     if distribution.top_k > 0 and distribution.top_k < logp.shape[-1]:
         least = logp.topk(distribution.top_k, dim=-1).values[:, -1:]
-        logp = torch.log_softmax(logp.masked_fill(logp < least, -torch.inf), dim=-1)
+        logp = torch.log_softmax(logp.masked_fill(_but(logp < least, taken), -torch.inf), dim=-1)
     if distribution.top_p < 1.0:
         order = logp.sort(dim=-1, descending=True)
         before = order.values.exp().cumsum(-1) - order.values.exp()
         dropped = torch.zeros_like(logp, dtype=torch.bool).scatter(-1, order.indices, before >= distribution.top_p)
-        logp = torch.log_softmax(logp.masked_fill(dropped, -torch.inf), dim=-1)
+        logp = torch.log_softmax(logp.masked_fill(_but(dropped, taken), -torch.inf), dim=-1)
     return logp
+
+
+def _but(left_out: torch.Tensor, taken: torch.Tensor | None) -> torch.Tensor:
+    """What is left out, save what was taken."""
+    return left_out if taken is None else left_out.scatter(1, taken[:, None], False)
 
 
 def draw(
