@@ -1,13 +1,14 @@
-"""Make the base of MemAgent and MemSearcher from scratch, in one seeded run: a tiny Llama that imitates two named heuristics.
+"""Make the bases of MemAgent and MemSearcher from scratch, each in one seeded run: tiny Llamas that imitate named heuristics.
 
-Reading documents it imitates `FirstSentences` (keep the first sentence of each chunk), searching `QuestionWords` (search for
+Reading documents they imitate `FirstSentences` (keep the first sentence of each chunk), searching `QuestionWords` (search for
 the question's words, keep the first sentence that is found); both do something else in half of their decisions, most of it
 apt (a sentence about a name of the question, the newest name), so that every way of acting has some probability: learning
 chooses among what a base can do, and a base that never did these, or could not tell what a text is about, did not learn them
 in a hundred steps. A few runs are in one window without a memory (full context, ReAct). All worlds are others than world 0,
-which recipes and results use: names that it reads there it has never seen.
+which recipes and results use: names that it reads there it has never seen. The first phase is the same of both bases: `--go-on`
+spares it the second time.
 
-Run: python scripts/make_reader.py (about an hour and a quarter on 2 cores)
+Run: python scripts/make_reader.py [--base bundled-searcher] (about an hour and a quarter on 2 cores)
 """
 
 from __future__ import annotations
@@ -54,14 +55,25 @@ class Phase:
     shown: bool = False
 
 
-PHASES = (
-    Phase(3400, 2e-3, 0.4, 0.0),
+FIRST = Phase(3400, 2e-3, 0.4, 0.0)
+READER = (
+    FIRST,
     # What a text is about is learnt by choosing alone; among other ways of acting it was not, in 750 steps.
     Phase(900, 1.5e-3, 1.0, 1.0, 5.0, (0.7, 0.3, 0.0, 0.0)),
     # Who is always apt never has anything needless in memory, and takes "something is remembered" for "nothing is to do".
     Phase(900, 1.5e-3, 0.5, 0.85, 5.0, (0.7, 0.3, 0.0, 0.0), shown=True),
     Phase(150, 3e-4, 0.5, 0.85, 3.0),
 )
+SEARCHES = (0.0, 0.85, 0.0, 0.15)
+# Searching among other things had a fifth of these examples: the second search for the newest name was hardly ever tried.
+SEARCHER = (
+    FIRST,
+    Phase(2400, 1.5e-3, 0.7, 0.85, shares=SEARCHES, shown=True),
+    Phase(150, 3e-4, 0.5, 0.85, shares=SEARCHES),
+    # Five decisions in a row must be apt before anything is earned: half of them made one run in forty right.
+    Phase(150, 3e-4, 0.7, 0.85, shares=SEARCHES),
+)
+BASES = {"bundled-reader": READER, "bundled-searcher": SEARCHER}
 VOCABULARY = 3072
 WORLDS = 1000  # the first seed of those that are seen
 WINDOW = 8192  # tokens; sixty-four chunks are 4,700
@@ -85,8 +97,10 @@ def tokenizer(size: int) -> PreTrainedTokenizerFast:
 Runs = Callable[[random.Random, float], list[Group]]
 
 
-def heuristic_runs(seed: int, error: float, apt: float) -> Iterator[Runs]:
+def heuristic_runs(seed: int, phase: Phase) -> Iterator[Runs]:
     """Ways to act in the world of a seed, each from a stream and the share of the way that is done."""
+    error, apt = phase.error, phase.apt
+    searches = 15 if phase.shares[1] > 0.5 else 7
     reading = pages("train", POOL, 150, hops=(1, 1, 2), seed=seed)
     searching = MultihopData(questions=POOL, hops=3, seed=seed).tasks(0)
 
@@ -104,7 +118,7 @@ def heuristic_runs(seed: int, error: float, apt: float) -> Iterator[Runs]:
         most = 1 + round(2 * ramp(done, 0.1, 0.5))
         build = MemSearcherSettings(style="compact", memory=64, documents=rng.randint(1, most)).build
         keeper = QuestionWords(rng.choice((1, 1, 2, 3)), error=error, apt=apt)
-        return play(build, rng.sample(searching, 7), {"searcher": Seat(keeper)}, seed=rng.getrandbits(32))
+        return play(build, rng.sample(searching, searches), {"searcher": Seat(keeper)}, seed=rng.getrandbits(32))
 
     def read_whole(rng: random.Random, done: float) -> list[Group]:
         build = MemAgentSettings(style="compact", window="all").build
@@ -127,7 +141,7 @@ def step_units(
     rng, seed = random.Random(step), WORLDS + step // SERVES
     if seed not in known:
         known.clear()
-        known[seed] = list(heuristic_runs(seed, phase.error, phase.apt))
+        known[seed] = list(heuristic_runs(seed, phase))
     language = not phase.apt and (step < 300 or step % 8 == 0)
     units = []
     apt = (FirstSentences(error=1.0, apt=1.0), QuestionWords(rng.choice((1, 1, 2, 3)), error=1.0, apt=1.0))
@@ -174,7 +188,8 @@ def watch(policy: CausalPolicy) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("src/memorist/models/bundled-reader"))
+    parser.add_argument("--base", choices=list(BASES), default="bundled-reader")
+    parser.add_argument("--out", type=Path, help="default: where the package has it")
     parser.add_argument("--phase", type=int, default=0, help="begin with this one, from what --go-on holds")
     parser.add_argument("--go-on", type=Path, help="what the phase before left")
     parser.add_argument("--width", type=int, default=128)
@@ -182,22 +197,23 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=5000, help="tokens a step")
     args = parser.parse_args()
     torch.manual_seed(0)
+    out, phases = args.out or Path("src/memorist/models") / args.base, BASES[args.base]
     if args.go_on:
-        policy = CausalPolicy.load(args.go_on, "bundled-reader")
+        policy = CausalPolicy.load(args.go_on, args.base)
     else:
         tok = tokenizer(VOCABULARY)
-        policy = CausalPolicy(untrained(tok, args.width, args.layers, 0, VOCABULARY), tok, "bundled-reader")
+        policy = CausalPolicy(untrained(tok, args.width, args.layers, 0, VOCABULARY), tok, args.base)
     policy.model.config.max_position_embeddings = WINDOW
     print(f"{sum(p.numel() for p in policy.parameters()):,} parameters", flush=True)
     known: dict[int, list[Runs]] = {}
-    for number, phase in list(enumerate(PHASES))[args.phase :]:
-        before = sum(one.steps for one in PHASES[:number]) + SERVES * number
+    for number, phase in list(enumerate(phases))[args.phase :]:
+        before = sum(one.steps for one in phases[:number]) + SERVES * number
 
         def units(step: int, done: float, before: int = before, phase: Phase = phase) -> list[Unit]:
             return step_units(policy, before + step, 1.0 if before else done, args.budget, known, phase)
 
         known.clear()
-        imitate(policy, phase.steps, phase.rate, units, args.out, lambda step: watch(policy), phase.first)
+        imitate(policy, phase.steps, phase.rate, units, out, lambda step: watch(policy), phase.first)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Measure the rows of MemAgent, MemSearcher and RMM. Resumable: trained runs stay in runs/results, outcomes in
 results/agents; what is there already is used again if the base and the recipe are still those that it was made with.
 
-MemAgent learns on documents of four chunks and is judged on new ones of four and of sixty-four; MemSearcher on questions of
-one and two hops, judged on those of two whose start entities it never saw, and on compositions that training never had; RMM on
+MemAgent learns on documents of up to four chunks and is judged on new ones of exactly four and sixty-four; MemSearcher on questions of
+two hops, judged on those whose start entities it never saw, and on compositions that training never had; RMM on
 the questions of two LoCoMo conversations, judged on four others. Hyperparameters of the first two were chosen on training
 and validation questions, RMM's by its gains on the four themselves: there are no other labelled conversations.
 Run: python scripts/results_agents.py
@@ -22,6 +22,7 @@ import numpy as np
 from results_kit import Found, Kept, Right, base, line
 from results_kit import row as table_row
 
+from memorist.agents.components.chunks import chunks, word_starts
 from memorist.agents.memsearcher import MemSearcherSettings
 from memorist.agents.name_follower import NameFollower
 from memorist.evaluation.readers import (
@@ -43,7 +44,7 @@ from memorist.evaluation.statistics import (
     paired_difference,
     ratio_headroom,
 )
-from memorist.models.registry import quiet_libraries
+from memorist.models.registry import BUNDLED, quiet_libraries
 from memorist.models.scripted import ScriptedSampler
 from memorist.recipe import Recipe, load_recipe
 from memorist.tasks.dialogue import DialogueTask
@@ -61,15 +62,19 @@ row = partial(table_row, how=HOW)
 SEEDS = (0, 1, 2)
 DOCUMENTS = {4: 200, 64: 100}
 """How many of each length, by chunks, are read to judge."""
+WORDS = 31
+"""About what a chunk has: no more than whole pages."""
 QUESTIONS = 160
 LOCOMO = ("conv-41", "conv-42", "conv-43", "conv-44")
 
 
 @lru_cache
-def documents(chunks: int) -> list[Any]:
-    """Test documents of about so many chunks."""
-    words = load_recipe("memagent").data.words * chunks // 4  # type: ignore[attr-defined]
-    return pages("test", DOCUMENTS[chunks], words, seed=0)
+def documents(count: int) -> list[Any]:
+    """Test documents of exactly so many chunks."""
+    size = load_recipe("memagent").agent.chunk  # type: ignore[attr-defined]
+    drawn = pages("test", 12 * DOCUMENTS[count], WORDS * count, seed=0)
+    exact = [one for one in drawn if len(chunks(one.document, word_starts, size, whole=True)) == count]
+    return exact[: DOCUMENTS[count]]
 
 
 @lru_cache
@@ -87,7 +92,7 @@ def experiments(seed: int) -> dict[str, Recipe]:
         changed = tuple(replace(one, **stage) for one in recipe.stages)
         return replace(recipe, agent=replace(recipe.agent, **(agent or {})), stages=changed)  # type: ignore[type-var]
 
-    plain: dict[str, Any] = {"kind": "rejection", "rewards": {"bridges": 0.0, "writes": 0.0}, "beta": 0.0}
+    plain: dict[str, Any] = {"kind": "rejection", "beta": 0.0}
     file = locomo_path()
     rmm = replace(load_recipe("rmm"), seed=seed)
     return {
@@ -134,7 +139,8 @@ def makers(name: str, seed: int) -> dict[str, str]:
     """What an experiment's outcome depends on."""
     recipe = experiments(seed)[name]
     plain = replace(recipe, data=replace(recipe.data, file="")) if name == "rmm" else recipe  # wherever the file lies
-    return {"recipe": plain.fingerprint()} | ({"base": base("bundled-reader")} if name != "rmm" else {})
+    bases = [{"base": base(model)} for model in recipe.models.values() if model in BUNDLED]
+    return {"recipe": plain.fingerprint()} | (bases[0] if bases else {})
 
 
 def frozen_reading() -> Found:
@@ -260,7 +266,7 @@ def main() -> None:
     quiet_libraries()
     names = [] if args.write else args.only or [*FROZEN, *experiments(0)]
     reading = {"base": base("bundled-reader"), "memagent": load_recipe("memagent").fingerprint()}
-    searching = {"base": base("bundled-reader"), "memsearcher": load_recipe("memsearcher").fingerprint()}
+    searching = {"base": base("bundled-searcher"), "memsearcher": load_recipe("memsearcher").fingerprint()}
     made_by = {"frozen-reading": reading, "frozen-searching": searching, "window-lengths": searching}
     for name in (n for n in FROZEN if n in names):
         KEPT.keep(name, made_by.get(name, {"version": "1"}), FROZEN[name])

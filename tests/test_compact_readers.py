@@ -205,9 +205,45 @@ class TestSearching:
         assert self.rewards(turns=2, reward_bridges=True) == [("answer", 0.0, None), ("bridges", 0.0, None)]
 
     def test_each_turn_can_earn_what_its_memory_gained(self) -> None:
-        first, second = [("search-0", 0.5, 0), ("memory-0", 0.5, 1)], [("search-1", 0.5, 2), ("memory-1", 0.5, 3)]
-        assert self.rewards(reward_turns=True) == [("answer", 1.0, None), *first, *second]
+        first = [("search-0-from-0.00", 0.5, 0), ("memory-0-from-0.00", 0.5, 1)]
+        second = [("search-1-from-0.50", 0.5, 2), ("memory-1-from-0.50", 0.5, 3)]
+        last = ("search-2-from-1.00", 0.0, 4)
+        assert self.rewards(reward_turns=True) == [("answer", 1.0, None), *first, *second, last]
+        # Where no turn is left to answer in, nothing is compared with going on.
+        assert self.rewards(turns=2, reward_turns=True) == [("answer", 0.0, None), *first, *second]
         assert self.rewards() == [("answer", 1.0, None)]
+
+    def test_a_question_can_begin_with_its_first_hop_in_memory(self) -> None:
+        tasks = MultihopData(questions=30, hops=2, begun=1.0, reward_turns=True).tasks(0)
+        assert {bool(task.memory) for task in tasks if task.size == 1} == {False}
+        for task in (task for task in tasks if task.size == 2):
+            assert task.bridges[0] in task.memory and task.memory in task.corpus.by_id[task.support[0]].contents
+        seen: list[str] = []
+
+        def answer(observation: Observation) -> str:
+            seen.append(observation.prompt)
+            return "\\boxed{ x}"
+
+        [[run]] = play(FIND.build, [task], {"searcher": Seat(ScriptedSampler(answer))})
+        assert f"Memory:\n {task.memory}" in seen[0]
+        assert [(r.name, r.value) for r in run.trajectory.rewards][1:] == [("search-0-from-0.50", 0.0)]
+        assert task.measures(run.outcome)["bridge_recall"] == 0.5
+        some = MultihopData(questions=200, hops=2, begun=0.5).tasks(0)
+        assert 0.3 < sum(bool(t.memory) for t in some if t.size == 2) / sum(t.size == 2 for t in some) < 0.7
+        with pytest.raises(RecipeError, match="begun is 2"):
+            MultihopData(begun=2).check()
+
+    def test_in_one_window_a_search_earns_what_it_was_shown(self) -> None:
+        calls = (self.TURNS[0], self.TURNS[2], self.TURNS[4])
+        task = replace(SEARCH, bridges=("Kestra", "Noria"), reward="exact", reward_turns=True)
+        for replies in (calls, calls[:1] + calls[2:], calls[2:]):
+            said = iter(replies)
+            build = replace(FIND, window="all").build
+            [[run]] = play(build, [task], {"searcher": Seat(ScriptedSampler(lambda _, said=said: next(said)))})
+            told = [(r.name, r.value, r.decision) for r in run.trajectory.rewards if r.decision is not None]
+            assert [at for _, _, at in told] == list(range(len(replies)))
+            assert told[-1][0].startswith(f"search-{len(replies) - 1}-from-") and told[-1][1] == 0.0
+            assert sum(value for _, value, _ in told) == task.measures(run.outcome)["bridge_recall"]
         assert {value for _, value, at in self.rewards(reward_turns=True, bridges=()) if at is not None} == {0.0}
 
 
@@ -321,8 +357,8 @@ def reader() -> Any:
     return open_policy("bundled-reader")
 
 
-class TestTheBundledReader:
-    """What the base can express, before anything is learnt."""
+class TestTheBundledBases:
+    """What they can express, before anything is learnt."""
 
     def test_it_answers_from_what_is_remembered(self) -> None:
         def build(**given: Any) -> GoldMemory:
@@ -334,7 +370,7 @@ class TestTheBundledReader:
     def test_it_copies_sentences_and_writes_well_formed_calls(self) -> None:
         tasks = MultihopData(split="validation", questions=10, hops=1).tasks(0)
         settings_ = MemSearcherSettings(style="compact", memory=64, reply=48, documents=1)
-        groups = play(settings_.build, tasks, {"searcher": Seat(reader())})
+        groups = play(settings_.build, tasks, {"searcher": Seat(open_policy("bundled-searcher"))})
         assert sum(group[0].outcome.well_formed for group in groups) >= 8
         told = {one for task in tasks for d in task.corpus.documents for one in sentences(d.contents)}
         kept = [one for group in groups for one in sentences(group[0].outcome.memories[-1])]

@@ -75,6 +75,10 @@ def test_splits_share_neither_starts_nor_compositions() -> None:
     pairs = {pair for q in TRAIN for pair in pairwise(q.relations)}
     assert all(set(pairwise(q.relations)) - pairs for q in other["unseen"])
     assert len(compositions(1)) == len(RELATIONS) and not any(map(held_out, compositions(1)))
+    # What is new of a pair is how it is put together: both relations come in the same place in others.
+    known = [pair for pair in compositions(2) if not held_out(pair)]
+    for pair in filter(held_out, compositions(2)):
+        assert all(any(other[place] == pair[place] for other in known) for place in (0, 1))
 
 
 def test_comparisons_are_decided_by_two_pages() -> None:

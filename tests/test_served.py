@@ -11,13 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from memorist.cli import cluster
 from memorist.decision import Action, Decision, Distribution, Observation, Reward
 from memorist.errors import PolicyError, RecipeError
 from memorist.models.registry import open_policy
 from memorist.models.sampler import Request
-from memorist.recipe import load_recipe, read_recipe
+from memorist.recipe import load_recipe, read_recipe, to_plain
 from memorist.training.launch.served import TokenActor, Window, play_served, refuse, windows
 
 TINY = open_policy("bundled")
@@ -145,11 +146,17 @@ class TestRefused:
 
 
 def test_the_command_takes_one_stage_and_says_what_it_needs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    plain = to_plain(load_recipe("memsearcher"))
+    plain["data"]["reward_turns"] = False
+    [stage_] = plain["stages"]
+    plain["stages"] = [stage_ | {"cooldown": 0.0}] * 2
+    recipe = tmp_path / "searcher.yaml"
+    recipe.write_text(yaml.safe_dump(plain))
     for stage, message in ((7, "expected 0 to 1"), (None, "expected one of kind rl")):
         with pytest.raises(RecipeError, match=message):
-            cluster.write("memsearcher", tmp_path, stage=stage)
+            cluster.write(str(recipe), tmp_path, stage=stage)
     try:
-        cluster.write("memsearcher", tmp_path, stage=0)
+        cluster.write(str(recipe), tmp_path, stage=0)
     except RecipeError as error:
         assert "verl 0.9" in str(error)  # it is not here
     else:

@@ -196,7 +196,7 @@ class MemSearcher:
         queries: list[str] = []
         read: list[tuple[str, ...]] = []
         failures, reply, formed = 0, "", True
-        asked = self._first(task.question, "")
+        asked = self._first(task.question, notes.text)
         for _ in range(self.turns):
             first = await self.searcher.act(asked)
             calls = read_calls(first.text, self.documents) if first.stop is Stop.END else None

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from memorist.models.causal import CausalPolicy
 
 
-BUNDLED = ("bundled", "bundled-reader")
-"""Models that come with the package: Memory-R1's base, and MemAgent's and MemSearcher's."""
+BUNDLED = ("bundled", "bundled-reader", "bundled-searcher")
+"""Models that come with the package: bases of Memory-R1, MemAgent and MemSearcher."""
 
 
 def bundled_folder(name: str = "bundled") -> Path:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import ClassVar, Protocol
 
 from memorist.decision import Decision, Reward
 from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
+from memorist.memory.record import Operation, Scope
 from memorist.memory.scratch import ScratchBank
 from memorist.scoring import exact_match, squad_f1
 from memorist.tasks.corpus import Corpus, Document, Found
 from memorist.tasks.long_document import contained
-from memorist.tasks.multihop import SPLITS, comparisons, questions, world
+from memorist.tasks.multihop import SPLITS, Question, World, comparisons, questions, world
 
 REWARDS = ("published", "monotone", "exact")
 WELL_FORMED = 0.1
@@ -67,7 +71,7 @@ class SearchTask:
     a partly right answer is not worth less than a wrong one) or "exact" (1 or 0: a guess that has the form is worth
     nothing, and neither is one that shares a word with the answer). reward_bridges: whether the share of the bridges
     that the last memory holds is a reward term too, of runs that answer. reward_turns: whether each turn has terms
-    of its own (see `placed`).
+    of its own (see `placed`). memory: what is remembered when it begins.
     """
 
     id: str
@@ -79,9 +83,15 @@ class SearchTask:
     reward: str = "published"
     reward_bridges: bool = False
     reward_turns: bool = False
+    memory: str = ""
     bank: MemoryBank = field(default_factory=ScratchBank, compare=False)
 
     cuts: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        if self.memory:
+            begun = Operation("ADD", self.memory, key="memory")
+            self.bank.apply([begun], Scope("question"), at=datetime(1970, 1, 1, tzinfo=UTC))
 
     @property
     def size(self) -> int:
@@ -109,25 +119,41 @@ class SearchTask:
         return (Reward("answer", value), *kept)
 
     def placed(self, outcome: SearchOutcome, decisions: Sequence[Decision]) -> tuple[Reward, ...]:
-        """For each turn with a memory what it gained of the bridges, on its search and on its memory; a term for each
-        turn, so that siblings are compared at the same one. Where all stays in one window, there is none."""
+        """For each turn what its memory gained of the bridges, on its search and on its memory; a term for each turn
+        and for what was held before it, so that siblings are compared in the same place. Who answers gains nothing
+        more: else who goes on would be compared with nobody who does not. Where all stays in one window, a search gains
+        what it was shown."""
         if not self.reward_turns:
             return ()
         found: list[Reward] = []
-        before = contained("", self.bridges)
-        for turn, memory in enumerate(outcome.memories):
-            held = contained(memory, self.bridges)
-            found += [Reward(f"search-{turn}", held - before, 2 * turn)]
-            found += [Reward(f"memory-{turn}", held - before, 2 * turn + 1)]
+        whole = not outcome.memories and isinstance(self.corpus, Corpus)
+        seen = self._shown(outcome) if whole else outcome.memories
+        each = 1 if whole else 2
+        before = contained(self.memory, self.bridges)
+        for turn, memory in enumerate(seen[: len(decisions) // each]):
+            held, place = contained(memory, self.bridges), f"{turn}-from-{before:.2f}"
+            found.append(Reward(f"search-{place}", held - before, each * turn))
+            if not whole:
+                found.append(Reward(f"memory-{place}", held - before, 2 * turn + 1))
             before = held
+        if len(decisions) == each * len(seen) + 1:
+            found.append(Reward(f"search-{len(seen)}-from-{before:.2f}", 0.0, len(decisions) - 1))
         return tuple(found)
+
+    def _shown(self, outcome: SearchOutcome) -> list[str]:
+        """All that has been shown after each search of this corpus."""
+        assert isinstance(self.corpus, Corpus)
+        shown: list[str] = []
+        for names in outcome.read:
+            new = "\n".join(self.corpus.by_id[name].contents for name in names)
+            shown.append("\n".join([*shown[-1:], new]))
+        return shown
 
     def _kept(self, outcome: SearchOutcome) -> float:
         """Share of the bridges that the last memory holds; where all stays in one window, that window."""
         if outcome.memories or not isinstance(self.corpus, Corpus):
-            return contained(outcome.memories[-1] if outcome.memories else "", self.bridges)
-        seen = [self.corpus.by_id[name].contents for names in outcome.read for name in names]
-        return contained("\n".join(seen), self.bridges)
+            return contained(outcome.memories[-1] if outcome.memories else self.memory, self.bridges)
+        return contained("\n".join([self.memory, *self._shown(outcome)[-1:]]), self.bridges)
 
     def measures(self, outcome: SearchOutcome) -> dict[str, float]:
         """Exact match; searches; the share of bridges in memory, and of support that was shown."""
@@ -149,7 +175,9 @@ class MultihopData:
 
     hops: from 1 to this many, in turn; with split "unseen" from 2. compared: share of questions that compare two
     things. reward: "published", "monotone" or "exact". reward_bridges: whether what is remembered is rewarded too.
-    reward_turns: whether each turn is rewarded for what it added to that.
+    reward_turns: whether each turn is rewarded for what it added to that. begun: share of the questions of two hops and
+    more that begin with the first hop in memory, as its page tells it: what is learnt last is then tried from the
+    first step on (a reverse curriculum, arXiv 1707.05300).
     """
 
     kind: str = "multihop"
@@ -161,6 +189,7 @@ class MultihopData:
     reward: str = "published"
     reward_bridges: bool = False
     reward_turns: bool = False
+    begun: float = 0.0
 
     exercise: ClassVar[str] = "search"
 
@@ -177,6 +206,8 @@ class MultihopData:
             raise RecipeError(f"{where}.hops is {self.hops}; expected {least} to 4")
         if self.questions < 1:
             raise RecipeError(f"{where}.questions is {self.questions}; expected 1 or more")
+        if not 0 <= self.begun <= 1:
+            raise RecipeError(f"{where}.begun is {self.begun:g}; expected a share of 0 to 1")
         if not 0 <= self.compared <= 1 or (self.compared and self.split == "unseen"):
             raise RecipeError(
                 f"{where}.compared is {self.compared:g}; expected a share of 0 to 1, and 0 of unseen ones"
@@ -200,6 +231,15 @@ class MultihopData:
                 self.reward,
                 self.reward_bridges,
                 self.reward_turns,
+                first_hop(about, q) if random.Random(f"begun/{q.id}").random() < self.begun else "",
             )
             for q in asked
         ]
+
+
+def first_hop(about: World, question: Question) -> str:
+    """The sentence that tells the first hop of a question; "" where there is one hop alone, or two side by side."""
+    if question.hops < 2 or question.id.startswith("compared"):
+        return ""
+    told = re.findall(r"[^.\n]+\.", about.corpus.by_id[question.support[0]].contents)
+    return next((one.strip() for one in told if question.chain[0] in one and question.chain[1] in one), "")
