@@ -209,8 +209,9 @@ class TestSearching:
         second = [("search-1-from-0.50", 0.5, 2), ("memory-1-from-0.50", 0.5, 3)]
         last = ("search-2-from-1.00", 0.0, 4)
         assert self.rewards(reward_turns=True) == [("answer", 1.0, None), *first, *second, last]
-        # Where no turn is left to answer in, nothing is compared with going on.
-        assert self.rewards(turns=2, reward_turns=True) == [("answer", 0.0, None), *first, *second]
+        # Where no turn is left to answer in, the last one loses what was held.
+        lost = [(name, -0.5, at) for name, _, at in second]
+        assert self.rewards(turns=2, reward_turns=True) == [("answer", 0.0, None), *first, *lost]
         assert self.rewards() == [("answer", 1.0, None)]
 
     def test_a_question_can_begin_with_its_first_hop_in_memory(self) -> None:

@@ -121,8 +121,9 @@ class SearchTask:
     def placed(self, outcome: SearchOutcome, decisions: Sequence[Decision]) -> tuple[Reward, ...]:
         """For each turn what its memory gained of the bridges, on its search and on its memory; a term for each turn
         and for what was held before it, so that siblings are compared in the same place. Who answers gains nothing
-        more: else who goes on would be compared with nobody who does not. Where all stays in one window, a search gains
-        what it was shown."""
+        more: else who goes on would be compared with nobody who does not. Who never answers loses with the last turn
+        what was held: else one search too many is where most can be earned. Where all stays in one window, a search
+        gains what it was shown."""
         if not self.reward_turns:
             return ()
         found: list[Reward] = []
@@ -130,8 +131,10 @@ class SearchTask:
         seen = self._shown(outcome) if whole else outcome.memories
         each = 1 if whole else 2
         before = contained(self.memory, self.bridges)
-        for turn, memory in enumerate(seen[: len(decisions) // each]):
-            held, place = contained(memory, self.bridges), f"{turn}-from-{before:.2f}"
+        told = seen[: len(decisions) // each]
+        for turn, memory in enumerate(told):
+            last = turn == len(told) - 1 and outcome.answer is None
+            held, place = 0.0 if last else contained(memory, self.bridges), f"{turn}-from-{before:.2f}"
             found.append(Reward(f"search-{place}", held - before, each * turn))
             if not whole:
                 found.append(Reward(f"memory-{place}", held - before, 2 * turn + 1))
