@@ -1,8 +1,8 @@
 """Make the bases of MemAgent and MemSearcher from scratch, each in one seeded run: tiny Llamas that imitate named heuristics.
 
 Reading documents they imitate `FirstSentences` (keep the first sentence of each chunk), searching `QuestionWords` (search for
-the question's words, keep the first sentence that is found); both do something else in half of their decisions, most of it
-apt (a sentence about a name of the question, the newest name), so that every way of acting has some probability: learning
+the question's words, keep the first sentence that is found); both do something else in half of their decisions and more, most
+of it apt (a sentence about a name of the question, the newest name), so that every way of acting has some probability: learning
 chooses among what a base can do, and a base that never did these, or could not tell what a text is about, did not learn them
 in a hundred steps. A few runs are in one window without a memory (full context, ReAct). All worlds are others than world 0,
 which recipes and results use: names that it reads there it has never seen. The first phase is the same of both bases: `--go-on`

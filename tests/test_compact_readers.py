@@ -33,7 +33,7 @@ from memorist.evaluation.readers import GoldMemory, Reading, gold_memory, one_se
 from memorist.models.registry import open_policy
 from memorist.models.sampler import Request
 from memorist.models.scripted import ScriptedSampler
-from memorist.recipe import read_recipe
+from memorist.recipe import load_recipe, read_recipe
 from memorist.tasks.corpus import Corpus, Document
 from memorist.tasks.long_document import LongDocumentTask, pages
 from memorist.tasks.searching import MultihopData, SearchTask
@@ -213,6 +213,7 @@ class TestSearching:
         lost = [(name, -0.5, at) for name, _, at in second]
         assert self.rewards(turns=2, reward_turns=True) == [("answer", 0.0, None), *first, *lost]
         assert self.rewards() == [("answer", 1.0, None)]
+        assert {value for _, value, at in self.rewards(reward_turns=True, bridges=()) if at is not None} == {0.0}
 
     def test_a_question_can_begin_with_its_first_hop_in_memory(self) -> None:
         tasks = MultihopData(questions=30, hops=2, begun=1.0, reward_turns=True).tasks(0)
@@ -245,7 +246,9 @@ class TestSearching:
             assert [at for _, _, at in told] == list(range(len(replies)))
             assert told[-1][0].startswith(f"search-{len(replies) - 1}-from-") and told[-1][1] == 0.0
             assert sum(value for _, value, _ in told) == task.measures(run.outcome)["bridge_recall"]
-        assert {value for _, value, at in self.rewards(reward_turns=True, bridges=()) if at is not None} == {0.0}
+        said = iter((self.TURNS[0] + self.TURNS[2], self.TURNS[2], self.TURNS[4]))  # which search was which turn's?
+        [[run]] = play(build, [task], {"searcher": Seat(ScriptedSampler(lambda _: next(said)))})
+        assert len(run.outcome.read) == 3 and all(r.decision is None for r in run.trajectory.rewards)
 
 
 class TestFollowingNames:
@@ -356,6 +359,13 @@ def test_a_heuristic_is_tuned_and_a_model_may_have_its_last_word() -> None:
 @lru_cache
 def reader() -> Any:
     return open_policy("bundled-reader")
+
+
+def test_memagents_recipe_trains_on_two_to_four_chunks() -> None:
+    recipe = load_recipe("memagent")
+    size = recipe.agent.chunk  # type: ignore[attr-defined]
+    found = {len(chunks(task.document, word_starts, size, whole=True)) for task in recipe.data.tasks(0)}
+    assert found == {2, 3, 4}
 
 
 class TestTheBundledBases:

@@ -123,7 +123,7 @@ class SearchTask:
         and for what was held before it, so that siblings are compared in the same place. Who answers gains nothing
         more: else who goes on would be compared with nobody who does not. Who never answers loses with the last turn
         what was held: else one search too many is where most can be earned. Where all stays in one window, a search
-        gains what it was shown."""
+        gains what it was shown; nothing, where turns did not search once each."""
         if not self.reward_turns:
             return ()
         found: list[Reward] = []
@@ -131,6 +131,8 @@ class SearchTask:
         seen = self._shown(outcome) if whole else outcome.memories
         each = 1 if whole else 2
         before = contained(self.memory, self.bridges)
+        if whole and len(decisions) - len(seen) not in ((0, 1) if outcome.answer is None else (1,)):
+            return ()
         told = seen[: len(decisions) // each]
         for turn, memory in enumerate(told):
             last = turn == len(told) - 1 and outcome.answer is None
