@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -191,9 +192,11 @@ class TestSearching:
         "\\boxed{Noria}",
     )  # fmt: skip
 
-    def rewards(self, turns: int = 3, **changes: object) -> list[tuple[str, float, int | None]]:
+    def rewards(
+        self, turns: int = 3, said: Sequence[str] = TURNS, **changes: object
+    ) -> list[tuple[str, float, int | None]]:
         """Of a run that finds one bridge a turn."""
-        replies = iter(self.TURNS)
+        replies = iter(said)
         task = replace(SEARCH, bridges=("Kestra", "Noria"), reward="exact")
         task = replace(task, **changes)  # type: ignore[arg-type]
         build = replace(FIND, turns=turns).build
@@ -212,6 +215,10 @@ class TestSearching:
         # Where no turn is left to answer in, the last one loses what was held.
         lost = [(name, -0.5, at) for name, _, at in second]
         assert self.rewards(turns=2, reward_turns=True) == [("answer", 0.0, None), *first, *lost]
+        # A reply that cannot be read loses it itself: the turn before it did well.
+        unread = (*self.TURNS[:4], "Noria")
+        unread_last = (last[0], -1.0, last[2])
+        assert self.rewards(reward_turns=True, said=unread) == [("answer", 0.0, None), *first, *second, unread_last]
         assert self.rewards() == [("answer", 1.0, None)]
         assert {value for _, value, at in self.rewards(reward_turns=True, bridges=()) if at is not None} == {0.0}
 

@@ -121,9 +121,9 @@ class SearchTask:
     def placed(self, outcome: SearchOutcome, decisions: Sequence[Decision]) -> tuple[Reward, ...]:
         """For each turn what its memory gained of the bridges, on its search and on its memory; a term for each turn
         and for what was held before it, so that siblings are compared in the same place. Who answers gains nothing
-        more: else who goes on would be compared with nobody who does not. Who never answers loses with the last turn
-        what was held: else one search too many is where most can be earned. Where all stays in one window, a search
-        gains what it was shown; nothing, where turns did not search once each."""
+        more: else who goes on would be compared with nobody who does not. Who never answers loses what was held, with
+        the reply that cannot be read or with the last turn: else one search too many is where most can be earned. Where
+        all stays in one window, a search gains what it was shown; nothing, where turns did not search once each."""
         if not self.reward_turns:
             return ()
         found: list[Reward] = []
@@ -134,15 +134,17 @@ class SearchTask:
         if whole and len(decisions) - len(seen) not in ((0, 1) if outcome.answer is None else (1,)):
             return ()
         told = seen[: len(decisions) // each]
+        replied = len(decisions) == each * len(seen) + 1
         for turn, memory in enumerate(told):
-            last = turn == len(told) - 1 and outcome.answer is None
+            last = turn == len(told) - 1 and outcome.answer is None and not replied
             held, place = 0.0 if last else contained(memory, self.bridges), f"{turn}-from-{before:.2f}"
             found.append(Reward(f"search-{place}", held - before, each * turn))
             if not whole:
                 found.append(Reward(f"memory-{place}", held - before, 2 * turn + 1))
             before = held
-        if len(decisions) == each * len(seen) + 1:
-            found.append(Reward(f"search-{len(seen)}-from-{before:.2f}", 0.0, len(decisions) - 1))
+        if replied:
+            lost = before if outcome.answer is None else 0.0
+            found.append(Reward(f"search-{len(seen)}-from-{before:.2f}", -lost, len(decisions) - 1))
         return tuple(found)
 
     def _shown(self, outcome: SearchOutcome) -> list[str]:
