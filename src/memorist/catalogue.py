@@ -22,6 +22,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "dialogues": "memorist.tasks.dialogue:DialogueData",
         "long-document": "memorist.tasks.long_document:LongDocumentData",
         "multihop": "memorist.tasks.searching:MultihopData",
+        "lives": "memorist.tasks.streams:LivesData",
     },
     "openers": {
         "embedder": "memorist.memory.embedders:open_embedder",
@@ -30,12 +31,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "statements": "memorist.agents.components.extractors:statements",
         "sentences": "memorist.agents.components.extractors:sentences",
         "turns": "memorist.agents.components.extractors:turns",
+        "splitter": "memorist.agents.components.splitter:splitter",
+        "splitter-named": "memorist.agents.components.splitter:splitter_named",
         "model": "memorist.agents.components.extractors:ByModel",
         "topics": "memorist.agents.rmm:Topics",
     },
     "updaters": {
         "add": "memorist.agents.components.updaters:AddAll",
         "manager": "memorist.agents.components.updaters:Managed",
+        "chooser": "memorist.agents.components.updaters:Choosing",
         "merge": "memorist.agents.rmm:Merging",
     },
     "retrievers": {
@@ -60,6 +64,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "token_f1": "memorist.tasks.rewards:overlap",
         "evidence": "memorist.tasks.rewards:evidence",
         "citations": "memorist.tasks.rewards:citations",
+        "current": "memorist.tasks.streams:current",
         "oracle": "memorist.tasks.rewards:oracle_perfect",
         "oracle-0.9": "memorist.tasks.rewards:oracle_90",
     },

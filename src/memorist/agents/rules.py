@@ -7,7 +7,7 @@ paraphrase nor contradiction, and errs by keeping too much.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 
 from memorist.agents.components.extractors import SENTENCE
@@ -53,12 +53,14 @@ class RuleAgent:
             if not message.by_person or message.time is None:
                 continue
             for sentence in self.sentences(message):
-                operation = self.decide(sentence, scope, message.time)
-                source = (message.id,) if message.id else ()
-                if operation.kind == "NOOP":
-                    yield (Result(operation, Code.UNCHANGED, self.bank.get(operation.id or "", scope)),)
-                else:
-                    yield tuple(self.bank.apply([operation], scope, at=message.time, source=source))
+                yield self.write(sentence, scope, message.time, (message.id,) if message.id else ())
+
+    def write(self, sentence: str, scope: Scope, at: datetime, source: Sequence[str] = ()) -> tuple[Result, ...]:
+        """Do what is to do about one sentence."""
+        operation = self.decide(sentence, scope, at)
+        if operation.kind == "NOOP":
+            return (Result(operation, Code.UNCHANGED, self.bank.get(operation.id or "", scope)),)
+        return tuple(self.bank.apply([operation], scope, at=at, source=source))
 
     @staticmethod
     def sentences(message: Message) -> list[str]:

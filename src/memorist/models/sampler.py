@@ -32,6 +32,17 @@ class Actor(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Greedy:
+    """An actor of a sampler that acts at once, always by what is likeliest."""
+
+    sampler: Sampler
+
+    async def act(self, observation: Observation) -> Action:
+        """Act on what is seen."""
+        return self.sampler.sample([Request(observation, Distribution(temperature=0.0), 0)])[0]
+
+
 @runtime_checkable
 class Sampler(Protocol):
     """Acts on a batch. Each action depends on its own request alone, up to float rounding."""

@@ -1,4 +1,5 @@
-"""From facts to operations on the bank: by a trained manager, by merging topics, or by adding everything."""
+"""From facts to operations on the bank: by a trained manager, by a chooser, by merging topics, or by adding
+all."""
 
 from __future__ import annotations
 
@@ -9,11 +10,14 @@ from typing import Any, ClassVar, Protocol
 
 from memorist.agents.components.extractors import Fact
 from memorist.agents.components.prompts import STYLES, Prompts
+from memorist.decision import Observation
 from memorist.memory.bank import Hit, MemoryBank
-from memorist.memory.record import Code, Operation, Result, Scope
+from memorist.memory.record import Code, MemoryRecord, Operation, Result, Scope
+from memorist.models.chooser import chosen, options
 from memorist.models.sampler import Actor
 
 UNDATED = datetime(1970, 1, 1)
+ENDS = (".", "!", "?", "…")
 
 
 class Updater(Protocol):
@@ -76,6 +80,53 @@ class Managed:
             hits = related(bank, texts, scope, at, self.k)
             results.append(await manage(self.manager, prompts, texts, hits, bank, scope, at, source))
         return results
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """A small encoder chooses for each fact: add it, leave all as it is, or replace, join or remove one that is near.
+
+    An UPDATE's text is the fact itself, which takes the memory's place, or both one after the other, which keeps the
+    sources of both.
+
+    Args:
+        chooser: the policy, of `models.chooser`.
+        k: memories that a fact is compared with.
+    """
+
+    chooser: Actor
+    k: int = 4
+
+    roles: ClassVar[tuple[str, ...]] = ("chooser",)
+
+    async def write(self, facts: Sequence[Fact], bank: MemoryBank, scope: Scope) -> list[tuple[Result, ...]]:
+        """The results of each fact."""
+        results: list[tuple[Result, ...]] = []
+        for fact in facts:
+            at = fact.time or UNDATED
+            shown = [hit.record for hit in related(bank, [fact.text], scope, at, self.k)]
+            action = await self.chooser.act(Observation(fact.text, options=options([one.text for one in shown])))
+            operation = self.operation(fact, shown, action.choice[0])
+            if operation.kind == "NOOP":
+                results.append((Result(operation, Code.UNCHANGED),))
+            else:
+                results.append(tuple(bank.apply([operation], scope, at=at)))
+        return results
+
+    @staticmethod
+    def operation(fact: Fact, shown: Sequence[MemoryRecord], choice: int) -> Operation:
+        """What a choice among the options does."""
+        kind, target = chosen(choice)
+        if target is None:
+            return Operation(kind, fact.text, source=fact.source)
+        old = shown[target]
+        if kind == "DELETE":
+            return Operation(kind, fact.text, old.id, reason=f"ended by: {fact.text}", source=fact.source)
+        if kind == "JOIN":
+            both = f"{old.text}{'' if old.text.endswith(ENDS) else '.'} {fact.text}"
+            source = tuple(dict.fromkeys((*old.source, *fact.source)))
+            return Operation("UPDATE", both, old.id, reason="tells more of it", source=source)
+        return Operation("UPDATE", fact.text, old.id, reason=f"takes the place of: {old.text}", source=fact.source)
 
 
 @dataclass(frozen=True)

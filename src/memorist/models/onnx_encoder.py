@@ -1,0 +1,127 @@
+"""A BERT encoder written down by hand as a graph for ONNX Runtime, its matrices in 8 bits.
+
+No tracer: the same bytes on every machine. Each row of the word table and each column of a matrix has its own scale;
+they are made floats again when the model is loaded: products are exact, only the rounding of weights is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 20
+Tensors = Mapping[str, npt.NDArray[np.float32]]
+"""Weights by the names that transformers' BertModel has for them."""
+
+
+class Graph:
+    """Nodes and weights by name; a call adds a node and gives the name of what it makes.
+
+    Args:
+        exact: do not round weights.
+        named: give all weights of a model their names, so that they can be read again.
+    """
+
+    def __init__(self, exact: bool = False, *, named: bool = False) -> None:
+        self.exact, self.named = exact, named
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+
+    def __call__(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node."""
+        name = f"{kind}.{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        return name
+
+    def weight(self, value: npt.NDArray[np.generic] | list[int] | float, name: str = "") -> str:
+        """A constant."""
+        if isinstance(value, float):
+            array: npt.NDArray[np.generic] = np.array(value, np.float32)
+        else:
+            array = np.array(value, np.int64) if isinstance(value, list) else value
+        name = name or f"constant.{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(array, name))
+        return name
+
+    def given(self, tensors: Tensors, name: str) -> str:
+        """A weight of a model as it is."""
+        return self.weight(tensors[name], name if self.named else "")
+
+    def rounded(self, value: npt.NDArray[np.float32], axis: int, name: str) -> tuple[str, str]:
+        """8-bit integers and the scales of rows (axis 1: one for all columns of a row) or of columns (axis 0)."""
+        if self.exact:
+            ones = np.ones_like(value.max(axis=axis, keepdims=True))
+            return self.weight(np.ascontiguousarray(value), f"{name}.float"), self.weight(ones, f"{name}.scale")
+        scale = np.abs(value).max(axis=axis, keepdims=True) / 127
+        scale[scale == 0] = 1
+        whole = np.clip(np.rint(value / scale), -127, 127).astype(np.int8)
+        return self.weight(whole, f"{name}.int8"), self.weight(scale.astype(np.float32), f"{name}.scale")
+
+    def linear(self, x: str, tensors: Tensors, name: str) -> str:
+        """x Wᵀ + b, of weights in transformers' form."""
+        # Multiplied by its scales at once, so that the runtime folds both into floats when it loads.
+        whole, scale = self.rounded(tensors[f"{name}.weight"].T, 0, name)
+        made = self("Mul", self("Cast", whole, to=TensorProto.FLOAT), scale)
+        return self("Add", self("MatMul", x, made), self.given(tensors, f"{name}.bias"))
+
+    def model(self, name: str, inputs: list[str], output: str, width: int) -> onnx.ModelProto:
+        """The whole, from int64 inputs of shape (B, T) to a float32 output of shape (B, width)."""
+        given = [helper.make_tensor_value_info(one, TensorProto.INT64, ["B", "T"]) for one in inputs]
+        made = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["B", width])
+        graph = helper.make_graph(self.nodes, name, given, [made], self.weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+        onnx.checker.check_model(model)
+        return model
+
+
+def encoder(
+    g: Graph, tensors: Tensors, *, heads: int, layers: int, epsilon: float, longest: int, types: str = ""
+) -> tuple[str, str]:
+    """BERT from "ids" and "mask" to hidden states of shape (B, T, D), and to the sum of those that are there, (B, D).
+
+    Args:
+        types: the input of token types; "" where all tokens are of the first.
+    """
+
+    def normal(x: str, name: str) -> str:
+        scale, shift = g.given(tensors, f"{name}.weight"), g.given(tensors, f"{name}.bias")
+        return g("LayerNormalization", x, scale, shift, epsilon=epsilon, axis=-1)
+
+    words, scales = g.rounded(tensors["embeddings.word_embeddings.weight"], 1, "words")
+    word = g("Mul", g("Cast", g("Gather", words, "ids"), to=TensorProto.FLOAT), g("Gather", scales, "ids"))
+    places, kinds = (
+        tensors["embeddings.position_embeddings.weight"][:longest],
+        tensors["embeddings.token_type_embeddings.weight"],
+    )
+    if types:
+        word = g("Add", word, g("Gather", g.weight(kinds, "types.table" if g.named else ""), types))
+    else:
+        places = places + kinds[0]
+    long = g("Shape", "ids", start=1, end=2)
+    place = g("Slice", g.weight(places, "places.table" if g.named else ""), g.weight([0]), long, g.weight([0]))
+    x = normal(g("Add", word, place), "embeddings.LayerNorm")
+    width = places.shape[1]
+    here = g("Cast", "mask", to=TensorProto.FLOAT)
+    hidden = g("Unsqueeze", g("Mul", g("Sub", here, g.weight(1.0)), g.weight(1e9)), g.weight([1, 2]))
+    split = g.weight([0, 0, heads, width // heads])
+    for i in range(layers):
+        layer = f"encoder.layer.{i}"
+        q, k, v = (
+            g("Reshape", g.linear(x, tensors, f"{layer}.attention.self.{part}"), split)
+            for part in ("query", "key", "value")
+        )
+        q, k = g("Transpose", q, perm=[0, 2, 1, 3]), g("Transpose", k, perm=[0, 2, 3, 1])
+        near = g("Mul", g("MatMul", q, k), g.weight((width // heads) ** -0.5))
+        seen = g("MatMul", g("Softmax", g("Add", near, hidden), axis=-1), g("Transpose", v, perm=[0, 2, 1, 3]))
+        seen = g("Reshape", g("Transpose", seen, perm=[0, 2, 1, 3]), g.weight([0, 0, width]))
+        seen = g.linear(seen, tensors, f"{layer}.attention.output.dense")
+        x = normal(g("Add", seen, x), f"{layer}.attention.output.LayerNorm")
+        inner = g("Gelu", g.linear(x, tensors, f"{layer}.intermediate.dense"))
+        x = normal(g("Add", g.linear(inner, tensors, f"{layer}.output.dense"), x), f"{layer}.output.LayerNorm")
+    there = g("Unsqueeze", here, g.weight([2]))
+    return x, g("ReduceSum", g("Mul", x, there), g.weight([1]), keepdims=0)
