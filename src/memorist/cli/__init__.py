@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +15,12 @@ from memorist.cli import cluster, experts, memory
 from memorist.cli.components import components
 from memorist.cli.plan import plan
 from memorist.cli.shared import Json, RunFolder, console
-from memorist.errors import MemoristError, RecipeError, nearest
+from memorist.errors import MemoristError, RecipeError, nearest, need_known
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from memorist.evaluation import benchmarks
 
 app = typer.Typer(
     help="Train, run and measure language-model agents that manage their own memory.",
@@ -88,7 +93,8 @@ def train(
         if tracker:
             tracker.end()
     watch.end()
-    screen.print(f"done: {folder}/policies; try: memorist eval synthetic --run {folder}")
+    talks = read.agent.name == "memory-r1"  # what `memorist eval` judges
+    screen.print(f"done: {folder}/policies" + (f"; try: memorist eval synthetic --run {folder}" if talks else ""))
 
 
 def _set(plain: Any, item: str) -> None:
@@ -108,23 +114,46 @@ def _set(plain: Any, item: str) -> None:
     at[last] = yaml.safe_load(value)
 
 
-@app.command(name="eval", epilog="Examples: memorist eval synthetic --grammar b; memorist eval locomo --json")
+@app.command(
+    name="eval",
+    epilog="Examples: memorist eval synthetic --grammar b; memorist eval locomo --json; memorist eval locomo "
+    "--endpoint http://localhost:8000/v1#MODEL --judge https://HOST/v1#JUDGE --out runs/locomo",
+)
 def evaluate(
-    benchmark: Annotated[str, typer.Argument(help="synthetic or locomo")],
+    benchmark: Annotated[str, typer.Argument(help="synthetic, locomo, longmemeval or msc")],
     run: RunFolder = None,
     grammar: Annotated[str, typer.Option(help="synthetic: a, or b for phrasings that training never saw")] = "a",
     dialogues: Annotated[int, typer.Option(help="synthetic: how many test dialogues")] = 24,
-    file: Annotated[Path | None, typer.Option(help="locomo: a file; default: found through MEMORIST_DATA")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for a row per question (JSONL)")] = None,
+    file: Annotated[Path | None, typer.Option(help="of the data; locomo: found through MEMORIST_DATA")] = None,
+    conversation: Annotated[list[str] | None, typer.Option(help="locomo: only these, e.g. conv-41")] = None,
+    agent: Annotated[str, typer.Option(help="memory-r1: the one that observes and answers")] = "memory-r1",
+    endpoint: Annotated[
+        str | None, typer.Option(help="locomo: URL#MODEL in every role; its key is taken from MEMORIST_KEY")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="URL#MODEL that grades; its key: MEMORIST_JUDGE_KEY")] = None,
+    prices: Annotated[str, typer.Option(help="of a million tokens read and written, e.g. 0.15,0.60")] = "0,0",
+    with_baselines: Annotated[bool, typer.Option("--baselines", help="with an endpoint: baselines too")] = False,
+    out: Annotated[Path | None, typer.Option(help="folder for a row per question (JSONL), and for replies")] = None,
     as_json: Json = False,
 ) -> None:
-    """Run the agent on a benchmark, beside the baselines, under both scoring protocols."""
+    """Run the agent on a benchmark, beside the baselines, under both scoring protocols.
+
+    With an endpoint, the model there extracts facts, manages the memory and answers; its replies are kept in --out,
+    where a run that was cut off goes on."""
     from memorist.evaluation import benchmarks
 
     err = console(stderr=True)  # progress, apart from what programs read
+    need_known("agent", agent, (benchmarks.AGENT,))
+    served = _served(endpoint, judge, prices, with_baselines, out, err) if endpoint else None
+    if (judge or with_baselines) and not served:
+        raise RecipeError("--judge and --baselines go with --endpoint; give its URL#MODEL too")
+    if served and (benchmark == "synthetic" or run):
+        raise RecipeError("--endpoint is for locomo, longmemeval and msc, and takes the place of --run")
     known: dict[str, Callable[[], benchmarks.Benchmarked]] = {
         "synthetic": lambda: benchmarks.synthetic(run, dialogues, grammar, err),
-        "locomo": lambda: benchmarks.locomo(run, file, err),
+        "locomo": lambda: benchmarks.locomo(run, file, err, served=served, conversations=conversation or ()),
+        "longmemeval": lambda: benchmarks.chats("longmemeval", run, file, err, served=served),
+        "msc": lambda: benchmarks.chats("msc", run, file, err, served=served),
     }
     if benchmark not in known:
         raise RecipeError(f"benchmark {benchmark!r} does not exist; {nearest(benchmark, known)}")
@@ -135,6 +164,29 @@ def evaluate(
         print(json.dumps(found.to_json(), indent=1))
     else:
         benchmarks.show(found, console())
+
+
+def _served(
+    endpoint: str, judge: str | None, prices: str, baselines: bool, out: Path | None, err: Console
+) -> benchmarks.Served:
+    """Models behind endpoints, their replies kept in the folder."""
+    from memorist.evaluation import benchmarks
+    from memorist.evaluation.progress import Calls
+    from memorist.models.recorded import open_recorded
+
+    try:
+        read, written = (float(part) for part in prices.split(","))
+    except ValueError as error:
+        raise RecipeError(f"--prices is {prices!r}; expected two numbers, e.g. 0.15,0.60") from error
+    folder = out or Path("runs") / "eval"
+    model = open_recorded(
+        endpoint, folder / "replies.jsonl", key=os.environ.get("MEMORIST_KEY"), told=Calls(err, "model"),
+        prices=(read, written),
+    )  # fmt: skip
+    grader = judge and open_recorded(
+        judge, folder / "verdicts.jsonl", key=os.environ.get("MEMORIST_JUDGE_KEY"), told=Calls(err, "judge")
+    )
+    return benchmarks.Served(model, grader or None, baselines)
 
 
 @app.command(epilog="Example: memorist chat --run demo --file me.db")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from memorist.evaluation.exam import Exam
+from memorist.models.endpoint import Spent
 
 
 def told(exams: Iterator[Exam], console: Console) -> Iterator[Exam]:
@@ -22,6 +24,24 @@ def told(exams: Iterator[Exam], console: Console) -> Iterator[Exam]:
         points = f"{sum(values) / len(values):.1f} points of exact match" if values else "nothing asked"
         console.print(f"scored: {exam.name}, {points}, {len(values)} questions", highlight=False)
         yield exam
+
+
+class Calls:
+    """Says how many replies have come from a served model, every ten seconds or so."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        self._console, self._what, self._next = console, what, 0.0
+
+    def __call__(self, spent: Spent) -> None:
+        """After each reply."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + 10
+            self._console.print(
+                f"{self._what}: {spent.calls} calls, {spent.prompt_tokens + spent.completion_tokens:,} tokens, "
+                f"cost {spent.cost:.2f}",
+                highlight=False,
+            )
 
 
 class Bar:

@@ -11,12 +11,13 @@ Means weigh every question alike, never categories or dialogues. Intervals resam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from memorist.evaluation.statistics import Interval, hierarchical_bootstrap
 from memorist.scoring import bleu1, evidence_recall, exact_match, locomo_f1, mem0_f1
-from memorist.tasks.locomo import CATEGORIES
+from memorist.tasks.chats import NAMES
+from memorist.tasks.locomo import CATEGORIES, Category
 
 ADVERSARIAL = 5
 
@@ -132,18 +133,20 @@ class ScoringProtocol:
     name: str
     categories: tuple[int, ...]
     metrics: Mapping[str, Callable[[Prediction], float]]
+    names: Mapping[int, Category] = field(default_factory=lambda: CATEGORIES)
 
     def score(self, predictions: Iterable[Prediction]) -> Scores:
         """Score predictions; the same whatever order they come in.
 
         Raises:
-            ValueError: a prediction's category is not one of LoCoMo's five.
+            ValueError: a prediction's category is none of the data's.
             ModuleNotFoundError: NLTK is not installed (`pip install 'memorist[eval]'`).
         """
         everything = list(predictions)
         for p in everything:
-            if p.category not in CATEGORIES:
-                raise ValueError(f"category is {p.category!r} in {p.dialogue}: {p.question!r}; expected 1 to 5")
+            if p.category not in self.names:
+                wanted = f"{min(self.names)} to {max(self.names)}"
+                raise ValueError(f"category is {p.category!r} in {p.dialogue}: {p.question!r}; expected {wanted}")
         scored = tuple(
             Scored(p, {name: metric(p) for name, metric in self.metrics.items()})
             for p in everything
@@ -165,7 +168,7 @@ class ScoringProtocol:
         for number in self.categories:
             mine = [s for s in scored if s.prediction.category == number]
             if mine:
-                names = CATEGORIES[number]
+                names = self.names[number]
                 found[number] = CategoryScores(number, names.locomo, names.mem0, len(mine), self._means(mine))
         return found
 
@@ -175,19 +178,19 @@ class ScoringProtocol:
         return {name: hierarchical_bootstrap({0: _by_dialogue(scored, name)}) for name in self.metrics}
 
 
-MEM0_V1 = ScoringProtocol(
-    "mem0-v1",
-    (1, 2, 3, 4),
-    {
-        "f1": lambda p: mem0_f1(p.answer, p.gold),
-        "bleu1": lambda p: bleu1(p.answer, p.gold),
-        "em": lambda p: exact_match(p.answer, p.gold, "mem0"),
-    },
-)
+_MEM0: Mapping[str, Callable[[Prediction], float]] = {
+    "f1": lambda p: mem0_f1(p.answer, p.gold),
+    "bleu1": lambda p: bleu1(p.answer, p.gold),
+    "em": lambda p: exact_match(p.answer, p.gold, "mem0"),
+}
+MEM0_V1 = ScoringProtocol("mem0-v1", (1, 2, 3, 4), _MEM0)
 """F1, BLEU-1 and exact match as mem0's evaluation computes them; category 5 skipped."""
 
 LOCOMO_V1 = ScoringProtocol("locomo-v1", (1, 2, 3, 4, 5), {"f1": lambda p: locomo_f1(p.answer, p.gold, p.category)})
 """Stemmed F1 with LoCoMo's category rules; category 5 by abstention, outside the overall mean."""
+
+CHATS_V1 = ScoringProtocol("chats-v1", tuple(NAMES), _MEM0, NAMES)
+"""LongMemEval and MSC by the metrics of `mem0-v1`, as Memory-R1 scores them; their own tables are a judge's."""
 
 PROTOCOLS = {protocol.name: protocol for protocol in (MEM0_V1, LOCOMO_V1)}
 
