@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 import torch
-from tokenizers import Tokenizer
 
+from choosers import tiny_chooser
 from memorist.agents.components.extractors import Fact
 from memorist.agents.components.updaters import Choosing
 from memorist.decision import Action, Distribution, Observation
@@ -28,7 +27,7 @@ from memorist.evaluation.choosing import index_of, judged, options_of
 from memorist.memory.record import Code, Scope
 from memorist.memory.scratch import ScratchBank
 from memorist.models.chooser import ABOUT, ALONE, Chooser, chosen, logits, memories_of, options
-from memorist.models.chooser_policy import ChooserNet, ChooserPolicy, bert_config
+from memorist.models.chooser_policy import ChooserPolicy
 from memorist.models.registry import open_role
 from memorist.models.rows import Unit
 from memorist.models.sampler import Greedy, Request
@@ -43,12 +42,7 @@ SAID = "I moved to Leeds."
 
 @pytest.fixture(scope="module")
 def policy() -> ChooserPolicy:
-    """A small one that has learnt nothing."""
-    torch.manual_seed(0)
-    net = ChooserNet(bert_config(1, 24, 30522))
-    tokenizer = Tokenizer.from_file(str(resources.files("memorist") / "memory" / "minilm" / "tokenizer.json"))
-    tokenizer.no_padding()
-    return ChooserPolicy(net, tokenizer, "tiny")
+    return tiny_chooser()
 
 
 @pytest.fixture(scope="module")

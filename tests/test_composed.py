@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from choosers import tiny_chooser
 from memorist.agents.composed import PARTS
 from memorist.catalogue import BUILT_IN
 from memorist.decision import Action, Decision, Distribution, Observation, Reward, Trajectory
@@ -34,13 +35,15 @@ from memorist.training.metrics import MEASURED
 from memorist.training.rollout import Run
 
 ROLES = {"manager": "manager", "merge": "updater", "topics": "extractor", "model": "extractor", "learned": "reranker",
-         "distilling": "answerer", "citing": "answerer"}  # fmt: skip
+         "distilling": "answerer", "citing": "answerer", "chooser": "chooser"}  # fmt: skip
 
 
-def composed(stage: dict[str, object] | None = None, data: dict[str, object] | None = None, **parts: str):  # type: ignore[no-untyped-def]
-    """A recipe of one step; every model is the bundled base, a reranker is linear."""
+def composed(  # type: ignore[no-untyped-def]
+    stage: dict[str, object] | None = None, data: dict[str, object] | None = None, chooser: str = "", **parts: str
+):
+    """A recipe of one step; every model is the bundled base, a reranker is linear, a chooser lies in a folder."""
     roles = [ROLES[name] for name in {"updater": "add", "answerer": "distilling", **parts}.values() if name in ROLES]
-    models = {role: "linear@0.1" if role == "reranker" else "bundled" for role in roles}
+    models = {role: {"reranker": "linear@0.1", "chooser": chooser}.get(role, "bundled") for role in roles}
     wanted = {"role": roles[0], "cut": "whole", "steps": 1, "tasks": 2, "siblings": 2, "rule": "grpo"}
     return read_recipe(
         {
@@ -78,7 +81,8 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.promise
 @pytest.mark.parametrize("parts", sampled(12), ids=lambda parts: "-".join(parts.values()))
 def test_combinations_train_a_step(parts: dict[str, str], tmp_path: Path, short: str) -> None:
-    trainer = train(composed(data={"file": short}, **parts), tmp_path)
+    tiny_chooser().save(tmp_path / "chooser")
+    trainer = train(composed(data={"file": short}, chooser=str(tmp_path / "chooser"), **parts), tmp_path)
     [metrics] = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
     assert metrics["step"] == 1
     assert (tmp_path / "policies" / trainer.recipe.stages[0].role).exists()
