@@ -158,3 +158,4 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     ):
         process = run("http://127.0.0.1:9/v1", tmp_path, *more)
         assert said in process.communicate(timeout=60)[1] and process.returncode == 2
+        assert "--conversation" in more or not (tmp_path / "out").exists()  # nothing is made before it is checked

@@ -128,7 +128,7 @@ def evaluate(
     conversation: Annotated[list[str] | None, typer.Option(help="locomo: only these, e.g. conv-41")] = None,
     agent: Annotated[str, typer.Option(help="memory-r1: the one that observes and answers")] = "memory-r1",
     endpoint: Annotated[
-        str | None, typer.Option(help="locomo: URL#MODEL in every role; its key is taken from MEMORIST_KEY")
+        str | None, typer.Option(help="URL#MODEL in every role; its key is taken from MEMORIST_KEY")
     ] = None,
     judge: Annotated[str | None, typer.Option(help="URL#MODEL that grades; its key: MEMORIST_JUDGE_KEY")] = None,
     prices: Annotated[str, typer.Option(help="of a million tokens read and written, e.g. 0.15,0.60")] = "0,0",
@@ -144,11 +144,11 @@ def evaluate(
 
     err = console(stderr=True)  # progress, apart from what programs read
     need_known("agent", agent, (benchmarks.AGENT,))
-    served = _served(endpoint, judge, prices, with_baselines, out, err) if endpoint else None
-    if (judge or with_baselines) and not served:
+    if (judge or with_baselines) and not endpoint:
         raise RecipeError("--judge and --baselines go with --endpoint; give its URL#MODEL too")
-    if served and (benchmark == "synthetic" or run):
+    if endpoint and (benchmark == "synthetic" or run):
         raise RecipeError("--endpoint is for locomo, longmemeval and msc, and takes the place of --run")
+    served = _served(endpoint, judge, prices, with_baselines, out, err) if endpoint else None
     known: dict[str, Callable[[], benchmarks.Benchmarked]] = {
         "synthetic": lambda: benchmarks.synthetic(run, dialogues, grammar, err),
         "locomo": lambda: benchmarks.locomo(run, file, err, served=served, conversations=conversation or ()),
