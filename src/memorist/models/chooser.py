@@ -73,6 +73,18 @@ def logits(outputs: Numbers) -> Numbers:
     return np.concatenate([outputs[0, :1], [noop], outputs[1:, len(ALONE) + 1 :].reshape(-1)])
 
 
+def drawn(z: Numbers, request: Request) -> Action:
+    """One of a request's options by the law of their logits, shape (2 + 3 M,); the likeliest where it is greedy."""
+    how = request.distribution
+    law = z / (how.temperature or 1.0)
+    law = law - law.max()
+    law -= np.log(np.exp(law).sum())
+    rng = np.random.default_rng(request.seed)
+    choice = int(law.argmax() if how.greedy else rng.choice(len(law), p=np.exp(law)))
+    logprob = 0.0 if how.greedy else float(law[choice])
+    return Action(str(choice), tokens=(choice,), logprobs=(logprob,), choice=(choice,), distribution=how)
+
+
 class Chooser:
     """The encoder on ONNX Runtime.
 
@@ -131,11 +143,5 @@ class Chooser:
         return [self._choose(request) for request in requests]
 
     def _choose(self, request: Request) -> Action:
-        seen, how = request.observation, request.distribution
-        z = logits(self.outputs(seen.prompt, memories_of(seen.options))) / (how.temperature or 1.0)
-        law = z - z.max()
-        law -= np.log(np.exp(law).sum())
-        rng = np.random.default_rng(request.seed)
-        chosen = int(z.argmax() if how.greedy else rng.choice(len(z), p=np.exp(law)))
-        logprob = 0.0 if how.greedy else float(law[chosen])
-        return Action(str(chosen), tokens=(chosen,), logprobs=(logprob,), choice=(chosen,), distribution=how)
+        seen = request.observation
+        return drawn(logits(self.outputs(seen.prompt, memories_of(seen.options))), request)

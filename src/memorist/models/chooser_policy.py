@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel
 from memorist.decision import Action, Distribution, Observation
 from memorist.errors import PolicyError
 from memorist.models.choices import ChoiceBatch, batch_choices
-from memorist.models.chooser import ALONE, LONGEST, OUTPUTS, memories_of, readable
+from memorist.models.chooser import ALONE, LONGEST, OUTPUTS, drawn, memories_of, readable
 from memorist.models.rows import Unit
 from memorist.models.sampler import Request
 
@@ -55,16 +55,7 @@ class ChooserPolicy:
         """Choose."""
         with torch.no_grad():
             found = self.options([request.observation for request in requests])
-        return [self._drawn(z, request) for z, request in zip(found, requests, strict=True)]
-
-    @staticmethod
-    def _drawn(z: torch.Tensor, request: Request) -> Action:
-        how = request.distribution
-        law = torch.log_softmax(z.double() / (how.temperature or 1.0), 0).numpy()
-        rng = np.random.default_rng(request.seed)
-        chosen = int(law.argmax() if how.greedy else rng.choice(len(law), p=np.exp(law) / np.exp(law).sum()))
-        logprob = 0.0 if how.greedy else float(law[chosen])
-        return Action(str(chosen), tokens=(chosen,), logprobs=(logprob,), choice=(chosen,), distribution=how)
+        return [drawn(z.double().numpy(), request) for z, request in zip(found, requests, strict=True)]
 
     def options(self, seen: Sequence[Observation]) -> list[torch.Tensor]:
         """The logits of each observation's options. What several observations share is computed once: siblings hold

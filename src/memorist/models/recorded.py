@@ -23,7 +23,7 @@ from memorist.models.sampler import Request
 
 @dataclass
 class Recorded:
-    """A sampler and an actor.
+    """A sampler.
 
     Args:
         endpoint: what is asked.
@@ -92,11 +92,6 @@ class Recorded:
             replace(self._known[key], distribution=request.distribution)
             for key, request in zip(keys, requests, strict=True)
         ]
-
-    async def act(self, observation: Observation) -> Action:
-        """What agents call; it answers before it returns."""
-        distribution = Distribution(temperature=self.endpoint.temperature)
-        return self.sample([Request(observation, distribution, 0)])[0]
 
     def _ask(self, key: str, request: Request) -> None:
         # A seed would make the same question another request, for nothing where the likeliest reply is taken.

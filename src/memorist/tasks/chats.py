@@ -74,7 +74,8 @@ def _longmemeval(item: Mapping[str, Any]) -> Dialogue:
             if turn.get("has_answer"):
                 evidence.append(message.id)
         sessions.append(Session(str(at), tuple(messages), time))
-    asked = f"{item['question']} (asked on {_time(item['question_date']):%-d %B %Y})"
+    day = _time(item["question_date"])
+    asked = f"{item['question']} (asked on {day.day} {day:%B %Y})"
     question = Question(asked, str(item["answer"]), _NUMBERS[kind], tuple(evidence))
     return Dialogue(Conversation(name, ("user", "assistant"), tuple(sessions)), (question,))
 
