@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from memorist.cli import app
 from memorist.errors import MemoristError, PlanError
+from memorist.fit.plan.command import prepare
 from memorist.fit.plan.config import shipped
 from memorist.fit.plan.hardware import (
     HERE,
@@ -255,6 +256,12 @@ class TestRuns:
         assert (work.optimizer, work.weights, work.copies, work.checkpointing) == ("adamw-fp32", "fp32", 2, False)
         with pytest.raises(PlanError, match="has no stages"):
             workload_of(Recipe(), scores=True)
+
+    def test_adapters_of_a_recipe_are_planned_on_one_frozen_base_with_checkpointing_where_it_is_asked_for(self) -> None:
+        work = workload_of(load_recipe("memory-r1-7b"), scores=False)
+        assert (work.lora_rank, work.copies, work.checkpointing) == (16, 0, True)
+        plan = prepare("qwen2.5-7b", "memory-r1-7b", "h100", 1, {"prompt_tokens": 2048, "new_tokens": 256}).plan
+        assert plan.memory.planned < 0.9 * 80e9  # what the docs say: it fits on one
 
     def test_a_recipe_names_its_model_and_may_be_given_another(self) -> None:
         assert ran("--recipe", "memory-r1").startswith("bundled: 1.12 M parameters")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import socket
@@ -83,3 +84,18 @@ def test_what_is_served_does_what_is_at_hand(tmp_path: Path, url: str) -> None:
     assert served == local and len(served) == len(SAID)
     assert endpoint.spent.calls == len(SAID) and endpoint.spent.failures == 0
     assert endpoint.spent.prompt_tokens > endpoint.spent.completion_tokens > 0
+
+
+def test_locomo_is_evaluated_by_a_program_that_asks_a_server_program(tmp_path: Path, url: str) -> None:
+    talk = json.loads((Path(__file__).parent / "fixtures" / "locomo_small.json").read_text())[0]
+    (tmp_path / "locomo.json").write_text(json.dumps([talk]))
+    command = [sys.executable, "-m", "memorist", "eval", "locomo", "--file", str(tmp_path / "locomo.json")]
+    command += ["--agent", "memory-r1", "--endpoint", url, "--out", str(tmp_path / "out"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found["systems"]) == {"memory-r1"}
+    spent = found["spent"]["model"]
+    assert spent["calls"] > len(talk["qa"]) and spent["prompt_tokens"] > spent["completion_tokens"] > 0
+    rows = [json.loads(line) for line in (tmp_path / "out" / "locomo.jsonl").read_text().splitlines()]
+    assert {row["protocol"] for row in rows} == {"mem0-v1", "locomo-v1"}

@@ -35,20 +35,23 @@ def planned_stage(recipe: Recipe) -> Stage:
 
 
 def workload_of(recipe: Recipe, *, scores: bool) -> Workload:
-    """What this repository's trainer makes of a recipe: everything in FP32, micro-batches of the stage's budget.
+    """What this repository's trainer makes of a recipe: weights in FP32, micro-batches of the stage's budget.
 
-    Beside the trained model there are those of other roles, and the stage's start where it is needed. How many tokens a
-    prompt and a reply have is not in a recipe: those stay as they are by default. scores: as `Workload.scores`.
+    Beside the trained model there are those of other roles, and the stage's start where it is needed; adapters of one
+    base need neither: roles share it, and the start is an adapter as well. How many tokens a prompt and a reply have is
+    not in a recipe: those stay as they are by default. scores: as `Workload.scores`.
     """
-    stage = planned_stage(recipe)
+    stage, weights = planned_stage(recipe), recipe.weights
+    copies = len(set(recipe.models.values())) - 1 if weights.lora else len(recipe.models) - 1 + stage.needs_start
     return Workload(
         prompts=stage.tasks,
         group_size=stage.siblings,
         weights="fp32",
         cache="fp32",
         optimizer="adamw-fp32",
-        copies=len(recipe.models) - 1 + stage.needs_start,
-        checkpointing=False,
+        copies=copies,
+        lora_rank=weights.lora,
+        checkpointing=weights.checkpointing,
         scores=scores,
         micro_tokens=stage.budget,
         logits="written",
