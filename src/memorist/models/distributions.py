@@ -37,11 +37,12 @@ def warp(
             and its probability is not 0 because weights, or the last digits of a product, are others now.
     """
     logits = limit(logits, legal)
-    temperature = distribution.temperature or 1.0
-    logp = torch.log_softmax(logits / temperature, dim=-1)
-    if distribution.top_k > 0 and distribution.top_k < logp.shape[-1]:
-        least = logp.topk(distribution.top_k, dim=-1).values[:, -1:]
-        logp = torch.log_softmax(logp.masked_fill(_but(logp < least, taken), -torch.inf), dim=-1)
+    if distribution.temperature not in (0.0, 1.0):
+        logits = logits / distribution.temperature
+    if 0 < distribution.top_k < logits.shape[-1]:
+        least = logits.topk(distribution.top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(_but(logits < least, taken), -torch.inf)
+    logp = torch.log_softmax(logits, dim=-1)
     if distribution.top_p < 1.0:
         order = logp.sort(dim=-1, descending=True)
         before = order.values.exp().cumsum(-1) - order.values.exp()
