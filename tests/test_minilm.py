@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import resources
 
 import numpy as np
 import pytest
 
+from memorist.memory.embed import HashedEmbedder, Remembering, Vectors
 from memorist.memory.minilm import LONGEST, MiniLM
 
 EXPECTED = [0.0439, 0.0589, 0.0482, 0.0775]
@@ -60,3 +62,19 @@ def test_no_torch() -> None:
         "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_was_embedded_lately_is_not_computed_again() -> None:
+    asked: list[str] = []
+
+    class Counting(HashedEmbedder):
+        def embed(self, texts: Sequence[str]) -> Vectors:
+            asked.extend(texts)
+            return super().embed(texts)
+
+    plain, embedder = HashedEmbedder(), Remembering(Counting(), texts=2)
+    long = "x y " * 1000
+    for texts in (["a", "b", "a"], ["b"], [long], [long], ["c"], ["a"], []):
+        assert (embedder.embed(texts) == plain.embed(texts)).all()
+    assert asked == ["a", "b", long, long, "c", "a"]
+    assert (embedder.name, embedder.size) == (plain.name, plain.size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from memorist.decision import Distribution, Observation
 from memorist.models.chooser import ABOUT, ALONE, chosen, options
@@ -27,25 +27,56 @@ def index_of(case: Case) -> int:
     return len(ALONE) + len(ABOUT) * case.target + ABOUT.index(what)
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen about a case. hit: the right operation on the right memory."""
+
+    case: Case
+    did: str
+    hit: bool
+    joins: bool
+
+
 @dataclass(frozen=True)
 class Judged:
-    """What came of cases. pairs: how often which operation was right and which was chosen. targets: of UPDATE and
-    DELETE that were rightly chosen, how many were of the right memory, and how many there were. kinds: right (memory
-    too) and all, by what a case tries. joined: of right updates, how many joined or not as they should."""
+    """What came of cases."""
 
-    pairs: Counter[tuple[str, str]]
-    targets: tuple[int, int]
-    joined: tuple[int, int]
-    kinds: dict[str, tuple[int, int]] = field(default_factory=dict)
+    each: tuple[Choice, ...]
+
+    @property
+    def pairs(self) -> Counter[tuple[str, str]]:
+        """How often which operation was right and which was chosen."""
+        return Counter((one.case.operation, one.did) for one in self.each)
+
+    @property
+    def targets(self) -> tuple[int, int]:
+        """Of UPDATE and DELETE that were rightly chosen, how many were of the right memory, and how many there were."""
+        known = [one.hit for one in self.each if one.did == one.case.operation and one.case.target is not None]
+        return sum(known), len(known)
+
+    @property
+    def joined(self) -> tuple[int, int]:
+        """Of right updates, how many joined or not as they should, and how many there were."""
+        updates = [one.joins == one.case.joins for one in self.each if one.hit and one.did == "UPDATE"]
+        return sum(updates), len(updates)
+
+    @property
+    def kinds(self) -> dict[str, tuple[int, int]]:
+        """Right (memory too) and all, by what a case tries."""
+        found: dict[str, tuple[int, int]] = {}
+        for one in self.each:
+            done, n = found.get(one.case.kind, (0, 0))
+            found[one.case.kind] = done + one.hit, n + 1
+        return found
 
     @property
     def f1(self) -> dict[str, float]:
         """Of each operation; 0 where it neither was right nor was chosen."""
-        found = {}
+        found, pairs = {}, self.pairs
         for name in OPERATIONS:
-            both = self.pairs[name, name]
-            wanted = sum(n for (right, _), n in self.pairs.items() if right == name)
-            chosen = sum(n for (_, did), n in self.pairs.items() if did == name)
+            both = pairs[name, name]
+            wanted = sum(n for (right, _), n in pairs.items() if right == name)
+            chosen = sum(n for (_, did), n in pairs.items() if did == name)
             found[name] = 2 * both / (wanted + chosen) if wanted + chosen else 0.0
         return found
 
@@ -57,7 +88,8 @@ class Judged:
     @property
     def target_accuracy(self) -> float:
         """Share of the right memories."""
-        return self.targets[0] / self.targets[1] if self.targets[1] else 0.0
+        right, known = self.targets
+        return right / known if known else 0.0
 
     def line(self) -> str:
         """For people."""
@@ -73,21 +105,10 @@ def judged(policy: Sampler, cases: Sequence[Case]) -> Judged:
     """What a policy chooses, greedily."""
     how = Distribution(temperature=0.0)
     asked = [Request(Observation(case.statement, options=options_of(case)), how, 0) for case in cases]
-    pairs: Counter[tuple[str, str]] = Counter()
-    right, known, joined, updates = 0, 0, 0, 0
-    kinds: dict[str, tuple[int, int]] = {}
+    found = []
     for start in range(0, len(asked), 32):
         for case, action in zip(cases[start : start + 32], policy.sample(asked[start : start + 32]), strict=True):
             what, target = chosen(action.choice[0])
-            did, joins = ("UPDATE", True) if what == "JOIN" else (what, False)
-            pairs[case.operation, did] += 1
-            hit = did == case.operation and target == case.target
-            if did == case.operation and target is not None:
-                known += 1
-                right += hit
-                if did == "UPDATE" and hit:
-                    updates += 1
-                    joined += joins == case.joins
-            done, n = kinds.get(case.kind, (0, 0))
-            kinds[case.kind] = done + hit, n + 1
-    return Judged(pairs, (right, known), (joined, updates), kinds)
+            did = "UPDATE" if what == "JOIN" else what
+            found.append(Choice(case, did, did == case.operation and target == case.target, what == "JOIN"))
+    return Judged(tuple(found))

@@ -99,3 +99,22 @@ def _features(word: str, size: int) -> tuple[tuple[int, float], ...]:
         code = zlib.crc32(name.encode("utf-8", "surrogatepass"))
         out.append(((code >> 1) % size, value if code & 1 else -value))
     return tuple(out)
+
+
+class Remembering:
+    """An embedder that keeps the vectors of texts that it was given lately: siblings of a rollout read the same.
+
+    Args:
+        embedder: what computes them.
+        texts: how many are kept.
+    """
+
+    def __init__(self, embedder: Embedder, texts: int = 20_000) -> None:
+        self.embedder, self.name, self.size = embedder, embedder.name, embedder.size
+        self._one = lru_cache(maxsize=texts)(lambda text: embedder.embed([text])[0])
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed `texts` to shape (len(texts), size)."""
+        if not texts:
+            return np.zeros((0, self.size), np.float32)
+        return np.stack([self._one(t) if len(t) <= _CACHED else self.embedder.embed([t])[0] for t in texts])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from memorist.memory.bank import (
     sequential_ids,
     source_ids,
 )
-from memorist.memory.embed import Embedder, HashedEmbedder, Vectors
+from memorist.memory.embed import Embedder, HashedEmbedder, Remembering, Vectors
 from memorist.memory.overlay import Overlay
 from memorist.memory.record import Change, MemoryRecord, Operation, Result, Scope, judge
 
@@ -176,7 +177,12 @@ def hashed_bank() -> ScratchBank:
 
 
 def minilm_bank() -> ScratchBank:
-    """An empty bank whose vectors say what texts mean, by the bundled encoder."""
+    """An empty bank whose vectors say what texts mean, by the bundled encoder; all such banks share one."""
+    return ScratchBank(embedder=_minilm())
+
+
+@lru_cache
+def _minilm() -> Embedder:
     from memorist.memory.minilm import MiniLM
 
-    return ScratchBank(embedder=MiniLM())
+    return Remembering(MiniLM())
