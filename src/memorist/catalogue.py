@@ -16,6 +16,7 @@ from memorist.errors import RecipeError, nearest
 BUILT_IN: dict[str, dict[str, str]] = {
     "agents": {
         "memory-r1": "memorist.agents.memory_r1:MemoryR1Settings",
+        "personatree": "memorist.agents.personatree:PersonaTreeSettings",
         "composed": "memorist.agents.composed:ComposedSettings",
         "memagent": "memorist.agents.memagent:MemAgentSettings",
         "memsearcher": "memorist.agents.memsearcher:MemSearcherSettings",

@@ -61,6 +61,14 @@ class Schema:
         object.__setattr__(self, "known", frozenset(seen))
 
     @property
+    def branches(self) -> dict[str, tuple[str, ...]]:
+        """The leaves below each second-level branch (or root, where leaves lie right below it), in order."""
+        found: dict[str, list[str]] = {}
+        for leaf in self.leaves:
+            found.setdefault(".".join(leaf.split(".")[:-1][:2]) or leaf, []).append(leaf)
+        return {branch: tuple(leaves) for branch, leaves in found.items()}
+
+    @property
     def checksum(self) -> str:
         """SHA-256 of the paths, a line each, in hex."""
         return hashlib.sha256("\n".join(self.leaves).encode()).hexdigest()
