@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,12 @@ class Schema:
                 raise DataError(where, "-", "-", f"it is no JSON: {error}") from error
             return cls(name, tuple(_paths(nested, "", where)))
         return cls(name, tuple(_lines(text, where)))
+
+
+def shared_parts(one: str, other: str) -> int:
+    """How many names two paths have in common from the root on."""
+    same = (a == b for a, b in zip(one.split("."), other.split("."), strict=False))
+    return sum(1 for _ in takewhile(bool, same))
 
 
 @lru_cache

@@ -18,7 +18,7 @@ from typing import Any
 from memorist.errors import need_known
 from memorist.memory.bank import MemoryBank, need_scope
 from memorist.memory.profile_edits import Edit
-from memorist.memory.profile_schema import Schema, persona_schema
+from memorist.memory.profile_schema import Schema, persona_schema, shared_parts
 from memorist.memory.profile_text import compressed, retention, token_f1
 from memorist.memory.record import MAX_TEXT, Change, MemoryRecord, Operation, Scope, clean_text, instant
 
@@ -251,14 +251,14 @@ class _Gate:
         if path in schema.known or path in extended:
             return path, path not in schema.known
         if self.tree.policy == "snap":
-            return self._snapped(parts), False
+            return self._snapped(path), False
         if self.tree.policy == "extend" and len(parts) >= 3 and above[1] in schema.inner and len(parts) <= DEEPEST:
             new = [part for part, upto in zip(parts, [*above, path], strict=True) if upto not in schema.inner]
             if all(_NEW_PART.fullmatch(part) for part in new) and len(extended) < MOST:
                 return path, True
         return Gate.UNKNOWN_PATH, False
 
-    def _snapped(self, parts: Sequence[str]) -> str | Gate:
+    def _snapped(self, path: str) -> str | Gate:
         """Of leaves whose last name is like enough the one with most of the beginning in common, then the likest."""
 
         def words(name: str) -> str:
@@ -266,13 +266,10 @@ class _Gate:
 
         best: tuple[tuple[int, float], str] | None = None
         for leaf in self.tree.schema.leaves:
-            own = leaf.split(".")
-            like = token_f1(words(parts[-1]), words(own[-1]))
-            shared = 0
-            while shared < min(len(parts), len(own)) and parts[shared] == own[shared]:
-                shared += 1
-            if like >= SNAPS and (best is None or (shared, like) > best[0]):
-                best = (shared, like), leaf
+            like = token_f1(words(path.rpartition(".")[2]), words(leaf.rpartition(".")[2]))
+            close = shared_parts(path, leaf), like
+            if like >= SNAPS and (best is None or close > best[0]):
+                best = close, leaf
         return best[1] if best else Gate.UNKNOWN_PATH
 
     def operations(self) -> list[Operation]:

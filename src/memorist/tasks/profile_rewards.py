@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from memorist.memory.profile_edits import Edit, read_edits
+from memorist.memory.profile_schema import shared_parts
 from memorist.memory.profile_text import token_f1
 from memorist.memory.profile_tree import ProfileTree
 
@@ -80,11 +81,7 @@ def _matched(
 
 
 def _same_beginning(one: str, other: str) -> float:
-    a, b = one.split("."), other.split(".")
-    shared = 0
-    while shared < min(len(a), len(b)) and a[shared] == b[shared]:
-        shared += 1
-    return shared / max(len(a), len(b))
+    return shared_parts(one, other) / (1 + max(one.count("."), other.count(".")))
 
 
 def _near(right: Edit, given: Edit) -> float:
