@@ -122,9 +122,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--source", type=Path, help="a folder with the float model; default: of the installed package")
     parser.add_argument("--layers", type=int, default=3, choices=KEPT)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=1e-4)
+    parser.add_argument("--rate", type=float, default=1.5e-4)
     parser.add_argument("--written", type=float, default=0.5, help="share of cases written by hand")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -149,6 +149,7 @@ def main() -> None:
     optimizer, began, mean = torch.optim.AdamW(groups, weight_decay=0.01), time.monotonic(), 0.0
     rates = [group["lr"] for group in optimizer.param_groups]
     for step in range(args.steps):
+        net.train()  # with dropout: few cases are written by hand, and each is seen a dozen times
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * min(1, (step + 1) / 50) * (1 - step / args.steps)
         some = [next(given) for _ in range(args.batch)]
@@ -165,7 +166,8 @@ def main() -> None:
         mean = float(loss.detach()) if step == 0 else 0.95 * mean + 0.05 * float(loss.detach())
         if step % 50 == 49:
             print(step + 1, round(mean, 3), int(time.monotonic() - began), "s", flush=True)
-        if step % 250 == 249:
+        if step % 250 == 249 or step + 1 == args.steps:
+            net.eval()
             print("  development:", judged(policy, cases("development")).line(), flush=True)
     policy.save(args.out)
     print("lives:", judged(policy, list(life_cases(300, split="validation"))).line())

@@ -142,14 +142,15 @@ class ChooserPolicy:
         return ChooserPolicy(copy, self.tokenizer, name)
 
     def save(self, folder: Path, *, write: bool = True) -> None:
-        """Write model.onnx, its matrices in 8 bits, and tokenizer.json: what `models.chooser.Chooser` serves."""
+        """Write model.onnx, its matrices in 8 bits, and tokenizer.json: what `models.chooser.Chooser` serves. Products
+        are of integers there, so what is served differs a little from what was trained."""
         if not write:
             return
         from onnx import helper
 
         from memorist.models.onnx_encoder import Graph, encoder
 
-        config, g = self.net.bert.config, Graph(named=True)
+        config, g = self.net.bert.config, Graph(named=True, whole=True)
         tensors = {n.removeprefix("bert."): w.detach().numpy() for n, w in self.net.state_dict().items()}
         _, total = encoder(
             g, tensors, heads=config.num_attention_heads, layers=config.num_hidden_layers,

@@ -1,7 +1,8 @@
 """A BERT encoder written down by hand as a graph for ONNX Runtime, its matrices in 8 bits.
 
-No tracer: the same bytes on every machine. Each row of the word table and each column of a matrix has its own scale;
-they are made floats again when the model is loaded: products are exact, only the rounding of weights is lost.
+No tracer: the same bytes on every machine. Each row of the word table and each column of a matrix has its own scale.
+They are made floats again when the model is loaded: products are exact, only the rounding of weights is lost. Or
+products are of integers, and what goes in is rounded as it comes: twice as fast where a processor has such products.
 """
 
 from __future__ import annotations
@@ -25,18 +26,24 @@ class Graph:
     Args:
         exact: do not round weights.
         named: give all weights of a model their names, so that they can be read again.
+        whole: multiply integers.
     """
 
-    def __init__(self, exact: bool = False, *, named: bool = False) -> None:
-        self.exact, self.named = exact, named
+    def __init__(self, exact: bool = False, *, named: bool = False, whole: bool = False) -> None:
+        self.exact, self.named, self.whole = exact, named, whole
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
     def __call__(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add a node."""
+        return self.several(1, kind, *inputs, **attributes)[0]
+
+    def several(self, outputs: int, kind: str, *inputs: str, **attributes: Any) -> list[str]:
+        """Add a node that makes several things."""
         name = f"{kind}.{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
-        return name
+        made = [name, *(f"{name}.{i}" for i in range(1, outputs))]
+        self.nodes.append(helper.make_node(kind, inputs, made, name=name, **attributes))
+        return made
 
     def weight(self, value: npt.NDArray[np.generic] | list[int] | float, name: str = "") -> str:
         """A constant."""
@@ -64,8 +71,13 @@ class Graph:
 
     def linear(self, x: str, tensors: Tensors, name: str) -> str:
         """x Wᵀ + b, of weights in transformers' form."""
-        # Multiplied by its scales at once, so that the runtime folds both into floats when it loads.
         whole, scale = self.rounded(tensors[f"{name}.weight"].T, 0, name)
+        if self.whole:
+            given, size, zero = self.several(3, "DynamicQuantizeLinear", x)
+            product = self("Cast", self("MatMulInteger", given, whole, zero), to=TensorProto.FLOAT)
+            made = self("Mul", product, self("Mul", size, scale))
+            return self("Add", made, self.given(tensors, f"{name}.bias"))
+        # Multiplied by its scales at once, so that the runtime folds both into floats when it loads.
         made = self("Mul", self("Cast", whole, to=TensorProto.FLOAT), scale)
         return self("Add", self("MatMul", x, made), self.given(tensors, f"{name}.bias"))
 
