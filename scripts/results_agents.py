@@ -231,25 +231,37 @@ def data_folder() -> Path:
 
 def window_lengths() -> Found:
     """Ten forced searches of five documents each, by a script: the prompt of the tenth turn's last call, in tokens of the base,
-    with a memory and without."""
-    lengths = {}
+    with a memory and without; and what all calls of fewer searches of one document, as trained, write and read."""
     policy = greedy_seats(load_recipe("memsearcher").models)["searcher"].sampler
-    about = asked("test")[0]
-    for window in ("memory", "all"):
-        calls: list[Any] = []
 
-        def write(observation: Any, calls: list[Any] = calls) -> str:
-            calls.append(observation)
+    def calls(window: str, searches: int, documents: int, turns: int) -> list[tuple[Any, str]]:
+        seen: list[tuple[Any, str]] = []
+
+        def write(observation: Any) -> str:
+            done = sum("tool_call" in reply for _, reply in seen)
             if observation.prompt.endswith("New memory:\n"):
-                return "<memory> " + " ".join(["What is known."] * 12) + "</memory>"
-            query = f'{{"name": "wikipedia_search", "arguments": {{"query": "the city {len(calls)}"}}}}'
-            return f"<tool_call>{query}</tool_call>" if len(calls) < 2 * 10 + 1 else "\\boxed{x}"
+                # No two alike: to the same request the same reply is given, without asking.
+                known = ["What is known."] * (11 if documents > 1 else 5)
+                reply = f"<memory> {' '.join([*known, f'Fact {done}.'])}</memory>"
+            elif done == searches:
+                reply = "\\boxed{x}"
+            else:
+                query = f'{{"name": "wikipedia_search", "arguments": {{"query": "the city {done}"}}}}'
+                reply = f"<tool_call>{query}</tool_call>"
+            seen.append((observation, reply))
+            return reply
 
-        settings = MemSearcherSettings(style="compact", window=window, turns=10, documents=5)
-        play(settings.build, [about], {"searcher": Seat(ScriptedSampler(write))})
-        longest = [len(policy.prompt_ids(one)) for one in calls]  # type: ignore[attr-defined]
-        lengths[window] = max(longest[-2:])
-    return {"tokens": lengths}
+        settings = MemSearcherSettings(style="compact", window=window, turns=turns, documents=documents)
+        play(settings.build, [asked("test")[0]], {"searcher": Seat(ScriptedSampler(write))})
+        return seen
+
+    def size(call: tuple[Any, str]) -> int:
+        return len(policy.prompt_ids(call[0])) + len(policy.tokenizer.encode(call[1]))  # type: ignore[attr-defined]
+
+    both = ("memory", "all")
+    lengths = {w: max(len(policy.prompt_ids(one)) for one, _ in calls(w, 10, 5, 10)[-2:]) for w in both}  # type: ignore[attr-defined]
+    spent = {str(n): {w: sum(map(size, calls(w, n, 1, n + 1))) for w in both} for n in (2, 4, 8)}
+    return {"tokens": lengths, "spent": spent}
 
 
 FROZEN: dict[str, Callable[[], Found]] = {
@@ -413,6 +425,9 @@ def write() -> None:
     rows = [row(name, unit, interval(measure, len(SEEDS))) for name, unit, measure in trained_rows]
     rows += [row(name, unit, interval(measure, 1)) for name, unit, measure in still_rows]
     rows.append(row("memsearcher.context-at-turn-10", "share", context))
+    for searches in ("2", "4", "8"):
+        name = f"memsearcher.scripted.{searches}-searches.tokens-vs-react"
+        rows.append(row(name, "ratio", partial(scripted_ratio, searches)))
     rows.append(row("memsearcher.tokens-per-question-vs-react", "ratio", tokens_ratio))
     each = partial(tokens_ratio, for_each_right=True)
     rows.append(row("memsearcher.tokens-per-right-answer-vs-react", "ratio", each))
@@ -436,6 +451,12 @@ def context() -> Found:
     lengths = KEPT.read("window-lengths")["tokens"]
     share = lengths["memory"] / lengths["all"]
     return {"value": share, "n": 1, "seeds": 1, "of": f"{lengths['memory']} of {lengths['all']} tokens"}
+
+
+def scripted_ratio(searches: str) -> Found:
+    """What a script in one window writes and reads, by what it does with a memory, at so many searches."""
+    spent = KEPT.read("window-lengths")["spent"][searches]
+    return {"value": spent["all"] / spent["memory"], "n": 1, "seeds": 1, "peer": "ReAct", "peer_value": spent["all"]}
 
 
 def longest() -> Found:
