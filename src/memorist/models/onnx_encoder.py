@@ -2,7 +2,7 @@
 
 No tracer: the same bytes on every machine. Each row of the word table and each column of a matrix has its own scale.
 They are made floats again when the model is loaded: products are exact, only the rounding of weights is lost. Or
-products are of integers, and what goes in is rounded as it comes: twice as fast where a processor has such products.
+products are of integers, and what goes in is rounded as it comes: faster where a processor has such products.
 """
 
 from __future__ import annotations
