@@ -97,6 +97,31 @@ def test_pieces_of_the_vocabulary_change_nothing(monkeypatch: pytest.MonkeyPatch
     assert torch.allclose(gradient(made, batches)[1], found, atol=1e-6)
 
 
+@pytest.mark.parametrize("legal", [None, ((1, 2, 3, 4, 5, 6), None)])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_likely_tokens_alone_give_what_the_whole_vocabulary_gives(
+    monkeypatch: pytest.MonkeyPatch, temperature: float, legal: tuple[tuple[int, ...] | None, ...] | None
+) -> None:
+    made = policy("llama")
+    drawn = Distribution(temperature, top_k=40, legal=legal)
+    some = [
+        replace(u, action=replace(u.action, distribution=drawn, tokens=(3, *u.action.tokens[1:]))) for u in decisions()
+    ]
+    batches = made.rows(some, 500)
+    with torch.no_grad():
+        scores = [made.score_with_entropy(batch) for batch in batches]
+    loss, found = gradient(made, batches)
+    monkeypatch.setattr(causal, "by_rows", lambda head: False)
+    with torch.no_grad():
+        for (logp, entropy), batch in zip(scores, batches, strict=True):
+            expected = made.score_with_entropy(batch)
+            assert torch.allclose(logp, expected[0], atol=1e-5) and torch.allclose(entropy, expected[1], atol=1e-5)
+            assert logp.isneginf().any()  # some were not among the likely ones
+    expected_loss, expected_found = gradient(made, batches)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert float((found - expected_found).norm() / expected_found.norm()) < 1e-5
+
+
 def test_entropies_are_those_of_the_distributions_that_actions_are_drawn_from() -> None:
     made = policy("llama")
     for drawn in (Distribution(), Distribution(temperature=2.0), Distribution(top_k=3), Distribution(top_p=0.5)):

@@ -25,7 +25,18 @@ from memorist.decision import Action, Distribution, Observation, Stop
 from memorist.errors import PolicyError
 from memorist.models.attention import BLOCKS, attending, may_block
 from memorist.models.decoding import SHARED_FROM, SIBLINGS, Growing, Recorded, Siblings, may_record, may_share
-from memorist.models.distributions import Legal, draw, log_probability, log_probability_and_entropy, warp
+from memorist.models.distributions import (
+    Legal,
+    by_rows,
+    draw,
+    few,
+    likely,
+    log_probability,
+    log_probability_and_entropy,
+    logits_of,
+    warp,
+    warp_few,
+)
 from memorist.models.masks import pairs_per_token, tree_masks, why_not_shared
 from memorist.models.prompting import observation_ids, text_ids
 from memorist.models.rows import RowBatch, Unit, pack
@@ -385,15 +396,24 @@ class CausalPolicy:
         learns = torch.is_grad_enabled()
 
         def piece(states: torch.Tensor, wanted: torch.Tensor, distribution: Distribution, legal: Legal) -> torch.Tensor:
+            head = self.model.get_output_embeddings()
+            narrow = few(distribution, self._config.vocab_size) and by_rows(head)
+            with self._precise(), torch.no_grad() if narrow else nullcontext():
+                logits = head(states).float()
+            if not narrow:
+                return judge(warp(logits, distribution, legal, wanted if learns else None), wanted)
+            # What is left out has no gradient: the likely tokens are found without one and then computed alone. Of a
+            # small model the head is a third of all operations; most of its backward pass falls away.
+            ids, counts = likely(logits, distribution, legal, wanted, keep=learns)
             with self._precise():
-                logits = self.model.get_output_embeddings()(states)
-            return judge(warp(logits.float(), distribution, legal, wanted if learns else None), wanted)
+                some = logits_of(head, states, ids).float() if learns else logits.gather(1, ids)
+            return judge(warp_few(some, distribution, counts), torch.zeros_like(wanted))
 
         for distribution, where in batch.by_distribution():
             for place in torch.from_numpy(where).to(hidden.device).split(most):
                 given = (hidden[place], targets[place], distribution, batch.legal(place.cpu().numpy()))
                 places.append(place)
-                once = len(targets) <= most or not torch.is_grad_enabled()
+                once = len(targets) <= most or not learns
                 found.append(piece(*given) if once else checkpoint(piece, *given, use_reentrant=False))
         back = torch.empty_like(targets)
         back[torch.cat(places)] = torch.arange(len(targets), device=targets.device)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.tensor import DTensor
 
 from memorist.decision import Distribution
 
@@ -36,9 +37,7 @@ def warp(
         taken: tokens, shape (N,), that top-k and top-p never leave out: what was drawn was among the likely ones then,
             and its probability is not 0 because weights, or the last digits of a product, are others now.
     """
-    logits = limit(logits, legal)
-    if distribution.temperature not in (0.0, 1.0):
-        logits = logits / distribution.temperature
+    logits = _tempered(limit(logits, legal), distribution)
     if 0 < distribution.top_k < logits.shape[-1]:
         least = logits.topk(distribution.top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(_but(logits < least, taken), -torch.inf)
@@ -49,6 +48,53 @@ def warp(
         dropped = torch.zeros_like(logp, dtype=torch.bool).scatter(-1, order.indices, before >= distribution.top_p)
         logp = torch.log_softmax(logp.masked_fill(_but(dropped, taken), -torch.inf), dim=-1)
     return logp
+
+
+def _tempered(logits: torch.Tensor, distribution: Distribution) -> torch.Tensor:
+    return logits if distribution.temperature in (0.0, 1.0) else logits / distribution.temperature
+
+
+def few(distribution: Distribution, vocabulary: int) -> bool:
+    """Whether all that a distribution leaves is its `top_k` likeliest tokens, so that no others need computing."""
+    return 0 < distribution.top_k < vocabulary and distribution.top_p >= 1.0
+
+
+def likely(
+    logits: torch.Tensor, distribution: Distribution, legal: Legal, wanted: torch.Tensor, keep: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens that `few` is about: what `warp` says of every one, it says by these.
+
+    Args:
+        logits: shape (N, V).
+        wanted: tokens, shape (N,), that are asked for.
+        keep: whether those count that are not among the likeliest (`taken` of `warp`).
+
+    Returns:
+        Ids, shape (N, 1 + top_k), each row's `wanted` first; and which of them count: none twice.
+    """
+    logits = limit(logits, legal)
+    top = logits.topk(distribution.top_k, dim=-1, sorted=False)
+    same = top.indices == wanted[:, None]
+    first = logits.gather(1, wanted[:, None]) > -torch.inf
+    first = first if keep else first & same.any(1, keepdim=True)
+    ids = torch.cat([wanted[:, None], top.indices], dim=1)
+    return ids, torch.cat([first, ~same & (top.values > -torch.inf)], dim=1)
+
+
+def warp_few(logits: torch.Tensor, distribution: Distribution, counts: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of the tokens that `likely` found, by their logits; shape (N, 1 + top_k) each."""
+    return torch.log_softmax(_tempered(logits, distribution).masked_fill(~counts, -torch.inf), dim=-1)
+
+
+def by_rows(head: torch.nn.Module | None) -> bool:
+    """Whether some of the vocabulary's logits can be had without the others."""
+    return head is not None and type(head) is torch.nn.Linear and not isinstance(head.weight, DTensor)
+
+
+def logits_of(head: torch.nn.Linear, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Of each state, shape (N, width), the logits of its own tokens, shape (N, K)."""
+    found = (torch.nn.functional.embedding(ids, head.weight) @ states[:, :, None])[:, :, 0]
+    return found if head.bias is None else found + head.bias[ids]
 
 
 def _but(left_out: torch.Tensor, taken: torch.Tensor | None) -> torch.Tensor:
@@ -76,14 +122,21 @@ def draw(
         if len(different) > 1:
             rows = torch.tensor([i for i, d in enumerate(distributions) if d == distribution], device=logits.device)
         some = logits[rows]
-        logp = warp(some, distribution, [distribution.legal_at(position)] * len(some))
+        legal = [distribution.legal_at(position)] * len(some)
+        ids: torch.Tensor | None = None
+        if few(distribution, some.shape[-1]):
+            top = limit(some, legal).topk(distribution.top_k, dim=-1, sorted=False)
+            ids, order = top.indices.sort(dim=-1)  # what a point draws does not depend on how likely others are
+            logp = torch.log_softmax(_tempered(top.values.gather(1, order), distribution), dim=-1)
+        else:
+            logp = warp(some, distribution, legal)
         if distribution.greedy:
             chosen = logp.argmax(-1)
         else:
             cumulative = logp.double().exp().cumsum(-1)
             point = points[rows] * cumulative[:, -1:]
             chosen = torch.searchsorted(cumulative, point, right=True)[:, 0].clamp(max=logp.shape[-1] - 1)
-        tokens[rows] = chosen
+        tokens[rows] = chosen if ids is None else ids.gather(1, chosen[:, None])[:, 0]
         logprobs[rows] = logp.gather(1, chosen[:, None])[:, 0]
     return tokens, logprobs
 
