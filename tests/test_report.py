@@ -15,8 +15,9 @@ from memorist.agents.heuristics import AddOnlyManager, SimilarityManager, answer
 from memorist.agents.memory_r1 import MemoryR1Settings
 from memorist.decision import Observation
 from memorist.evaluation.exam import Exam, gold_bank, sit
-from memorist.evaluation.report import LONGEST_TEXT, table, write_report
+from memorist.evaluation.report import table, write_report
 from memorist.models.scripted import ScriptedSampler
+from memorist.page import LONGEST_TEXT
 from memorist.tasks.world import dialogues
 from memorist.training.rollout import Seat
 

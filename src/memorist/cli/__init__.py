@@ -117,10 +117,11 @@ def _set(plain: Any, item: str) -> None:
 @app.command(
     name="eval",
     epilog="Examples: memorist eval synthetic --grammar b; memorist eval locomo --json; memorist eval locomo "
-    "--endpoint http://localhost:8000/v1#MODEL --judge https://HOST/v1#JUDGE --out runs/locomo",
+    "--endpoint http://localhost:8000/v1#MODEL --judge https://HOST/v1#JUDGE --out runs/locomo; "
+    "memorist eval likebench",
 )
 def evaluate(
-    benchmark: Annotated[str, typer.Argument(help="synthetic, locomo, longmemeval or msc")],
+    benchmark: Annotated[str, typer.Argument(help="synthetic, locomo, longmemeval, msc or likebench")],
     run: RunFolder = None,
     grammar: Annotated[str, typer.Option(help="synthetic: a, or b for phrasings that training never saw")] = "a",
     dialogues: Annotated[int, typer.Option(help="synthetic: how many test dialogues")] = 24,
@@ -133,19 +134,33 @@ def evaluate(
     judge: Annotated[str | None, typer.Option(help="URL#MODEL that grades; its key: MEMORIST_JUDGE_KEY")] = None,
     prices: Annotated[str, typer.Option(help="of a million tokens read and written, e.g. 0.15,0.60")] = "0,0",
     with_baselines: Annotated[bool, typer.Option("--baselines", help="with an endpoint: baselines too")] = False,
+    size: Annotated[str, typer.Option(help="likebench: smoke, small, forty, standard or long-noisy")] = "forty",
+    noise: Annotated[float, typer.Option(help="likebench: share of turns that are of somebody else")] = 0.0,
+    assistant: Annotated[list[str] | None, typer.Option(help="likebench: only these; default all")] = None,
+    replay: Annotated[Path | None, typer.Option(help="likebench: rate this transcript anew")] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="folder for a row per question (JSONL), and an endpoint's replies (then default runs/eval)"),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run the agent on a benchmark, beside the baselines, under both scoring protocols.
+    """Run the agent on a benchmark, beside the baselines, under both scoring protocols; likebench: whether people
+    would like an assistant.
 
     With an endpoint, the model there extracts facts, manages the memory and answers; its replies are kept in --out,
     where a run that was cut off goes on."""
     from memorist.evaluation import benchmarks
 
     err = console(stderr=True)  # progress, apart from what programs read
+    if benchmark == "likebench":
+        from memorist.evaluation.likebench import command
+
+        if run or endpoint or judge:
+            raise RecipeError(
+                "likebench rates the programs of --assistant offline; it takes no --run, --endpoint, --judge"
+            )
+        command.run(size, noise, assistant or (), replay, out or Path("runs") / "likebench", as_json, console(), err)
+        return
     need_known("agent", agent, (benchmarks.AGENT,))
     if (judge or with_baselines) and not endpoint:
         raise RecipeError("--judge and --baselines go with --endpoint; give its URL#MODEL too")

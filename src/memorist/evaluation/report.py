@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import html
-import io
 import re
 import textwrap
-import warnings
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -21,16 +18,14 @@ from memorist.agents.components.answers import Answer
 from memorist.evaluation.exam import Exam
 from memorist.evaluation.statistics import hierarchical_bootstrap, paired_difference
 from memorist.memory.record import Change, Code, Result, clean_text
+from memorist.page import COLOURS, OPERATIONS, escaped, figure, grid, page
 from memorist.scoring import exact_match
 from memorist.tasks.dialogue import TRAINED_CATEGORIES
 from memorist.tasks.locomo import CATEGORIES, Dialogue, Question
 from memorist.training.rollout import Run
 
-LONGEST_TEXT = 400
-"""Characters of a memory, turn or answer that are shown: models write megabytes."""
 SHOWN_DIALOGUES = 3
 
-_OPERATIONS = ("ADD", "UPDATE", "DELETE", "NOOP", "malformed")
 _MOST_OTHERS = 4  # Columns of the confusion tables beyond these: models invent kinds.
 _REST = "anything else"
 _MOST_BARS = 60
@@ -41,48 +36,6 @@ _KINDS = {
     "plan": "something intended", "done": "a plan carried out", "maybe": "a wish or what-if",
     "again": "a known fact, repeated", "other": "about a relative", "detail": "adds to a fact", "chat": "small talk",
 }  # fmt: skip
-
-_PALETTE = ("ink", "line", "before", "after", "peer", *_OPERATIONS, "other")
-_COLOURS = {name: f"#0101{number:02x}" for number, name in enumerate(_PALETTE)}
-"""What matplotlib draws with; each becomes a CSS variable, so that charts follow light and dark mode."""
-
-STYLE = """
-:root { color-scheme: light dark; --paper: #fdfdfc; --ink: #1f2328; --dim: #667079; --line: #d5d9de; --card: #f3f4f6;
-  --before: #c2702a; --after: #2463b5; --peer: #a3abb5; --heat: 36 99 181; --good: #167534; --bad: #b3261e;
-  --ADD: #18835a; --UPDATE: #2463b5; --DELETE: #c0392b; --NOOP: #8b95a1; --malformed: #a04fa0; --other: #c59a1a; }
-@media (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e4e7eb; --dim: #9aa4af; --line: #363c44;
-  --card: #1e2329; --before: #e39a5b; --after: #6aa5f0; --peer: #69727d; --heat: 86 150 235; --good: #56c271;
-  --bad: #f2857c; --ADD: #3fbf8a; --UPDATE: #6aa5f0; --DELETE: #ee7868; --malformed: #cf86cf; --other: #dcb74a; } }
-* { box-sizing: border-box; }
-body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink); margin: 0 auto;
-  background: var(--paper); max-width: 1120px; padding: 1.5rem 1rem 4rem; overflow-wrap: anywhere; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: .5rem 0; } h2 { font-size: 1.35rem; margin: 3rem 0 .5rem; }
-h3 { font-size: 1.05rem; margin: 2rem 0 .5rem; } p { max-width: 46rem; margin: .5rem 0 1rem; } li { margin: .4rem 0; }
-.dim, small { color: var(--dim); } small, code { font-size: .87em; } .lead { font-size: 1.15rem; }
-.scroll { overflow-x: auto; margin: 1rem 0; overflow-wrap: break-word; } .stack { width: 100%; table-layout: fixed; }
-table { border-collapse: collapse; font-size: .93rem; } th { text-align: left; font-weight: 600; color: var(--dim); }
-td, th { border-bottom: 1px solid var(--line); padding: .4rem .8rem; vertical-align: top; }
-.n { text-align: right; font-variant-numeric: tabular-nums; } td.n { white-space: nowrap; }
-.before { --edge: var(--before); } .after { --edge: var(--after); } .differs { --edge: var(--other); }
-td:first-child { box-shadow: inset 4px 0 var(--edge, #0000); } .session th { background: var(--card); }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); gap: 1rem; }
-.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 460px), 1fr)); }
-figure { margin: 0; background: var(--card); border-radius: 8px; padding: .8rem; }
-figcaption { font-size: .93rem; font-weight: 600; line-height: 1.35; margin-bottom: .4rem; }
-figure svg { display: block; width: 100%; height: auto; } figure svg text { font-family: inherit !important; }
-.heat td.n { background: rgb(var(--heat) / calc(var(--share) * .6)); min-width: 4.2rem; }
-.heat td:first-child { min-width: 8.5rem; } .heat .gold { outline: 2px solid var(--good); outline-offset: -2px; }
-details { margin: 1rem 0; } summary { cursor: pointer; font-weight: 600; } td > div + div { margin-top: .35rem; }
-.card { border: 1px solid var(--line); border-radius: 8px; padding: 0 1rem 1rem; margin: 1.5rem 0; }
-.op { font: 600 .72rem ui-monospace, monospace; padding: .1em .4em; border-radius: 4px; color: var(--paper);
-  background: var(--kind); margin-right: .4em; } ins { text-decoration: none; } del, .no { color: var(--bad); }
-.ok { color: var(--good); } .ok, .no { font-weight: 700; margin-right: .3em; }
-@media (max-width: 700px) { body { font-size: 15px; } .card { padding: 0 .6rem .6rem; } td, th { padding: .4rem; }
-  table:not(.stack) { zoom: .82; } .stack thead { display: none; } .stack :is(tbody, tr, td, th) { display: block; }
-  .stack tr { border-bottom: 1px solid var(--line); padding: .3rem 0; box-shadow: inset 4px 0 var(--edge, #0000); }
-  .stack td { border: 0; padding: .15rem .6rem; box-shadow: none; } .stack td[data-of] > div:first-of-type {
-  display: inline; } [data-of]::before { content: attr(data-of) ": "; color: var(--dim); font-size: .85rem; } }
-"""
 
 
 @dataclass(frozen=True)
@@ -122,33 +75,15 @@ def write_report(
         ValueError: the agent's two exams differ in dialogues or questions, or nothing was asked.
     """
     systems = [("before", agent_before), *(("peer", exam) for exam in others), ("after", agent_after)]
-    tips = (re.sub(r"^(memorist .*?): ", r"<code>\1</code><br>", _e(note)) for note in notes)
-    # The policy lets a browser load nothing at all, whatever slips through.
-    page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{_e(title)}</title><style>{STYLE}</style></head><body><h1>{_e(title)}</h1>
-{_headline(agent_before, agent_after, systems)}
+    tips = (re.sub(r"^(memorist .*?): ", r"<code>\1</code><br>", escaped(note)) for note in notes)
+    body = f"""{_headline(agent_before, agent_after, systems)}
 <h2 id="training">Training</h2>{_training(metrics)}
 <h2 id="systems">Systems compared</h2>{_comparison(systems)}
 <h2 id="operations">What the Manager does with each kind of statement</h2>{_confusions(agent_before, agent_after)}
 <h2 id="dialogues">Dialogues, before and after</h2>{_dialogues(agent_before, agent_after)}
-<h2 id="next">What to try next</h2><ul>{"".join(f"<li>{tip}</li>" for tip in tips)}</ul></body></html>
-"""
+<h2 id="next">What to try next</h2><ul>{"".join(f"<li>{tip}</li>" for tip in tips)}</ul>"""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(page.encode("utf-8", "replace"))
-
-
-def _e(text: object, longest: int = LONGEST_TEXT) -> str:
-    shown = str(text)
-    return html.escape(shown if len(shown) <= longest else shown[:longest] + " …")
-
-
-def _grid(head: Sequence[str], body: str, css: str = "") -> str:
-    """A table: its first column is text; in tables that do not stack on small screens the others are numbers."""
-    number = "" if css == "stack" else ' class="n"'
-    top = "".join(f"<th{number if place else ''}>{_e(cell, 30)}</th>" for place, cell in enumerate(head))
-    return f'<div class="scroll"><table class="{css}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    path.write_bytes(page(title, body).encode("utf-8", "replace"))
 
 
 def _headline(before: Exam, after: Exam, systems: Sequence[tuple[str, Exam]]) -> str:
@@ -160,41 +95,13 @@ def _headline(before: Exam, after: Exam, systems: Sequence[tuple[str, Exam]]) ->
         for row in table([exam]):
             cells = (f"{row.value:.1f}", f"{row.low:.1f} to {row.high:.1f}", row.n, row.dialogues)
             numbers = "".join(f'<td class="n">{cell}</td>' for cell in cells)
-            body += f'<tr class="{role}"><td>{_e(row.name)}</td>{numbers}</tr>'
-    return f"""<p class="lead"><b>{_e(after.name)}</b> against <b>{_e(before.name)}</b>: <b>{gain.value:+.1f} points</b>
+            body += f'<tr class="{role}"><td>{escaped(row.name)}</td>{numbers}</tr>'
+    names = f"<b>{escaped(after.name)}</b> against <b>{escaped(before.name)}</b>"
+    return f"""<p class="lead">{names}: <b>{gain.value:+.1f} points</b>
 of exact match, 95 % interval {gain.low:+.1f} to {gain.high:+.1f} ({gain.n} questions about {len(before.dialogues)}
-dialogues).{verdict}</p>{_grid(("system", "points", "95 % interval", "questions", "dialogues"), body)}
+dialogues).{verdict}</p>{grid(("system", "points", "95 % interval", "questions", "dialogues"), body)}
 <p><small>Points: share of questions answered exactly (squad normalisation), times 100. Intervals resample dialogues.
 Categories {", ".join(map(str, before.categories))}; data {data.hexdigest()[:12]}, memorist {__version__}</small></p>"""
-
-
-def _figure(caption: str, draw: Callable[[Any], None], size: tuple[float, float]) -> str:
-    """A figure with an inline SVG of what `draw(axes)` draws."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        hint = "This chart needs matplotlib: pip install 'memorist[report]'"
-        return f'<figure><figcaption>{_e(caption)}</figcaption><p class="dim">{hint}</p></figure>'
-    ink, line = _COLOURS["ink"], _COLOURS["line"]
-    options = {
-        "svg.fonttype": "none", "svg.hashsalt": caption, "text.parse_math": False, "font.size": 9,
-        "text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink, "axes.edgecolor": line,
-        "grid.color": line, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-        "legend.frameon": False,
-    }  # fmt: skip
-    buffer = io.StringIO()
-    with matplotlib.rc_context(options), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # A name in letters that the measuring font lacks.
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure.subplots())
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf'<svg \1 role="img" aria-label="{_e(caption)}">', svg)
-    for name, colour in _COLOURS.items():
-        svg = svg.replace(colour, f"var(--{name})")
-    return f"<figure><figcaption>{_e(caption)}</figcaption>{svg[svg.index('<svg') :]}</figure>"
 
 
 def _training(metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -211,8 +118,8 @@ def _training(metrics: Sequence[Mapping[str, Any]]) -> str:
         charts += _curve(f"Groups that teach nothing: all siblings alike, {name}", "share of groups (0 to 1)", flat)
         charts += _operation_mix(f"Operations chosen, {name}", rows)
         shown.append(
-            f"<h3>Stage {number + 1}: {_e(rows[0]['kind'].upper())} of the {_e(rows[0]['role'])}, {len(rows)} steps, "
-            f'{seconds:.0f} s, {decisions} decisions</h3><div class="charts">{charts}</div>'
+            f"<h3>Stage {number + 1}: {escaped(rows[0]['kind'].upper())} of the {escaped(rows[0]['role'])}, "
+            f'{len(rows)} steps, {seconds:.0f} s, {decisions} decisions</h3><div class="charts">{charts}</div>'
         )
     return "".join(shown) or "<p>No training steps were logged.</p>"
 
@@ -223,14 +130,14 @@ def _curve(caption: str, unit: str, by_step: Mapping[int, float]) -> str:
     smooth = [sum(values[max(0, i + 1 - span) : i + 1]) / min(span, i + 1) for i in range(len(values))]
 
     def draw(axes: Any) -> None:
-        axes.plot(steps, values, ".", color=_COLOURS["peer"], markersize=4, label="one step")
-        axes.plot(steps, smooth, color=_COLOURS["after"], linewidth=1.8, label=f"mean of the last {span}")
+        axes.plot(steps, values, ".", color=COLOURS["peer"], markersize=4, label="one step")
+        axes.plot(steps, smooth, color=COLOURS["after"], linewidth=1.8, label=f"mean of the last {span}")
         axes.set(xlabel="step", ylabel=unit, ylim=(min(0.0, *values) * 1.05, max(0.01, *values) * 1.05))
         axes.grid(axis="y", linewidth=0.6)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.figure.legend(loc="outside lower center", ncols=2)
 
-    return _figure(caption, draw, (4, 3)) if values else ""
+    return figure(caption, draw, (4, 3)) if values else ""
 
 
 def _operation_mix(caption: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -239,21 +146,21 @@ def _operation_mix(caption: str, rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         mix = bins.setdefault((row["step"] - 1) // span * span + 1, Counter())
         for kind, count in row.get("operations", {}).items():
-            mix[kind if kind in _OPERATIONS else "other"] += count
+            mix[kind if kind in OPERATIONS else "other"] += count
 
     def draw(axes: Any) -> None:
         floor = [0.0] * len(bins)
-        for kind in (*_OPERATIONS, "other"):
+        for kind in (*OPERATIONS, "other"):
             shares = [mix[kind] / max(1, mix.total()) for mix in bins.values()]
             if any(shares):
                 places = [step + (span - 1) / 2 for step in bins]
-                axes.bar(places, shares, span, floor, color=_COLOURS[kind], label=kind, antialiased=False)
+                axes.bar(places, shares, span, floor, color=COLOURS[kind], label=kind, antialiased=False)
                 floor = [low + share for low, share in zip(floor, shares, strict=True)]
         axes.set(xlabel="step", ylabel="share of operations (0 to 1)", ylim=(0, 1))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.figure.legend(loc="outside lower center", ncols=3)
 
-    return _figure(caption, draw, (4, 3)) if any(bins.values()) else ""
+    return figure(caption, draw, (4, 3)) if any(bins.values()) else ""
 
 
 def _bars(caption: str, rows: Sequence[tuple[str, Row]]) -> str:
@@ -261,7 +168,7 @@ def _bars(caption: str, rows: Sequence[tuple[str, Row]]) -> str:
         for place, (role, row) in enumerate(rows):
             error = [[row.value - row.low], [row.high - row.value]]
             style = {"elinewidth": 1.2, "capsize": 2.5}
-            axes.barh(place, row.value, 0.66, color=_COLOURS[role], xerr=error, ecolor=_COLOURS["ink"], error_kw=style)
+            axes.barh(place, row.value, 0.66, color=COLOURS[role], xerr=error, ecolor=COLOURS["ink"], error_kw=style)
             axes.text(row.high + 2, place, f"{row.value:.1f}", va="center")
         names = [textwrap.fill(textwrap.shorten(clean_text(row.name), 66, placeholder="…"), 22) for _, row in rows]
         axes.set_yticks(range(len(rows)), names)
@@ -270,7 +177,7 @@ def _bars(caption: str, rows: Sequence[tuple[str, Row]]) -> str:
         axes.grid(axis="x", linewidth=0.6)
         axes.invert_yaxis()
 
-    return _figure(caption, draw, (4.8, 0.34 * len(rows) + 0.8))
+    return figure(caption, draw, (4.8, 0.34 * len(rows) + 0.8))
 
 
 def _comparison(systems: Sequence[tuple[str, Exam]]) -> str:
@@ -299,11 +206,11 @@ def _confusions(before: Exam, after: Exam) -> str:
             wanted = "+".join("NOOP" if g["event"] == "NONE" else g["event"] for g in told)
             gold.setdefault(told[0]["kind"], set()).add(wanted)
     total: Counter[str] = sum((row for matrix in matrices for row in matrix.values()), Counter())
-    common = [kind for kind, _ in total.most_common() if kind not in _OPERATIONS]
-    columns = [*_OPERATIONS, *common[:_MOST_OTHERS]]
+    common = [kind for kind, _ in total.most_common() if kind not in OPERATIONS]
+    columns = [*OPERATIONS, *common[:_MOST_OTHERS]]
     columns += [_REST] * (len(common) > _MOST_OTHERS)
     pairs = zip((before, after), matrices, strict=True)
-    tables = (f"<h3>{_e(exam.name)}</h3>{_heat(matrix, kinds, columns, gold)}" for exam, matrix in pairs)
+    tables = (f"<h3>{escaped(exam.name)}</h3>{_heat(matrix, kinds, columns, gold)}" for exam, matrix in pairs)
     return f"""<p>Each row is a kind of statement, each cell how often the Manager answered it with that operation;
 the stronger the colour, the larger the share of the row. Outlined in green is what a perfect manager does.</p>
 {"".join(tables)}"""
@@ -319,9 +226,9 @@ def _heat(matrix: dict[str, Counter[str]], kinds: list[str], columns: list[str],
             css = "n gold" if column in gold.get(kind, ()) else "n"
             shown = count or '<span class="dim">0</span>'
             cells += f'<td class="{css}" style="--share:{count / max(1, row.total()):.2f}">{shown}</td>'
-        label = f"{_e(kind)}<br><small>{_KINDS.get(kind, '')}</small>"
+        label = f"{escaped(kind)}<br><small>{_KINDS.get(kind, '')}</small>"
         body += f'<tr><td>{label}</td>{cells}<th class="n">{row.total()}</th></tr>'
-    return _grid(("statement", *columns, "all"), body, "heat")
+    return grid(("statement", *columns, "all"), body, "heat")
 
 
 def _dialogues(before: Exam, after: Exam) -> str:
@@ -342,9 +249,10 @@ def _dialogue(dialogue: Dialogue, before: Run, after: Run) -> str:
         marks = [bool(exact_match(answer.text, question.answer)) for answer in answers]
         right.update(dict(zip(_SIDES, marks, strict=True)))
         rows[marks[0] != marks[1]].append(_question(question, answers, marks))
-    turned, same = (_grid(("question", "gold", *_SIDES), "".join(rows[k]), "stack") for k in (True, False))
+    turned, same = (grid(("question", "gold", *_SIDES), "".join(rows[k]), "stack") for k in (True, False))
     count, fold = len(before.task.questions), len(before.task.messages) > _MOST_OPEN
-    return f"""<section class="card"><h3>{_e(dialogue.id)}: {_e(" and ".join(dialogue.conversation.speakers))}</h3>
+    speakers = " and ".join(dialogue.conversation.speakers)
+    return f"""<section class="card"><h3>{escaped(dialogue.id)}: {escaped(speakers)}</h3>
 <p>Right before: {right["before"]} of {count}; after: {right["after"]} of {count}.</p>{turned if rows[True] else ""}
 <details><summary>{len(rows[False])} questions that stayed right or wrong</summary>{same}</details>
 <details{"" if fold else " open"}><summary>Turns, and what each did to the memory bank</summary>
@@ -355,11 +263,11 @@ def _question(question: Question, answers: Sequence[Answer], marks: Sequence[boo
     cells = ""
     for side, answer, right in zip(_SIDES, answers, marks, strict=True):
         mark = '<span class="ok" title="right">✓</span>' if right else '<span class="no" title="wrong">✗</span>'
-        text = _e(answer.shown) or '<span class="dim">no answer</span>'
-        used = "".join(f"<div><small>from “{_e(record.text, 160)}”</small></div>" for record in answer.used[:3])
+        text = escaped(answer.shown) or '<span class="dim">no answer</span>'
+        used = "".join(f"<div><small>from “{escaped(record.text, 160)}”</small></div>" for record in answer.used[:3])
         cells += f'<td data-of="{side}"><div>{mark}{text}</div>{used}</td>'
     css = "same" if marks[0] == marks[1] else "differs"
-    asked = f'<td>{_e(question.text)}</td><td data-of="gold">{_e(question.answer)}</td>'
+    asked = f'<td>{escaped(question.text)}</td><td data-of="gold">{escaped(question.answer)}</td>'
     return f'<tr class="{css}">{asked}{cells}</tr>'
 
 
@@ -368,17 +276,18 @@ def _turns(dialogue: Dialogue, before: Run, after: Run) -> str:
     body, number = "", 0
     for session in dialogue.conversation.sessions:
         date = f", {session.time:%d %B %Y}" if session.time else ""
-        body += f'<tr class="session"><th colspan="3">{_e(session.id)}{date}</th></tr>'
+        body += f'<tr class="session"><th colspan="3">{escaped(session.id)}{date}</th></tr>'
         for message in session:
             told = " ".join(message.statements)
-            note = f"<div><small>{_e(told)}</small></div>" if told and told != message.shown else ""
+            note = f"<div><small>{escaped(told)}</small></div>" if told and told != message.shown else ""
             done = [side[number] if side else "" for side in sides]
             css = "same" if done[0] == done[1] else "differs"
             cells = f'<td data-of="before">{done[0] or "–"}</td><td data-of="after">{done[1] or "–"}</td>'
-            turn = f"<small>{_e(message.id)}</small> <b>{_e(message.speaker)}:</b> {_e(message.shown)}{note}"
+            who = f"<small>{escaped(message.id)}</small> <b>{escaped(message.speaker)}:</b>"
+            turn = f"{who} {escaped(message.shown)}{note}"
             body += f'<tr class="{css}"><td>{turn}</td>{cells}</tr>'
             number += 1
-    return _grid(("turn, and the fact in it", "bank before", "bank after"), body, "stack")
+    return grid(("turn, and the fact in it", "bank before", "bank after"), body, "stack")
 
 
 def _evolution(run: Run) -> list[str]:
@@ -401,18 +310,18 @@ def _evolution(run: Run) -> list[str]:
 
 def _change(change: Change) -> str:
     if change.after is None:
-        return _done(change.kind.value, f"<del>{_e(change.record.text)}</del>")
-    old = f'<span class="dim">{_e(change.before.text)}</span> → ' if change.before else ""
-    return _done(change.kind.value, f"{old}<ins>{_e(change.after.text)}</ins>")
+        return _done(change.kind.value, f"<del>{escaped(change.record.text)}</del>")
+    old = f'<span class="dim">{escaped(change.before.text)}</span> → ' if change.before else ""
+    return _done(change.kind.value, f"{old}<ins>{escaped(change.after.text)}</ins>")
 
 
 def _unapplied(result: Result) -> str:
     if result.code is Code.MALFORMED:
-        return _done("malformed", f"<code>{_e(result.operation.kind)}</code>")
+        return _done("malformed", f"<code>{escaped(result.operation.kind)}</code>")
     if result.code is Code.UNCHANGED:
         return _done("NOOP")
-    said = f"{_e(result.operation.kind, 40)} {_e(result.operation.text)}"
-    return _done("refused", f"{said} <small>({_e(result.code.value.replace('_', ' '))})</small>")
+    said = f"{escaped(result.operation.kind, 40)} {escaped(result.operation.text)}"
+    return _done("refused", f"{said} <small>({escaped(result.code.value.replace('_', ' '))})</small>")
 
 
 def _done(kind: str, text: str = "") -> str:

@@ -1,0 +1,42 @@
+"""The 35 facets of a person: thirty of the public-domain IPIP-NEO and five of how people talk; each a situation and
+what people do in it at either end."""
+
+from __future__ import annotations
+
+FACETS: dict[str, tuple[str, str, str]] = {
+    "Anxiety": ("plans are unclear", "imagines what could go wrong", "stays calm and waits"),
+    "Anger": ("someone wastes time", "snaps and says so", "shrugs it off"),
+    "Depression": ("a day goes badly", "sinks into a low mood", "recovers by evening"),
+    "Self-Consciousness": ("others are watching", "worries about looking silly", "does not notice"),
+    "Immoderation": ("a treat is in reach", "gives in", "leaves it"),
+    "Vulnerability": ("pressure mounts", "freezes and asks for help", "gets more focused"),
+    "Friendliness": ("meeting strangers", "warms up at once", "keeps a distance"),
+    "Gregariousness": ("a free evening opens up", "looks for company", "prefers being alone"),
+    "Assertiveness": ("a group hesitates", "takes charge", "lets others lead"),
+    "Activity Level": ("the week is empty", "fills it with projects", "leaves it empty"),
+    "Excitement-Seeking": ("offered a risky option", "takes it", "picks the safe one"),
+    "Cheerfulness": ("small things go right", "celebrates aloud", "barely reacts"),
+    "Imagination": ("waiting in a queue", "drifts into daydreams", "checks the time"),
+    "Artistic Interests": ("passing a gallery", "goes in", "walks on"),
+    "Emotionality": ("a film turns sad", "cries openly", "analyses the plot"),
+    "Adventurousness": ("ordering food", "tries the unknown dish", "orders the usual"),
+    "Intellect": ("an idea is abstract", "digs into it", "asks for the practical point"),
+    "Liberalism": ("a rule seems outdated", "argues to change it", "follows it"),
+    "Trust": ("given a promise", "believes it", "wants it in writing"),
+    "Morality": ("a shortcut bends rules", "refuses", "takes it"),
+    "Altruism": ("a neighbour needs help", "drops everything", "offers advice instead"),
+    "Cooperation": ("opinions clash", "looks for a compromise", "pushes on"),
+    "Modesty": ("praised", "deflects", "agrees happily"),
+    "Sympathy": ("hearing of bad luck", "feels it personally", "looks at causes"),
+    "Self-Efficacy": ("a task is new", "assumes it will work out", "doubts it"),
+    "Orderliness": ("starting work", "tidies first", "starts in the mess"),
+    "Dutifulness": ("a promise becomes costly", "keeps it", "renegotiates"),
+    "Achievement-Striving": ("a goal is reached", "sets a harder one", "rests"),
+    "Self-Discipline": ("a chore is boring", "finishes it", "postpones it"),
+    "Cautiousness": ("deciding", "lists pros and cons", "decides on the spot"),
+    "Need for Cognition": ("given an explanation", "asks for the mechanism", "asks for the result"),
+    "Need for Belonging": ("not hearing from friends", "reaches out", "does not mind"),
+    "Ambiguity Tolerance": ("an answer is 'it depends'", "enjoys the nuance", "wants one answer"),
+    "Playfulness": ("a chat gets dry", "makes a joke of it", "stays on topic"),
+    "Privacy Concern": ("asked about home life", "deflects", "tells freely"),
+}
