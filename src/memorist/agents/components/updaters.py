@@ -18,6 +18,8 @@ from memorist.models.sampler import Actor
 
 UNDATED = datetime(1970, 1, 1)
 ENDS = (".", "!", "?", "…")
+LONGEST_JOINED = 400
+"""Characters of a memory that something is joined to at most; what would make it longer becomes one of its own."""
 
 
 class Updater(Protocol):
@@ -118,12 +120,17 @@ class Choosing:
         """What a choice among the options does."""
         kind, target = chosen(choice)
         if target is None:
-            return Operation(kind, fact.text, source=fact.source)
+            reason = "new: nothing near says it" if kind == "ADD" else "known already, or nothing to keep"
+            return Operation(kind, fact.text, reason=reason, source=fact.source)
         old = shown[target]
         if kind == "DELETE":
             return Operation(kind, fact.text, old.id, reason=f"ended by: {fact.text}", source=fact.source)
+        both = f"{old.text}{'' if old.text.endswith(ENDS) else '.'} {fact.text}"
+        if kind == "JOIN" and len(both) > LONGEST_JOINED:
+            return Operation(
+                "ADD", fact.text, reason=f"tells more of it, which is long: {old.text}", source=fact.source
+            )
         if kind == "JOIN":
-            both = f"{old.text}{'' if old.text.endswith(ENDS) else '.'} {fact.text}"
             source = tuple(dict.fromkeys((*old.source, *fact.source)))
             return Operation("UPDATE", both, old.id, reason="tells more of it", source=source)
         return Operation("UPDATE", fact.text, old.id, reason=f"takes the place of: {old.text}", source=fact.source)
