@@ -22,7 +22,7 @@ from choosers import tiny_chooser
 from memorist.agents.components.extractors import Fact
 from memorist.agents.components.updaters import Choosing
 from memorist.decision import Action, Distribution, Observation
-from memorist.errors import PolicyError
+from memorist.errors import PolicyError, RecipeError
 from memorist.evaluation.choosing import index_of, judged, options_of
 from memorist.memory.record import Code, Scope
 from memorist.memory.scratch import ScratchBank
@@ -33,6 +33,8 @@ from memorist.models.rows import Unit
 from memorist.models.sampler import Greedy, Request
 from memorist.recipe import read_recipe
 from memorist.tasks.statements import Case, cases
+from memorist.training import trainer
+from memorist.training.rollout import play
 from memorist.training.trainer import Trainer
 
 ANNA, AT = Scope("anna"), datetime(2025, 1, 1, tzinfo=UTC)
@@ -217,6 +219,31 @@ def test_it_is_trained_by_the_one_trainer(folder: Path, tmp_path: Path) -> None:
     Trainer(recipe, recipe.agent.build, recipe.data.tasks(0), tmp_path / "run", steps.append).run()
     assert {"current", "stale", "junk"} <= set(steps[-1]["terms"]) and len(steps) == 2
     assert isinstance(open_role(str(tmp_path / "run" / "policies" / "chooser")), ChooserPolicy)
+
+
+@pytest.mark.parametrize("lead", ["sampled", "greedy"])
+def test_what_small_tasks_are_cut_from_is_acted_out_as_the_stage_says(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lead: str
+) -> None:
+    plain = {
+        "name": "test",
+        "agent": {"name": "composed", "updater": "chooser", "answerer": "silent", "related": 4, "found": 3, "shown": 3},
+        "models": {"chooser": str(folder)},
+        "data": {"kind": "lives", "lives": 2, "statements": 6, "bank": "hashed"},
+        "stages": [{"kind": "rl", "role": "chooser", "steps": 1, "tasks": 2, "siblings": 2, "lead": lead}],
+    }
+    recipe = read_recipe(plain, "test")
+    seen: list[tuple[bool, bool]] = []
+
+    def watched(build: Any, tasks: Any, seats: Any, **more: Any) -> Any:
+        seen.append((any(task.questions for task in tasks), seats["chooser"].distribution.greedy))
+        return play(build, tasks, seats, **more)
+
+    monkeypatch.setattr(trainer, "play", watched)
+    Trainer(recipe, recipe.agent.build, recipe.data.tasks(0), tmp_path / "run").run()
+    assert seen == [(False, lead == "greedy"), (True, False)]
+    with pytest.raises(RecipeError, match="lead"):
+        read_recipe(plain | {"stages": [plain["stages"][0] | {"lead": "later"}]}, "test")  # type: ignore[index]
 
 
 def test_the_hand_written_sets_have_all_operations() -> None:

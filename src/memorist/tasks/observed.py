@@ -134,7 +134,7 @@ def _case(notes: Notes) -> Case:
     subject = notes.noted(rng.choice(notes.known))
     how = rng.random()
     near = [one for one in notes.known if slots_of(one) & slots_of(subject.told)] or notes.known
-    drawn = [rng.choice(near if rng.random() < 0.7 else notes.known) for _ in range(rng.randint(0, 4))]
+    drawn = [rng.choice(near if rng.random() < 0.8 else notes.known) for _ in range(rng.randint(1, 5))]
     beside = [notes.noted(one) for one in dict.fromkeys(drawn) if one is not subject.told]
     if rng.random() < 0.5:  # the same kind of thing, but not the same
         other = notes.noted(subject.told, 0.3)
@@ -143,9 +143,9 @@ def _case(notes: Notes) -> Case:
     memories = [_memory(notes, one) for one in beside]
     first, second = rng.sample(range(len(subject.told.wordings)), 2)
     of: str | None = None
-    if how < 0.65:
+    if how < 0.7:
         said, operation, joins = subject.text(first, notes.tail()), "ADD", False
-    elif not subject.told.detail or how < 0.82:
+    elif not subject.told.detail or how < 0.85:
         of = subject.text(first, notes.tail())
         if memories and rng.random() < 0.3:
             of = f"{of} {memories.pop()}"
