@@ -155,11 +155,12 @@ def evaluate(
     if benchmark == "likebench":
         from memorist.evaluation.likebench import command
 
-        if run or endpoint or judge:
-            raise RecipeError(
-                "likebench rates the programs of --assistant offline; it takes no --run, --endpoint, --judge"
-            )
-        command.run(size, noise, assistant or (), replay, out or Path("runs") / "likebench", as_json, console(), err)
+        if run:
+            raise RecipeError("likebench measures programs and models behind endpoints; it takes no --run")
+        command.run(size, noise, assistant or (), replay, out or Path("runs") / "likebench", as_json, console(), err,
+            endpoint=endpoint or "", judge=judge or "",
+            keys=(os.environ.get("MEMORIST_KEY"), os.environ.get("MEMORIST_JUDGE_KEY")),
+        )  # fmt: skip
         return
     need_known("agent", agent, (benchmarks.AGENT,))
     if (judge or with_baselines) and not endpoint:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 
 from memorist.errors import DataError, RecipeError
 from memorist.evaluation.likebench.assistants import Assistant
-from memorist.evaluation.likebench.judge import DIMENSIONS, Known, Liking, Rating, rate, turn_score
+from memorist.evaluation.likebench.judge import DIMENSIONS, Liking, Rating, rate, turn_score
 from memorist.evaluation.likebench.metrics import adaptability, dimension_means, session_means
 from memorist.evaluation.likebench.personas import KINDS, Persona, persona
-from memorist.evaluation.likebench.simulator import Said, User
+from memorist.evaluation.likebench.served import LIMIT, ModelJudge, ModelUser, Verdict
+from memorist.evaluation.likebench.simulator import User
 from memorist.evaluation.likebench.text import text
 
 LONGEST_REPLY = 20_000
@@ -62,7 +63,9 @@ SIZES: Mapping[str, Size] = {
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn as it is kept. source: who rated it. error: what went wrong, if anything did."""
+    """One turn as it is kept. source: who rated it ("offline", "llm", or "fallback" where the rules had to). offline:
+    what the rules say, whoever rated. reasons, flags: of a judge that is a model. error: what went wrong, if anything
+    did."""
 
     persona: str
     session: int
@@ -73,6 +76,9 @@ class Turn:
     ratings: Mapping[str, Rating]
     hint: str = ""
     source: str = "offline"
+    offline: Mapping[str, Rating] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
     error: str = ""
 
     @property
@@ -82,7 +88,7 @@ class Turn:
 
     def to_json(self) -> dict[str, Any]:
         """A line of a transcript."""
-        return asdict(self) | {"ratings": dict(self.ratings), "turn_score": self.score}
+        return asdict(self) | {"turn_score": self.score}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +161,17 @@ Make = Callable[[Insight], Assistant]
 """Makes an assistant for a new person; only references look at what it is given."""
 
 
-async def talk(make: Make, one: Persona, size: Size) -> Person:
+@dataclass(frozen=True)
+class Models:
+    """Models that judge and that speak for people; None: the rules do."""
+
+    judge: ModelJudge | None = None
+    user: ModelUser | None = None
+
+
+async def talk(make: Make, one: Persona, size: Size, models: Models | None = None) -> Person:
     """All sessions of one person."""
+    models = models or Models()
     user = User(one, size.noise, size.turns)
     insight = Insight(user)
     assistant = make(insight)
@@ -164,20 +179,29 @@ async def talk(make: Make, one: Persona, size: Size) -> Person:
     replies: list[str] = []
     for session in range(1, size.sessions + 1):
         insight.session = session
+        heard: list[tuple[str, str]] = []
         for number, event in enumerate(user.events(session), 1):
             known = user.known()
             said = user.speak(session, number, event)
+            if models.user is not None:
+                said = replace(said, user=models.user.speak(one, heard, said))
             reply, error = await _replied(assistant, said.user)
-            turns.append(_rated(user, said, reply, error, known, replies))
-            replies.append(reply)
+            moment = user.moment(said, known, replies)
+            offline = rate(reply, moment)
+            verdict = Verdict(offline, source="offline")
+            if models.judge is not None:
+                verdict = models.judge.rate(one, heard, said, reply, moment)
+            user.notice(said, verdict.ratings, reply, known)
+            turns.append(
+                Turn(one.id, session, number, said.event, said.user, reply, verdict.ratings, said.hint, verdict.source,
+                     offline, verdict.reasons, verdict.flags, error)
+            )  # fmt: skip
+            replies = [*replies, reply]
+            heard.append((said.user, reply))
         error = await _ended(assistant)
         if error:
-            turns[-1] = Turn(**{**_plain(turns[-1]), "error": error})
+            turns[-1] = replace(turns[-1], error=error)
     return Person(one, tuple(turns), await remembered(assistant, user))
-
-
-def _plain(turn: Turn) -> dict[str, Any]:
-    return {name: getattr(turn, name) for name in Turn.__slots__}
 
 
 async def _replied(assistant: Assistant, said: str) -> tuple[str, str]:
@@ -197,14 +221,6 @@ async def _ended(assistant: Assistant) -> str:
     except Exception as error:  # noqa: BLE001 - as above
         return f"end of session: {type(error).__name__}: {error}"[:500]
     return ""
-
-
-def _rated(
-    user: User, said: Said, reply: str, error: str, known: Mapping[str, Known], replies: list[str]
-) -> Turn:  # fmt: skip
-    ratings = rate(reply, user.moment(said, known, replies))
-    user.notice(said, ratings, reply, known)
-    return Turn(user.persona.id, said.session, said.turn, said.event, said.user, reply, ratings, said.hint, error=error)
 
 
 async def remembered(assistant: Assistant, user: User) -> Remembered:
@@ -300,7 +316,8 @@ class Outcome:
         """For programs."""
         low, high = self.interval()
         line = adaptability(self.curve)
-        errors = sum(bool(turn.error) for person in self.people for turn in person.turns)
+        every = [turn for person in self.people for turn in person.turns]
+        errors, fallback = sum(bool(t.error) for t in every), sum(t.source == "fallback" for t in every) / len(every)
         not_given = {
             name: float(np.mean([t.ratings[name] is None for p in self.people for t in p.turns])) for name in DIMENSIONS
         }
@@ -312,20 +329,23 @@ class Outcome:
             "equal_dimensions": self.equal_dimensions, "dimensions": self.dimensions, "not_applicable": not_given,
             "curve": self.curve, "improvement": asdict(line), "memory": self.memory, "errors": errors,
             "types": {name: float(np.mean(values)) for name, values in sorted(types.items())},
-            "hints": sum(bool(turn.hint) for person in self.people for turn in person.turns) / len(self.people),
+            "fallback": fallback, "valid": fallback <= LIMIT, "judged_by": every[0].source,
+            "offline": float(np.mean([turn_score(turn.offline) for turn in every])),
+            "hints": sum(bool(turn.hint) for turn in every) / len(self.people),
         }  # fmt: skip
 
 
 def bench(
-    make: Make, name: str, size: Size, *, seed: int = 7, progress: Callable[[int, int], None] = lambda done, all_: None
-) -> Outcome:
+    make: Make, name: str, size: Size, *, seed: int = 7, models: Models | None = None,
+    progress: Callable[[int, int], None] = lambda done, all_: None,
+) -> Outcome:  # fmt: skip
     """An assistant with all people, one after the other."""
 
     async def all_of() -> list[Person]:
         found = []
         for number in range(size.people):
             one = persona(number, seed, sessions=size.sessions, facts=size.facts, changing=size.changing)
-            found.append(await talk(make, one, size))
+            found.append(await talk(make, one, size, models))
             progress(number + 1, size.people)
         return found
 
