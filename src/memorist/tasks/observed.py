@@ -2,7 +2,7 @@
 
 Notes are drawn from `tasks/cases/observed.txt`, written by hand, in several wordings. Near each other they are mostly
 not the same: another place, another day. A note of something that is held already, in whatever words, is known; a later
-detail of it is joined. No sentence of evaluation data is in it.
+detail of it is joined, and so is a view to another view about the same. No sentence of evaluation data is in it.
 """
 
 from __future__ import annotations
@@ -86,6 +86,16 @@ def slots_of(told: Told) -> set[str]:
     return set(SLOT.findall(told.wordings[0])) - {"their", "them", "they", "when", "month", "year", "count"}
 
 
+THEMES = ("craft", "cause", "friend")
+"""Two views of one person about the same of these belong together."""
+
+
+def themes_of(one: Noted) -> set[tuple[str, str]]:
+    """What a view is about; an event is about none."""
+    found = dict(one.slots)
+    return {(slot, found[slot]) for slot in slots_of(one.told) if slot in THEMES} if one.told.view else set()
+
+
 def things() -> tuple[Told, ...]:
     """All that can be noted."""
     return _read()[0]
@@ -140,25 +150,29 @@ def _case(notes: Notes) -> Case:
         other = notes.noted(subject.told, 0.3)
         if any(dict(other.slots)[slot] != dict(subject.slots)[slot] for slot in slots_of(subject.told)):
             beside.append(other)
+    beside = [one for one in beside if not themes_of(one) & themes_of(subject)]
     memories = [_memory(notes, one) for one in beside]
     first, second = rng.sample(range(len(subject.told.wordings)), 2)
+    alike = [
+        one for one in notes.known if one.view and one is not subject.told and slots_of(one) & slots_of(subject.told)
+    ]
     of: str | None = None
-    if how < 0.7:
-        said, operation, joins = subject.text(first, notes.tail()), "ADD", False
-    elif not subject.told.detail or how < 0.85:
-        of = subject.text(first, notes.tail())
-        if memories and rng.random() < 0.3:
-            of = f"{of} {memories.pop()}"
-        said, operation, joins = subject.text(second, notes.tail() if rng.random() < 0.5 else ""), "NOOP", False
-        memories.append(of)
-        of = None
-    else:
-        of = subject.text(first, notes.tail())
-        said, operation, joins = subject.detail(), "UPDATE", True
-        memories.append(of)
-    memories = list(dict.fromkeys(memories))
+    operation, joins = "ADD", False
+    said = subject.text(first, notes.tail())
+    if how < 0.3 and themes_of(subject) and alike:
+        other = Noted(subject.who, rng.choice(alike), subject.slots)
+        if themes_of(other) & themes_of(subject):
+            of, operation, joins = other.text(rng.randrange(3), notes.tail()), "UPDATE", True
+    elif how > 0.85 and subject.told.detail:
+        of, said, operation, joins = said, subject.detail(), "UPDATE", True
+    elif how > 0.7:
+        memories.append(f"{said} {memories.pop()}" if memories and rng.random() < 0.3 else said)
+        said, operation = subject.text(second, notes.tail() if rng.random() < 0.5 else ""), "NOOP"
+    if of is not None and memories and rng.random() < 0.25:
+        of = f"{of} {memories.pop()}"
+    memories = [m for m in dict.fromkeys(memories) if m != of]
     rng.shuffle(memories)
-    memories = [m for m in memories if m != of][: LONGEST - (of is not None)] + ([of] if of is not None else [])
+    memories = memories[: LONGEST - (of is not None)] + ([of] if of is not None else [])
     rng.shuffle(memories)
     target = memories.index(of) if of is not None else None
     return Case("observed", tuple(memories), said, operation, target, joins)
