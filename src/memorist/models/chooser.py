@@ -30,6 +30,8 @@ LONGEST = 128
 """Tokens of a statement with a memory."""
 READ = 2000
 """Characters of a text that are read."""
+BUNDLED = Path(__file__).with_name("bundled-chooser")
+"""Where the chooser lies that comes with the package."""
 Numbers = npt.NDArray[np.float64]
 
 
@@ -89,12 +91,12 @@ class Chooser:
     """The encoder on ONNX Runtime.
 
     Args:
-        folder: with model.onnx and tokenizer.json.
+        folder: with model.onnx and tokenizer.json; None for the one that comes with the package.
         threads: that a decision is computed by.
     """
 
-    def __init__(self, folder: str | Path, *, threads: int = 2, name: str = "chooser") -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path | None = None, *, threads: int = 2, name: str = "chooser") -> None:
+        self.folder = BUNDLED if folder is None else Path(folder)
         self.threads, self.name = threads, name
         self._loading = Lock()
 

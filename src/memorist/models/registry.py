@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 BUNDLED = ("bundled", "bundled-reader", "bundled-searcher")
 """Models that come with the package: bases of Memory-R1, MemAgent and MemSearcher."""
+CHOOSER = "bundled-chooser"
+"""The chooser that comes with the package."""
 
 
 def bundled_folder(name: str = "bundled") -> Path:
@@ -25,8 +27,8 @@ def bundled_folder(name: str = "bundled") -> Path:
 
 def open_role(name: str) -> Any:
     """A policy of whichever kind the name says: "linear" or "linear@TAU" and folders that hold a reranker,
-    folders that hold a chooser, "vllm:URL#MODEL" or "sglang:URL#MODEL" a server that samples, else a causal language
-    model.
+    "bundled-chooser" and folders that hold a chooser, "vllm:URL#MODEL" or "sglang:URL#MODEL" a server that samples,
+    else a causal language model.
 
     Raises:
         PolicyError: there is none, or what it needs is not installed.
@@ -36,10 +38,10 @@ def open_role(name: str) -> Any:
         from memorist.models.reranker import open_reranker
 
         return RerankerPolicy(open_reranker(name), Path(name).name)
-    if (Path(name) / "model.onnx").is_file():
+    if name == CHOOSER or (Path(name) / "model.onnx").is_file():
         from memorist.models.chooser_policy import ChooserPolicy
 
-        return ChooserPolicy.load(name)
+        return ChooserPolicy.load(bundled_folder(name) if name == CHOOSER else name)
     if name.partition(":")[0] in ("vllm", "sglang"):
         from memorist.models.token_server import open_server
 

@@ -96,6 +96,7 @@ def _radar(axes: Any, outcomes: Sequence[Outcome]) -> None:
         colour = COLOURS[_HUES[place % len(_HUES)]]
         axes.plot([*angles, angles[0]], [*values, values[0]], color=colour, linewidth=1.6, label=one.name)
     axes.set_xticks(angles, [NAMES[name].replace(" ", "\n", 1) for name in DIMENSIONS])
+    axes.tick_params(axis="x", pad=14)
     axes.set(ylim=(0, 5), yticks=range(1, 6))
     axes.figure.legend(loc="outside lower center", ncols=4)
 
