@@ -122,6 +122,30 @@ def test_the_likely_tokens_alone_give_what_the_whole_vocabulary_gives(
     assert float((found - expected_found).norm() / expected_found.norm()) < 1e-5
 
 
+@pytest.mark.parametrize("top_k", [0, 3])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("gemma2", {"final_logit_softcapping": 0.05, "head_dim": 8}),
+        ("cohere", {"logit_scale": 4.0}),
+        ("granite", {"logits_scaling": 0.25}),
+    ],
+)
+def test_what_a_model_makes_of_its_heads_logits_is_scored_too(kind: str, options: dict[str, Any], top_k: int) -> None:
+    """Else it would be sampled from one law and learn under another."""
+    made = policy(kind, **options)
+    [unit] = [replace(u, action=replace(u.action, distribution=Distribution(top_k=top_k))) for u in decisions()[:1]]
+    [batch] = made.rows([unit], 500)
+    ids = torch.tensor([unit.action.prompt + unit.action.tokens])
+    with torch.no_grad():
+        logits = made.model(ids).logits[0, len(unit.action.prompt) - 1 : -1]
+        found, written = made.score(batch), torch.tensor(unit.action.tokens)
+        head = made.model.get_output_embeddings()(made.hidden(batch))
+    every = warp(logits, unit.action.distribution)
+    assert not torch.allclose(head, logits, atol=1e-3)
+    assert torch.allclose(found, every.gather(1, written[:, None])[:, 0], atol=1e-5)
+
+
 def test_entropies_are_those_of_the_distributions_that_actions_are_drawn_from() -> None:
     made = policy("llama")
     for drawn in (Distribution(), Distribution(temperature=2.0), Distribution(top_k=3), Distribution(top_p=0.5)):

@@ -30,6 +30,7 @@ from memorist.models.distributions import (
     by_rows,
     draw,
     few,
+    finished,
     likely,
     log_probability,
     log_probability_and_entropy,
@@ -399,14 +400,16 @@ class CausalPolicy:
             head = self.model.get_output_embeddings()
             narrow = few(distribution, self._config.vocab_size) and by_rows(head)
             with self._precise(), torch.no_grad() if narrow else nullcontext():
-                logits = head(states).float()
+                logits = finished(head(states).float(), self._config)
             if not narrow:
                 return judge(warp(logits, distribution, legal, wanted if learns else None), wanted)
             # What is left out has no gradient: the likely tokens are found without one and then computed alone. Of a
             # small model the head is a third of all operations; most of its backward pass falls away.
             ids, counts = likely(logits, distribution, legal, wanted, keep=learns)
             with self._precise():
-                some = logits_of(head, states, ids).float() if learns else logits.gather(1, ids)
+                some = logits.gather(1, ids)
+                if learns:
+                    some = finished(logits_of(head, states, ids).float(), self._config)
             return judge(warp_few(some, distribution, counts), torch.zeros_like(wanted))
 
         for distribution, where in batch.by_distribution():

@@ -86,6 +86,18 @@ def warp_few(logits: torch.Tensor, distribution: Distribution, counts: torch.Ten
     return torch.log_softmax(_tempered(logits, distribution).masked_fill(~counts, -torch.inf), dim=-1)
 
 
+def finished(logits: torch.Tensor, config: Any) -> torch.Tensor:
+    """What a model makes of its head's logits: scaled (Cohere, Granite), capped (Gemma 2).
+
+    Args:
+        config: transformers' configuration of the text model.
+    """
+    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    logits = logits if scale == 1.0 else logits * scale
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
 def by_rows(head: torch.nn.Module | None) -> bool:
     """Whether some of the vocabulary's logits can be had without the others."""
     return head is not None and type(head) is torch.nn.Linear and not isinstance(head.weight, DTensor)
