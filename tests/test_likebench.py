@@ -173,5 +173,5 @@ class TestCommand:
         assert [one["assistant"] for one in found] == ["static", "oracle"] and (tmp_path / "report.html").exists()
         shown = CliRunner().invoke(app, [*words, "--assistant", "static"])
         assert "likability" in shown.stdout and "report:" in shown.stdout
-        for wrong in (["--assistant", "statik"], ["--size", "tiny"], ["--endpoint", "http://x#m"]):
+        for wrong in (["--assistant", "statik"], ["--size", "tiny"], ["--run", str(tmp_path)]):
             assert CliRunner().invoke(app, [*words, *wrong]).exit_code != 0

@@ -116,3 +116,13 @@ def test_from_the_command_line_with_a_judge_that_is_another_model(tmp_path: Path
         assert json.loads(CliRunner().invoke(app, words).stdout) == found and len(asked) == before, "replies are kept"
         wrong = CliRunner().invoke(app, [*words[:-1], f"{url}#a"])
     assert wrong.exit_code != 0 and "another one" in str(wrong.exception or wrong.output)
+
+
+def test_a_model_that_cannot_be_reached_ends_the_run_and_what_it_replied_is_kept(tmp_path: Path) -> None:
+    def answer(number: int, body: dict[str, Any]) -> Any:
+        return completion("I see.") if number <= 3 else (401, "no", {})
+
+    with serving(answer) as (url, asked):
+        words = ["eval", "likebench", "--size", "smoke", "--out", str(tmp_path), "--endpoint", f"{url}#a"]
+        assert CliRunner().invoke(app, words).exit_code != 0 and len(asked) == 4
+    assert len((tmp_path / "replies.jsonl").read_text(encoding="utf-8").splitlines()) == 3

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from memorist.errors import DataError, RecipeError
+from memorist.errors import DataError, PolicyError, RecipeError
 from memorist.evaluation.likebench.assistants import Assistant
 from memorist.evaluation.likebench.judge import DIMENSIONS, Liking, Rating, rate, turn_score
 from memorist.evaluation.likebench.metrics import adaptability, dimension_means, session_means
@@ -205,9 +205,12 @@ async def talk(make: Make, one: Persona, size: Size, models: Models | None = Non
 
 
 async def _replied(assistant: Assistant, said: str) -> tuple[str, str]:
-    """A reply, or "" and what went wrong: an assistant that fails is rated as one that says nothing."""
+    """A reply, or "" and what went wrong: an assistant that fails is rated as one that says nothing; one whose model is
+    not to be reached ends the run."""
     try:
         reply = await assistant.reply(said)
+    except PolicyError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever somebody's assistant raises
         return "", f"{type(error).__name__}: {error}"[:500]
     if not isinstance(reply, str):
@@ -218,6 +221,8 @@ async def _replied(assistant: Assistant, said: str) -> tuple[str, str]:
 async def _ended(assistant: Assistant) -> str:
     try:
         await assistant.end_session()
+    except PolicyError:
+        raise
     except Exception as error:  # noqa: BLE001 - as above
         return f"end of session: {type(error).__name__}: {error}"[:500]
     return ""
@@ -245,6 +250,8 @@ async def remembered(assistant: Assistant, user: User) -> Remembered:
         if fact.id in known:
             try:
                 answer = text(str(await assistant.recall(f"What do you know about {fact.kind.label}?")))
+            except PolicyError:
+                raise
             except Exception:  # noqa: BLE001 - as above
                 answer = text("")
             right = answer.has(known[fact.id].current) and not answer.has(known[fact.id].stale)
@@ -339,7 +346,11 @@ def bench(
     make: Make, name: str, size: Size, *, seed: int = 7, models: Models | None = None,
     progress: Callable[[int, int], None] = lambda done, all_: None,
 ) -> Outcome:  # fmt: skip
-    """An assistant with all people, one after the other."""
+    """An assistant with all people, one after the other.
+
+    Raises:
+        PolicyError: a model that plays a part cannot be reached; what it has replied is kept where it is recorded.
+    """
 
     async def all_of() -> list[Person]:
         found = []
