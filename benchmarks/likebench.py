@@ -19,7 +19,7 @@ from memorist.evaluation.likebench.bench import SIZES, Size, bench
 from memorist.evaluation.likebench.metrics import adaptability
 
 
-def row(name: str, value: float, unit: str, target: float, **more: Any) -> dict[str, Any]:
+def row(name: str, value: float, unit: str, target: float | None, **more: Any) -> dict[str, Any]:
     found = {"row": name, "value": value, "unit": unit, "target": target, "peer": None, "peer_value": None,
              "how": "python benchmarks/likebench.py", "device": "2 CPU cores",
              "date": datetime.date.today().isoformat()}  # fmt: skip
@@ -50,7 +50,7 @@ def main() -> None:
         row("likebench.orderings-held", sum(held) / len(held), "share", 1.0, n=len(held)),
         row("likebench.cheats-below-static", cheats, "count", 2),
         *(
-            row(f"likebench.{name}.likability", one.likability, "points of 5", 0.0,
+            row(f"likebench.{name}.likability", one.likability, "points of 5", None,
                 low=one.interval()[0], high=one.interval()[1], n=len(one.people)) for name, one in found.items()
         ),
     ]  # fmt: skip

@@ -61,8 +61,8 @@ PADDING = ("indeed", "again", "by now", "these days", "as always", "for the most
 
 @dataclass
 class Manner:
-    """How replies are written. words: of a reply. jokes: whether it makes any. depth: by topic, from 0.1 to 0.9.
-    callback: whether it brings up what was told when that is called for."""
+    """How replies are written. words: of a reply. support: a person's, or "mixed" of them. jokes: whether it makes any.
+    depth: by topic, from 0.1 to 0.9."""
 
     formality: float = 0.5
     words: int = 60
