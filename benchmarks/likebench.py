@@ -2,7 +2,9 @@
 
     python benchmarks/likebench.py [--json results/likebench.json]
 
-Seconds are of all seven assistants, offline, in one process; the bound is none: it is Python over short texts.
+Seconds are of all seven assistants, offline, in one process; the bound is none: it is Python over short texts. The
+joined assistant, which computes a sentence encoder's vectors and a chooser's decisions, is measured apart, with people
+of three seeds; how strongly it reacts was chosen with people of others.
 """
 
 from __future__ import annotations
@@ -15,8 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from memorist.evaluation.likebench.assistants import BASELINES
-from memorist.evaluation.likebench.bench import SIZES, Size, bench
+from memorist.evaluation.likebench.bench import SIZES, Outcome, Size, bench
+from memorist.evaluation.likebench.joined import ASSISTANTS
 from memorist.evaluation.likebench.metrics import adaptability
+from memorist.evaluation.statistics import paired_difference
+
+SEEDS = (7, 8, 9)
+"""Of the people that the joined assistant is measured with."""
 
 
 def row(name: str, value: float, unit: str, target: float | None, **more: Any) -> dict[str, Any]:
@@ -24,6 +31,39 @@ def row(name: str, value: float, unit: str, target: float | None, **more: Any) -
              "how": "python benchmarks/likebench.py", "device": "2 CPU cores",
              "date": datetime.date.today().isoformat()}  # fmt: skip
     return found | more
+
+
+def with_people_of_all_seeds(name: str) -> list[Outcome]:
+    return [bench(ASSISTANTS[name], name, SIZES["forty"], seed=seed) for seed in SEEDS]
+
+
+def joined_rows() -> list[dict[str, Any]]:
+    """Likability minus that of adaptive, person by person; the share of its profile's lines that are right, over that
+    of perfect memory (which is 1 by construction)."""
+    ours, theirs, perfect = (with_people_of_all_seeds(name) for name in ("joined", "adaptive", "memory-only"))
+    people = [
+        {
+            seed: {f"{seed}/{one.persona.id}": [one.likability] for one in outcome.people}
+            for seed, outcome in zip(SEEDS, some, strict=True)
+        }
+        for some in (ours, theirs)
+    ]
+    gain = paired_difference(*people)
+    share = {}
+    for name, some in (("joined", ours), ("memory-only", perfect), ("adaptive", theirs)):
+        share[name] = {
+            key: sum(outcome.memory[key] for outcome in some) / len(some) for key in ("accuracy", "recall", "probe")
+        }
+    liked = sum(outcome.likability for outcome in ours) / len(ours)
+    return [
+        row("likebench.joined.likability", liked, "points of 5", None, n=len(ours) * 40, seeds=len(SEEDS)),
+        row("likebench.joined-minus-adaptive", gain.value, "points of 5", None, low=gain.low, high=gain.high, n=gain.n,
+            seeds=len(SEEDS)),
+        row("likebench.joined-memory-share", share["joined"]["accuracy"] / share["memory-only"]["accuracy"], "share",
+            0.95, n=len(ours) * 40, seeds=len(SEEDS)),
+        *(row(f"likebench.joined.{key}", share["joined"][key], "share", None, seeds=len(SEEDS), peer="adaptive",
+              peer_value=share["adaptive"][key]) for key in ("recall", "probe")),
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -54,6 +94,7 @@ def main() -> None:
                 low=one.interval()[0], high=one.interval()[1], n=len(one.people)) for name, one in found.items()
         ),
     ]  # fmt: skip
+    rows += joined_rows()
     print(json.dumps(rows, indent=1))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from memorist.cli import app
 from memorist.errors import DataError, RecipeError
 from memorist.evaluation.likebench.assistants import BASELINES, Flattery, Static
 from memorist.evaluation.likebench.bench import SIZES, Outcome, Size, bench, matched, replay
+from memorist.evaluation.likebench.joined import ASSISTANTS, Joined
 from memorist.evaluation.likebench.metrics import adaptability
 from memorist.evaluation.likebench.personas import KINDS, REFERENCES, persona, to_json, u
 from memorist.evaluation.likebench.report import effects, write
 from memorist.evaluation.likebench.simulator import JOKES, User, register
 from memorist.evaluation.likebench.text import LEXICON, text
+from memorist.memory.profile_style import Style
 
 FORTY = SIZES["forty"]
 
@@ -111,6 +114,33 @@ class TestOrderings:
 
     def test_it_is_the_same_every_time(self, measured: dict[str, Outcome]) -> None:
         assert bench(BASELINES["adaptive"], "adaptive", FORTY).to_json() == measured["adaptive"].to_json()
+
+
+class TestJoined:
+    def test_it_is_liked_more_than_what_keeps_notes(self) -> None:
+        people = bench(ASSISTANTS["joined"], "joined", Size(3, 3, 6), seed=200)
+        notes = bench(BASELINES["adaptive"], "adaptive", Size(3, 3, 6), seed=200)
+        assert people.likability > notes.likability + 0.1
+        assert people.memory["accuracy"] > 0.9 > notes.memory["accuracy"] and people.memory["probe"] > 0.8
+
+    def test_what_people_let_on_steers_it_and_is_kept_in_leaves_of_style(self) -> None:
+        one = Joined()
+        for said in ("hey, i live in leeds tbh!", "Please keep it shorter. No jokes please.", "just hear me out first"):
+            asyncio.run(one.reply(said))
+        style = Style.of(one.tree.leaves())
+        assert style.fewer and style.jokes is False and style.support == "validate"
+        assert len(asyncio.run(one.reply("and so on")).split()) < style.fewer
+        asyncio.run(one.reply("Tell me more next time."))
+        assert Style.of(one.tree.leaves()).more
+        assert one.profile() == ["I live in leeds"] and "leeds" in asyncio.run(one.recall("Where do I live?"))
+
+    def test_an_allusion_is_learnt_and_what_was_can_be_read_back(self) -> None:
+        one = Joined()
+        asyncio.run(one.reply("When i say the usual place i mean blue door cafe."))
+        asyncio.run(one.reply("When i say the usual place i mean red lion."))
+        first = one.tree.versions()[0]
+        assert Style.of(one.tree.leaves()).allusions == {"the usual place": "red lion"}
+        assert Style.of(one.tree.leaves(as_of=first)).allusions == {"the usual place": "blue door cafe"}
 
 
 class Odd(Static):

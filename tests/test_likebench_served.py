@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from memorist.agents.profile_heuristics import PET
 from memorist.cli import app
 from memorist.evaluation.likebench.assistants import BASELINES
 from memorist.evaluation.likebench.bench import SIZES, Models, Size, bench
 from memorist.evaluation.likebench.judge import DIMENSIONS
 from memorist.evaluation.likebench.personas import persona
 from memorist.evaluation.likebench.served import ModelAssistant, ModelJudge, ModelUser, must_say, prompts, read_ratings
+from memorist.memory.profile_edits import Edit
+from memorist.memory.profile_style import LENGTH
 from memorist.models.endpoint import Endpoint
 from test_endpoint import completion, serving
 
@@ -101,6 +104,26 @@ def test_a_model_keeps_a_profile_and_answers_from_it() -> None:
     assert replies[:3] == ["I see."] * 3 and replies[3:] == ["You told me of waffles."] * 3
 
 
+def test_a_model_keeps_a_tree_and_is_told_what_its_leaves_of_style_say() -> None:
+    heard: list[str] = []
+
+    def answer(number: int, body: dict[str, Any]) -> Any:
+        asked = "\n".join(message["content"] for message in body["messages"])
+        if "<leaves>" in asked:
+            assert LENGTH in asked, "leaves of style are always shown"
+            edits = [Edit("ADD", PET, "a pet called waffles"), Edit("ADD", LENGTH, "likes replies of one line")]
+            return completion("\n".join(map(str, edits)))
+        heard.append(body["messages"][0]["content"])
+        return completion("You told me of waffles." if "waffles" in heard[-1] else "I see.")
+
+    with serving(answer) as (url, _):
+        model = Endpoint(url, "model")
+        found = bench(lambda insight: ModelAssistant(model, "tree"), "tree", Size(1, 2, 3, 1))
+    assert found.memory["accuracy"] == found.memory["probe"] == 1.0 and found.memory["facts"] == 1.0
+    facts, _, style = heard[-1].partition("like to be answered")
+    assert "waffles" in facts and "one line" in style and "waffles" not in style and "one line" not in heard[0]
+
+
 def test_from_the_command_line_with_a_judge_that_is_another_model(tmp_path: Path) -> None:
     def answer(number: int, body: dict[str, Any]) -> Any:
         return completion(GOOD if "You rate" in body["messages"][0]["content"] else "I see.")
@@ -110,7 +133,7 @@ def test_from_the_command_line_with_a_judge_that_is_another_model(tmp_path: Path
         words += ["--endpoint", f"{url}#a", "--judge", f"{url}#b"]
         ran = CliRunner().invoke(app, words)
         found = json.loads(ran.stdout)
-        assert [one["assistant"] for one in found] == ["a-none", "a-full", "a-profile"]
+        assert [one["assistant"] for one in found] == ["a-none", "a-full", "a-profile", "a-tree"]
         assert all(one["judged_by"] == "llm" and one["valid"] for one in found)
         before = len(asked)
         assert json.loads(CliRunner().invoke(app, words).stdout) == found and len(asked) == before, "replies are kept"

@@ -135,6 +135,7 @@ class PersonaTree:
         policy, budget, guard: of the tree; see `ProfileTree`.
         pairs, words: of a chunk.
         branches: whose leaves the listener is shown; 0 for all.
+        always: branches that it is shown beside these.
         mode: how questions are answered (`MODES`).
         k: pieces of the dialogue that an answer may see.
     """
@@ -155,6 +156,7 @@ class PersonaTree:
         pairs: int = 3,
         words: int = 2000,
         branches: int = 6,
+        always: Sequence[str] = (),
         mode: str = "gated",
         k: int = 4,
     ) -> None:
@@ -162,7 +164,8 @@ class PersonaTree:
         self.bank, self.listener, self.answerer = bank, listener, answerer
         self.schema = schema or persona_schema()
         self.policy, self.budget, self.guard = policy, budget, guard
-        self.pairs, self.words, self.branches, self.mode, self.k = pairs, words, branches, mode, k
+        self.pairs, self.words, self.mode, self.k = pairs, words, mode, k
+        self.branches, self.always = branches, frozenset(always)
 
     def tree(self, scope: Scope) -> ProfileTree:
         """Somebody's profile."""
@@ -212,7 +215,8 @@ class PersonaTree:
         texts += [_words(" ".join([branch, *leaves])) for branch, leaves in known.items()]
         vectors = np.asarray(self.bank.embedder.embed(texts))
         order = np.argsort(-(vectors[1:] @ vectors[0]), kind="stable")[: self.branches]
-        return [names[i] for i in sorted(order)]
+        likely = {names[i] for i in order} | self.always
+        return [name for name in names if name in likely]
 
     # Answering.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from memorist.agents.components.extractors import SENTENCE
 from memorist.agents.components.tags import blocks
@@ -58,20 +58,12 @@ class RuleListener:
 
     def edits(self, prompt: str) -> list[Edit]:
         """What a dialogue says; NO_OP where it says nothing."""
-        known = dict(line.split(": ", 1) for line in _part(prompt, "known") if ": " in line)
+        known = known_in(prompt)
         own = known.copy()
-        for line in _part(prompt, "dialogue"):
-            speaker, _, said = line.partition(": ")
-            if speaker.lower() not in ("assistant", "system", "tool"):
-                for sentence in SENTENCE.split(said):
-                    self._heard(sentence.strip(), own)
-        found = [
-            Edit("UPDATE" if path in known else "ADD", path, text)
-            for path, text in own.items()
-            if text and known.get(path) != text
-        ]
-        found += [Edit("DELETE", path) for path, text in known.items() if not own.get(path) and text]
-        return found or [Edit("NO_OP")]
+        for said in heard_in(prompt):
+            for sentence in SENTENCE.split(said):
+                self._heard(sentence.strip(), own)
+        return edits_between(known, own)
 
     def _heard(self, sentence: str, own: dict[str, str]) -> None:
         for form in GONE:
@@ -97,6 +89,29 @@ def _forget(what: str, own: dict[str, str]) -> None:
         own[path] = "; ".join(left)
 
 
-def _part(prompt: str, tag: str) -> list[str]:
+def known_in(prompt: str) -> dict[str, str]:
+    """The leaves that a prompt of `PersonaTree` shows."""
+    return dict(line.split(": ", 1) for line in part_of(prompt, "known") if ": " in line)
+
+
+def heard_in(prompt: str) -> list[str]:
+    """What people say in it."""
+    lines = (line.partition(": ") for line in part_of(prompt, "dialogue"))
+    return [said for speaker, _, said in lines if speaker.lower() not in ("assistant", "system", "tool")]
+
+
+def edits_between(known: Mapping[str, str], own: Mapping[str, str]) -> list[Edit]:
+    """What makes leaves as they were into leaves as they are; NO_OP where nothing has changed."""
+    found = [
+        Edit("UPDATE" if path in known else "ADD", path, text)
+        for path, text in own.items()
+        if text and known.get(path) != text
+    ]
+    found += [Edit("DELETE", path) for path, text in known.items() if not own.get(path) and text]
+    return found or [Edit("NO_OP")]
+
+
+def part_of(prompt: str, tag: str) -> list[str]:
+    """The lines of the first part in a tag."""
     found = blocks(prompt, tag)
     return found[0].splitlines() if found else []

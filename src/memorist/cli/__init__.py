@@ -136,7 +136,9 @@ def evaluate(
     with_baselines: Annotated[bool, typer.Option("--baselines", help="with an endpoint: baselines too")] = False,
     size: Annotated[str, typer.Option(help="likebench: smoke, small, forty, standard or long-noisy")] = "forty",
     noise: Annotated[float, typer.Option(help="likebench: share of turns that are of somebody else")] = 0.0,
-    assistant: Annotated[list[str] | None, typer.Option(help="likebench: only these; default all")] = None,
+    assistant: Annotated[
+        list[str] | None, typer.Option(help="likebench: only these, or joined; default all baselines")
+    ] = None,
     replay: Annotated[Path | None, typer.Option(help="likebench: rate this transcript anew")] = None,
     out: Annotated[
         Path | None,

@@ -78,7 +78,9 @@ class MiniLM:
         def one(text: str) -> Vectors:
             if not text.strip():
                 return nothing
-            ids = np.array([tokenizer.encode(text[:LONGEST]).ids], np.int64)
+            # No tokenizer takes lone surrogates.
+            read = text[:LONGEST].encode("utf-8", "replace").decode("utf-8")
+            ids = np.array([tokenizer.encode(read).ids], np.int64)
             (vectors,) = session.run(None, {"ids": ids, "mask": np.ones_like(ids)})
             return np.asarray(vectors[0], np.float32)
 

@@ -27,8 +27,8 @@ _OPENER = re.compile(
     re.IGNORECASE,
 )
 _JOINT = re.compile(
-    r"(?:\s*;\s+|\s+[–—]\s+|,?\s+(?:and|but|so|plus|then|also)\s+(?:then\s+|now\s+|also\s+)?|,\s+)"
-    r"(?=(?:I|we|my|our|he|she|they|it's|there's)(?:\b|'))",
+    r"\s*;\s+|(?:\s+[–—]\s+|,?\s+(?:and|but|so|plus|then|also)\s+(?:then\s+|now\s+|also\s+)?|,\s+)"
+    r"(?=(?:[Ii]|we|my|our|he|she|they|it's|there's)(?:\b|'))",
 )
 # "My brother and I live here" is one statement: what stands before "and I" has no subject and verb of its own.
 _HAS_SUBJECT = re.compile(r"\b(I|we|you|he|she|they|it|there|that|this|who|which)\b|'s\b", re.IGNORECASE)

@@ -8,18 +8,28 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
-from memorist.agents.components.extractors import Fact
+import numpy as np
+
+from memorist.agents.components.extractors import SENTENCE, Fact
 from memorist.agents.components.prompts import STYLES, Prompts
 from memorist.decision import Observation
 from memorist.memory.bank import Hit, MemoryBank
+from memorist.memory.embed import Embedder
 from memorist.memory.record import Code, MemoryRecord, Operation, Result, Scope
-from memorist.models.chooser import chosen, options
+from memorist.memory.words import asked, words
+from memorist.models.chooser import ABOUT, ALONE, chosen, options
 from memorist.models.sampler import Actor
 
 UNDATED = datetime(1970, 1, 1)
 ENDS = (".", "!", "?", "…")
-LONGEST_JOINED = 400
+LONGEST_JOINED = 300
 """Characters of a memory that something is joined to at most; what would make it longer becomes one of its own."""
+SOME, NEAR, SAID = 4, 0.3, 0.7
+"""Telling words from which on a statement is not left out without looking: if it is worth keeping it is joined to the
+nearest memory, from this cosine on, where no memory has this share of them."""
+LONG, SHARED = 6, 0.4
+"""Telling words from which on a sentence says enough to stand for itself; share of them that another such sentence must
+have to take its place or to end it, else it is joined."""
 
 
 class Updater(Protocol):
@@ -89,7 +99,8 @@ class Choosing:
     """A small encoder chooses for each fact: add it, leave all as it is, or replace, join or remove one that is near.
 
     An UPDATE's text is the fact itself, which takes the memory's place, or both one after the other, which keeps the
-    sources of both.
+    sources of both. A long fact that would be left out although nothing near says most of it, and that would be added
+    if nothing were near, is joined to the nearest.
 
     Args:
         chooser: the policy, of `models.chooser`.
@@ -106,9 +117,15 @@ class Choosing:
         results: list[tuple[Result, ...]] = []
         for fact in facts:
             at = fact.time or UNDATED
-            shown = [hit.record for hit in related(bank, [fact.text], scope, at, self.k)]
+            hits = related(bank, [fact.text], scope, at, self.k)
+            shown = [hit.record for hit in hits]
             action = await self.chooser.act(Observation(fact.text, options=options([one.text for one in shown])))
-            operation = self.operation(fact, shown, action.choice[0])
+            choice = action.choice[0]
+            if chosen(choice)[0] == "NOOP" and unsaid(fact.text, hits):
+                alone = await self.chooser.act(Observation(fact.text, options=options(())))
+                if chosen(alone.choice[0])[0] == "ADD":
+                    choice = len(ALONE) + ABOUT.index("JOIN")  # to the first, which is the nearest
+            operation = self.operation(fact, shown, choice, bank.embedder)
             if operation.kind == "NOOP":
                 results.append((Result(operation, Code.UNCHANGED),))
             else:
@@ -116,24 +133,49 @@ class Choosing:
         return results
 
     @staticmethod
-    def operation(fact: Fact, shown: Sequence[MemoryRecord], choice: int) -> Operation:
-        """What a choice among the options does."""
+    def operation(fact: Fact, shown: Sequence[MemoryRecord], choice: int, embedder: Embedder) -> Operation:
+        """What a choice among the options does. Of a memory that was joined the sentence that is nearest to the fact
+        is replaced or ended, and with it what only adds to it; long ones stay, they were said of something else."""
         kind, target = chosen(choice)
         if target is None:
             reason = "new: nothing near says it" if kind == "ADD" else "known already, or nothing to keep"
             return Operation(kind, fact.text, reason=reason, source=fact.source)
         old = shown[target]
-        if kind == "DELETE":
+        parts, of = SENTENCE.split(old.text), 0
+        if len(parts) > 1 and kind != "JOIN":
+            vectors = embedder.embed([fact.text, *parts])
+            of = int(np.argmax(vectors[1:] @ vectors[0]))
+        both = tuple(dict.fromkeys((*old.source, *fact.source)))
+        if kind == "JOIN" or apart(parts[of], fact.text):
+            text = f"{old.text}{'' if old.text.endswith(ENDS) else '.'} {fact.text}"
+            if len(text) > LONGEST_JOINED:
+                reason = f"tells more of it, which is long: {old.text}"
+                return Operation("ADD", fact.text, reason=reason, source=fact.source)
+            return Operation("UPDATE", text, old.id, reason="tells more of it", source=both)
+        stays = [i for i, part in enumerate(parts) if i != of and len(asked(part)) >= LONG]
+        if kind == "DELETE" and not stays:
             return Operation(kind, fact.text, old.id, reason=f"ended by: {fact.text}", source=fact.source)
-        both = f"{old.text}{'' if old.text.endswith(ENDS) else '.'} {fact.text}"
-        if kind == "JOIN" and len(both) > LONGEST_JOINED:
-            return Operation(
-                "ADD", fact.text, reason=f"tells more of it, which is long: {old.text}", source=fact.source
-            )
-        if kind == "JOIN":
-            source = tuple(dict.fromkeys((*old.source, *fact.source)))
-            return Operation("UPDATE", both, old.id, reason="tells more of it", source=source)
-        return Operation("UPDATE", fact.text, old.id, reason=f"takes the place of: {old.text}", source=fact.source)
+        if kind == "DELETE":
+            left = " ".join(parts[i] for i in stays)
+            return Operation("UPDATE", left, old.id, reason=f"{parts[of]!r} ended by: {fact.text}", source=both)
+        text = " ".join(fact.text if i == of else parts[i] for i in sorted([of, *stays]))
+        source = both if stays else fact.source
+        reason = f"takes the place of: {parts[of] if stays else old.text}"
+        return Operation("UPDATE", text, old.id, reason=reason, source=source)
+
+
+def apart(old: str, new: str) -> bool:
+    """Whether two texts are both long and have few words in common: so much is seldom out of date at once."""
+    had, has = set(asked(old)), set(asked(new))
+    return min(len(had), len(has)) >= LONG and len(had & set(words(new))) < SHARED * len(had)
+
+
+def unsaid(text: str, hits: Sequence[Hit]) -> bool:
+    """Whether a long text would be lost if it were left out: something is near it, and nothing says most of it."""
+    telling = set(asked(text))
+    if len(telling) < SOME or not hits or hits[0].score < NEAR:
+        return False
+    return max(len(telling & set(words(hit.record.text))) for hit in hits) < SAID * len(telling)
 
 
 @dataclass(frozen=True)

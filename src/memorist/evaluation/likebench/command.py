@@ -14,6 +14,7 @@ from memorist.errors import RecipeError, nearest
 from memorist.evaluation.likebench import report
 from memorist.evaluation.likebench.assistants import BASELINES
 from memorist.evaluation.likebench.bench import SIZES, Insight, Models, Outcome, bench, replay
+from memorist.evaluation.likebench.joined import ASSISTANTS
 from memorist.evaluation.likebench.served import CONTEXTS, ModelAssistant, ModelJudge
 from memorist.evaluation.progress import Calls
 from memorist.models.recorded import open_recorded
@@ -34,8 +35,8 @@ def run(
     if size not in SIZES:
         raise RecipeError(f"--size {size!r} does not exist; {nearest(size, SIZES)}")
     for name in names:
-        if name not in BASELINES:
-            raise RecipeError(f"--assistant {name!r} does not exist; {nearest(name, BASELINES)}")
+        if name not in ASSISTANTS:
+            raise RecipeError(f"--assistant {name!r} does not exist; {nearest(name, ASSISTANTS)}")
     wanted = changed(SIZES[size], noise=noise) if noise else SIZES[size]
     found: list[Outcome] = []
     models = Models()
@@ -54,7 +55,7 @@ def run(
         with err.status("likebench") as status:
             for name in names or BASELINES:
                 say = lambda done, of, name=name: status.update(f"{name}: {done} of {of} people")  # noqa: E731
-                found.append(bench(BASELINES[name], name, wanted, models=models, progress=say))
+                found.append(bench(ASSISTANTS[name], name, wanted, models=models, progress=say))
     path = report.write(found, out)
     if as_json:
         print(json.dumps([one.to_json() for one in found], indent=1))

@@ -16,12 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from memorist.agents.components.operations import read_json
+from memorist.agents.personatree import PersonaTree
+from memorist.conversation import Message
 from memorist.decision import Action, Distribution, Observation
 from memorist.evaluation.likebench.judge import DIMENSIONS, Moment, Rating, rate
 from memorist.evaluation.likebench.personas import KINDS, Persona
 from memorist.evaluation.likebench.simulator import Said
 from memorist.evaluation.likebench.text import text
-from memorist.models.sampler import Request, Sampler
+from memorist.memory.profile_style import BRANCHES as STYLE_BRANCHES
+from memorist.memory.profile_style import LEAVES as STYLE_LEAVES
+from memorist.memory.record import Scope
+from memorist.memory.scratch import ScratchBank
+from memorist.models.sampler import Greedy, Request, Sampler
 
 
 @lru_cache
@@ -152,7 +158,10 @@ def must_say(one: Persona, core: str) -> list[str]:
     return [phrase for phrase in (*values, *one.reference.surface, *one.reference.gold[:1]) if read.has([phrase])]
 
 
-CONTEXTS = ("none", "full", "profile")
+CONTEXTS = ("none", "full", "profile", "tree")
+
+
+_USER = Scope("user")
 
 
 class ModelAssistant:
@@ -160,8 +169,8 @@ class ModelAssistant:
 
     Args:
         sampler: the model.
-        context: what it is shown of earlier sessions: "none", "full" (all that was said) or "profile" (statements that
-            it keeps itself).
+        context: what it is shown of earlier sessions: "none", "full" (all that was said), "profile" (statements that
+            it keeps itself) or "tree" (of `PersonaTree`, whose leaves of style it is told to follow).
     """
 
     def __init__(self, sampler: Sampler, context: str = "profile") -> None:
@@ -169,6 +178,8 @@ class ModelAssistant:
         self.earlier: list[tuple[str, str]] = []
         self.session: list[tuple[str, str]] = []
         self.known: list[str] = []
+        actor = Greedy(sampler)
+        self.agent = PersonaTree(bank=ScratchBank(), listener=actor, answerer=actor, pairs=10, always=STYLE_BRANCHES)
 
     async def reply(self, said: str) -> str:
         """Answer."""
@@ -182,6 +193,11 @@ class ModelAssistant:
             return f"{assist}\n\nEarlier:\n" + "\n".join(f"User: {u}\nYou: {a}" for u, a in self.earlier[-100:])
         if self.context == "profile" and self.known:
             return f"{assist}\n\nWhat you know of the user:\n" + "\n".join(f"- {line}" for line in self.known)
+        if self.context == "tree" and (leaves := self.agent.tree(_USER).leaves()):
+            style = "\n".join(f"- {leaves[path]}" for path in STYLE_LEAVES if path in leaves)
+            known = "\n".join(f"- {path}: {text}" for path, text in leaves.items() if path not in STYLE_LEAVES)
+            told = f"\n\nHow they speak and like to be answered; reply so:\n{style}" if style else ""
+            return f"{assist}\n\nWhat you know of the user:\n{known or '(nothing)'}{told}"
         return assist
 
     async def end_session(self) -> None:
@@ -193,12 +209,21 @@ class ModelAssistant:
             lines = data.get("profile") if isinstance(data, dict) else None
             if isinstance(lines, list) and all(isinstance(line, str) for line in lines):
                 self.known = [line[:300] for line in lines if line.strip()][:60]
+        if self.context == "tree":
+            said = [
+                Message(who, line)
+                for pair in self.session
+                for who, line in zip((_USER.user, "assistant"), pair, strict=True)
+            ]
+            async for _ in self.agent.observe(said, _USER):
+                pass
         self.earlier += self.session
         self.session = []
 
     def profile(self) -> list[str]:
-        """The statements that it keeps."""
-        return list(self.known)
+        """The statements that it keeps; of a tree its leaves, save those of style, which are no facts."""
+        leaves = self.agent.tree(_USER).leaves()
+        return [*self.known, *(text for path, text in leaves.items() if path not in STYLE_LEAVES)]
 
     async def recall(self, question: str) -> str:
         """Answer from what it is shown of earlier sessions."""
