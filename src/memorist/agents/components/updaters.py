@@ -27,7 +27,7 @@ LONGEST_JOINED = 300
 SOME, NEAR, SAID = 4, 0.3, 0.7
 """Telling words from which on a statement is not left out without looking: if it is worth keeping it is joined to the
 nearest memory, from this cosine on, where no memory has this share of them."""
-LONG, SHARED = 6, 0.4
+LONG, SHARED = 8, 0.4
 """Telling words from which on a sentence says enough to stand for itself; share of them that another such sentence must
 have to take its place or to end it, else it is joined."""
 
