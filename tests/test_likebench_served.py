@@ -15,7 +15,16 @@ from memorist.evaluation.likebench.assistants import BASELINES
 from memorist.evaluation.likebench.bench import SIZES, Models, Size, bench
 from memorist.evaluation.likebench.judge import DIMENSIONS
 from memorist.evaluation.likebench.personas import persona
-from memorist.evaluation.likebench.served import ModelAssistant, ModelJudge, ModelUser, must_say, prompts, read_ratings
+from memorist.evaluation.likebench.served import (
+    ModelAssistant,
+    ModelJudge,
+    ModelUser,
+    Verdict,
+    median,
+    must_say,
+    prompts,
+    read_ratings,
+)
 from memorist.memory.profile_edits import Edit
 from memorist.memory.profile_style import LENGTH
 from memorist.models.endpoint import Endpoint
@@ -42,6 +51,28 @@ class TestReadingAJudge:
     @pytest.mark.parametrize("junk", ["", "5", "[]", "{", '{"a": 1}', '{"emo": "NA"}', '{"emo": NaN}', "x" * 100_000])
     def test_junk_is_no_verdict(self, junk: str) -> None:
         assert read_ratings(junk) is None
+
+
+def test_of_several_votes_the_median_counts() -> None:
+    def of(**given: Any) -> Verdict:
+        found = read_ratings(json.dumps({name: {"r": 3, "why": "so"} for name in DIMENSIONS} | given))
+        assert found is not None
+        return found
+
+    votes = [of(emo=5, ref="NA"), of(emo={"r": 1, "why": "cold"}, ref="NA"), of(emo={"r": 2, "why": "meh"}, ref=4)]
+    found = median(votes)
+    assert found.ratings["emo"] == 2 and found.reasons["emo"] == "meh" and found.ratings["ref"] is None
+    assert found.ratings["len"] == 3 and median(votes[:2]).ratings["emo"] == 1
+
+    def answer(number: int, body: dict[str, Any]) -> Any:
+        assert body["temperature"] == 0.7
+        return completion(json.dumps(dict.fromkeys(DIMENSIONS, (1, 4, 5)[number % 3])) if number != 2 else "junk")
+
+    with serving(answer) as (url, asked):
+        one = bench(
+            BASELINES["static"], "static", Size(1, 1, 1), models=Models(ModelJudge(Endpoint(url, "j"), votes=3))
+        )
+    assert len(asked) == 4 and one.people[0].turns[0].source == "llm"
 
 
 def test_a_judge_is_asked_again_and_then_the_rules_rate() -> None:

@@ -220,18 +220,20 @@ class PersonaTree:
 
     # Answering.
 
-    async def answer(self, question: str, scope: Scope, *, detail: bool = False) -> Answer:
-        """Answer from the tree, and from the dialogue too where it is needed (`MODES`) or wanted (`detail`)."""
+    async def answer(self, question: str, scope: Scope, *, detail: bool = False, options: Sequence[str] = ()) -> Answer:
+        """Answer from the tree, and from the dialogue too where it is needed (`MODES`) or wanted (`detail`). options:
+        texts of which one is to be chosen; what is looked for is the question alone."""
         tree = self.tree(scope)
+        asked = "\n".join([question, *options, *(["Answer with the letter of one of these."] if options else [])])
         if self.mode == "fast" and not detail:
-            return await self._answer(question, tree, "", may_need=False)
+            return await self._answer(asked, tree, "", may_need=False)
         if self.mode == "gated" and not (detail or self.needs_dialogue(question, tree)):
-            found = await self._answer(question, tree, "", may_need=True)
+            found = await self._answer(asked, tree, "", may_need=True)
             if NEED not in (found.text, found.fallback):
                 return found
         hits = self.bank.search(question, _raw(scope), k=self.k)
         told = "\n\n".join(hit.record.text for hit in hits)
-        return await self._answer(question, tree, told, may_need=False)
+        return await self._answer(asked, tree, told, may_need=False)
 
     def needs_dialogue(self, question: str, tree: ProfileTree) -> bool:
         """Whether a question asks for what was said exactly, or is of what the tree does not cover."""

@@ -121,11 +121,12 @@ def _set(plain: Any, item: str) -> None:
     "memorist eval likebench",
 )
 def evaluate(
-    benchmark: Annotated[str, typer.Argument(help="synthetic, locomo, longmemeval, msc or likebench")],
+    benchmark: Annotated[str, typer.Argument(help="synthetic, locomo, longmemeval, msc, personamem or likebench")],
     run: RunFolder = None,
     grammar: Annotated[str, typer.Option(help="synthetic: a, or b for phrasings that training never saw")] = "a",
     dialogues: Annotated[int, typer.Option(help="synthetic: how many test dialogues")] = 24,
     file: Annotated[Path | None, typer.Option(help="of the data; locomo: found through MEMORIST_DATA")] = None,
+    contexts: Annotated[Path | None, typer.Option(help="personamem: its dialogues, JSON Lines")] = None,
     conversation: Annotated[list[str] | None, typer.Option(help="locomo: only these, e.g. conv-41")] = None,
     agent: Annotated[str, typer.Option(help="memory-r1: the one that observes and answers")] = "memory-r1",
     endpoint: Annotated[
@@ -163,6 +164,18 @@ def evaluate(
             endpoint=endpoint or "", judge=judge or "",
             keys=(os.environ.get("MEMORIST_KEY"), os.environ.get("MEMORIST_JUDGE_KEY")),
         )  # fmt: skip
+        return
+    if benchmark == "personamem":
+        from memorist.evaluation import personamem
+        from memorist.models.recorded import open_recorded
+
+        if not (file and contexts and endpoint):
+            raise RecipeError(
+                "personamem needs --file QUESTIONS.csv, --contexts DIALOGUES.jsonl and --endpoint URL#MODEL"
+            )
+        folder = out or Path("runs") / "personamem"
+        model = open_recorded(endpoint, folder / "replies.jsonl", key=os.environ.get("MEMORIST_KEY"))
+        personamem.run(file, contexts, model, folder, as_json, console(), err)
         return
     need_known("agent", agent, (benchmarks.AGENT,))
     if (judge or with_baselines) and not endpoint:

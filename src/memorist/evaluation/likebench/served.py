@@ -59,10 +59,12 @@ class ModelJudge:
     Args:
         sampler: of another model than the one that is measured.
         attempts: how often it is asked, before the rules rate.
+        votes: judgements of each reply, of which the median counts; more than one are drawn at temperature 0.7.
     """
 
     sampler: Sampler
     attempts: int = 3
+    votes: int = 1
 
     def rate(self, one: Persona, talk: Sequence[tuple[str, str]], said: Said, reply: str, moment: Moment) -> Verdict:
         """Rate a reply; `talk`: what was said before in the session, by user and assistant."""
@@ -77,13 +79,33 @@ class ModelJudge:
         )  # fmt: skip
         told = [f"You: {user}\nAssistant: {answer}" for user, answer in talk[-6:]]
         prompt = "\n".join([*told, f"You: {said.user}", f"Assistant, to be rated: {reply}"])
+        given = [v for vote in range(self.votes) if (v := self._vote(prompt, system, missing, vote)) is not None]
+        return median(given) if given else Verdict(offline, source="fallback")
+
+    def _vote(self, prompt: str, system: str, missing: Sequence[str], vote: int) -> Verdict | None:
+        warm = 0.7 if self.votes > 1 else 0.0
         for attempt in range(self.attempts):
             # Asked again word for word a kept reply would come again.
             again = f"\n(attempt {attempt + 1}: JSON only)" if attempt else ""
-            found = read_ratings(_text(self.sampler, prompt + again, system, 400), missing)
+            again += f"\n(vote {vote + 1})" if vote else ""
+            found = read_ratings(_text(self.sampler, prompt + again, system, 400, temperature=warm), missing)
             if found is not None:
                 return found
-        return Verdict(offline, source="fallback")
+        return None
+
+
+def median(votes: Sequence[Verdict]) -> Verdict:
+    """Of each dimension the middle of the votes (of two in the middle the lower), or that it does not apply where most
+    say so; reasons are the first vote's that gave that rating, flags are of all."""
+    ratings: dict[str, Rating] = {}
+    reasons: dict[str, str] = {}
+    for name in votes[0].ratings:
+        given = sorted(r for vote in votes if (r := vote.ratings[name]) is not None)
+        ratings[name] = given[(len(given) - 1) // 2] if 2 * len(given) > len(votes) else None
+        said = (vote.reasons[name] for vote in votes if vote.ratings[name] == ratings[name] and name in vote.reasons)
+        reasons |= {name: why} if (why := next(said, None)) is not None else {}
+    flags = tuple(dict.fromkeys(flag for vote in votes for flag in vote.flags))
+    return Verdict(ratings, reasons, flags)
 
 
 def read_ratings(reply: str, missing: Sequence[str] = ()) -> Verdict | None:
