@@ -26,10 +26,12 @@ LONGEST_JOINED = 300
 """Characters of a memory that something is joined to at most; what would make it longer becomes one of its own."""
 SOME, NEAR, SAID = 4, 0.3, 0.7
 """Telling words from which on a statement is not left out without looking: if it is worth keeping it is joined to the
-nearest memory, from this cosine on, where no memory has this share of them."""
-LONG, SHARED = 8, 0.4
-"""Telling words from which on a sentence says enough to stand for itself; share of them that another such sentence must
-have to take its place or to end it, else it is joined."""
+nearest memory, from this cosine on, where no memory has this share of them; so is one whose numbers no memory has."""
+LONG, SHARED = 6, 0.4
+"""Telling words of a sentence from which on another one as long must have this share of them to take its place or to
+end it, else it is joined."""
+OWN = 10
+"""Telling words from which on a sentence of a joined memory was said of something of its own."""
 
 
 class Updater(Protocol):
@@ -152,7 +154,7 @@ class Choosing:
                 reason = f"tells more of it, which is long: {old.text}"
                 return Operation("ADD", fact.text, reason=reason, source=fact.source)
             return Operation("UPDATE", text, old.id, reason="tells more of it", source=both)
-        stays = [i for i, part in enumerate(parts) if i != of and len(asked(part)) >= LONG]
+        stays = [i for i, part in enumerate(parts) if i != of and len(asked(part)) >= OWN]
         if kind == "DELETE" and not stays:
             return Operation(kind, fact.text, old.id, reason=f"ended by: {fact.text}", source=fact.source)
         if kind == "DELETE":
@@ -171,11 +173,15 @@ def apart(old: str, new: str) -> bool:
 
 
 def unsaid(text: str, hits: Sequence[Hit]) -> bool:
-    """Whether a long text would be lost if it were left out: something is near it, and nothing says most of it."""
-    telling = set(asked(text))
-    if len(telling) < SOME or not hits or hits[0].score < NEAR:
+    """Whether a text would be lost if it were left out although something is near it: nothing there says most of it,
+    if it is long, or has its numbers."""
+    if not hits or hits[0].score < NEAR:
         return False
-    return max(len(telling & set(words(hit.record.text))) for hit in hits) < SAID * len(telling)
+    telling, held = set(asked(text)), [set(words(hit.record.text)) for hit in hits]
+    numbers = {word for word in telling if any(letter.isdigit() for letter in word)}
+    if numbers and not any(numbers <= has for has in held):
+        return True
+    return len(telling) >= SOME and max(len(telling & has) for has in held) < SAID * len(telling)
 
 
 @dataclass(frozen=True)
