@@ -183,7 +183,7 @@ class TestInABank:
         assert len(actor.seen) == 2 and len(bank.list(ANNA)) == 1
 
     def test_of_a_joined_memory_only_what_is_meant_is_replaced_or_ended(self) -> None:
-        fair = "Anna took her twins and their cousins to the county fair in Leeds last Saturday."
+        fair = "Anna took her twins and three cousins to the noisy county fair in Leeds last Saturday afternoon."
         bank, actor = ScratchBank(), Doing(0, 3, 2, 4, 4)
         facts = (fair, "Anna's flat is in Porto.", "Anna's flat is in Faro.", "Anna has no flat now.", "No fair.")
         results = write(bank, actor, *facts)
@@ -192,7 +192,7 @@ class TestInABank:
         assert results[4][0].operation.kind == "DELETE" and not bank.list(ANNA)
 
     def test_long_statements_that_share_little_take_no_ones_place(self) -> None:
-        fair = "Anna took her twins and their cousins to the county fair in Leeds last Saturday."
+        fair = "Anna took her twins and three cousins to the noisy county fair in Leeds last Saturday afternoon."
         for choice in (2, 4):
             bank, actor = ScratchBank(), Doing(0, choice)
             write(bank, actor, fair, "Anna's employer opened another branch near the old harbour of Porto this spring.")

@@ -29,6 +29,7 @@ from memorist.conversation import Message
 from memorist.decision import Observation
 from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
+from memorist.memory.embed import Vectors
 from memorist.memory.profile_edits import Edit, read_edits
 from memorist.memory.profile_schema import Schema, persona_schema
 from memorist.memory.profile_text import coverage
@@ -166,6 +167,7 @@ class PersonaTree:
         self.policy, self.budget, self.guard = policy, budget, guard
         self.pairs, self.words, self.mode, self.k = pairs, words, mode, k
         self.branches, self.always = branches, frozenset(always)
+        self._meanings: Vectors | None = None
 
     def tree(self, scope: Scope) -> ProfileTree:
         """Somebody's profile."""
@@ -211,10 +213,11 @@ class PersonaTree:
         names = list(known)
         if not self.branches or len(names) <= self.branches:
             return names
-        texts = [" ".join(one.shown for one in chunk.messages)]
-        texts += [_words(" ".join([branch, *leaves])) for branch, leaves in known.items()]
-        vectors = np.asarray(self.bank.embedder.embed(texts))
-        order = np.argsort(-(vectors[1:] @ vectors[0]), kind="stable")[: self.branches]
+        if self._meanings is None:
+            branches = [_words(" ".join([branch, *leaves])) for branch, leaves in known.items()]
+            self._meanings = np.asarray(self.bank.embedder.embed(branches))
+        [said] = np.asarray(self.bank.embedder.embed([" ".join(one.shown for one in chunk.messages)]))
+        order = np.argsort(-(self._meanings @ said), kind="stable")[: self.branches]
         likely = {names[i] for i in order} | self.always
         return [name for name in names if name in likely]
 
