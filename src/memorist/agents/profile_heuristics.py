@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from memorist.agents.components.extractors import SENTENCE
 from memorist.agents.components.tags import blocks
 from memorist.decision import Action
-from memorist.memory.profile_edits import Edit
+from memorist.memory.profile_edits import Edit, edits_between
 from memorist.models.sampler import Request
 
 _LEGAL = "4_Identity_Characteristics.Social_Identity."
@@ -98,17 +98,6 @@ def heard_in(prompt: str) -> list[str]:
     """What people say in it."""
     lines = (line.partition(": ") for line in part_of(prompt, "dialogue"))
     return [said for speaker, _, said in lines if speaker.lower() not in ("assistant", "system", "tool")]
-
-
-def edits_between(known: Mapping[str, str], own: Mapping[str, str]) -> list[Edit]:
-    """What makes leaves as they were into leaves as they are; NO_OP where nothing has changed."""
-    found = [
-        Edit("UPDATE" if path in known else "ADD", path, text)
-        for path, text in own.items()
-        if text and known.get(path) != text
-    ]
-    found += [Edit("DELETE", path) for path, text in known.items() if not own.get(path) and text]
-    return found or [Edit("NO_OP")]
 
 
 def part_of(prompt: str, tag: str) -> list[str]:

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from memorist.agents.components.splitter import statements_in
-from memorist.agents.profile_heuristics import edits_between, heard_in, known_in, part_of
+from memorist.agents.profile_heuristics import heard_in, known_in, part_of
 from memorist.decision import Action, Distribution, Observation
 from memorist.memory.embed import Embedder, Vectors
 from memorist.memory.minilm import MiniLM
+from memorist.memory.profile_edits import edits_between
 from memorist.memory.profile_schema import Schema, persona_schema
 from memorist.models.chooser import Chooser, chosen, options
 from memorist.models.sampler import Request, Sampler

@@ -8,7 +8,7 @@ A line that is none of these is counted, and the others stand. DELETE(path) is r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 _PATH = r"(?P<path>[^\s,().]+(?:\.[^\s,().]+)*)"
@@ -72,3 +72,14 @@ def _told(text: str) -> Iterator[str]:
     for line in text.split("\n"):
         if line.strip() and not _FENCE.match(line):
             yield _BULLET.sub("", line).strip()
+
+
+def edits_between(known: Mapping[str, str], own: Mapping[str, str]) -> list[Edit]:
+    """What makes leaves as they were into leaves as they are; NO_OP where nothing has changed."""
+    found = [
+        Edit("UPDATE" if path in known else "ADD", path, text)
+        for path, text in own.items()
+        if text and known.get(path) != text
+    ]
+    found += [Edit("DELETE", path) for path, text in known.items() if not own.get(path) and text]
+    return found or [Edit("NO_OP")]
