@@ -6,7 +6,7 @@ trees, so that an ADD in place of an UPDATE costs nothing where both leave the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from memorist.memory.profile_edits import Edit, read_edits
@@ -36,8 +36,11 @@ def graded(right: Sequence[Edit], given: Sequence[Edit]) -> float:
 
 def state(tree: ProfileTree, right: Sequence[Edit], given: Sequence[Edit]) -> float:
     """From -1 to 1: the mean F1 of the leaves that either changes, done on overlays of a tree; 1 where none is."""
-    before = tree.leaves()
-    wanted, found = (_after(tree, edits) for edits in (right, given))
+    return alike(tree.leaves(), *(_after(tree, edits) for edits in (right, given)))
+
+
+def alike(before: Mapping[str, str], wanted: Mapping[str, str], found: Mapping[str, str]) -> float:
+    """The same of leaves as they were, as they should be, and as they are."""
     changed = [
         path
         for path in dict.fromkeys([*before, *wanted, *found])
