@@ -174,10 +174,13 @@ def apart(old: str, new: str) -> bool:
 
 def unsaid(text: str, hits: Sequence[Hit]) -> bool:
     """Whether a text would be lost if it were left out although something is near it: nothing there says most of it,
-    if it is long, or has its numbers."""
+    if it is long, or has its numbers, or, of a short one ("Bob loves Anna"), its words in the same order."""
     if not hits or hits[0].score < NEAR:
         return False
-    telling, held = set(asked(text)), [set(words(hit.record.text)) for hit in hits]
+    order, orders = asked(text), [asked(hit.record.text) for hit in hits]
+    if len(order) <= SOME and order not in orders and any(sorted(order) == sorted(other) for other in orders):
+        return True
+    telling, held = set(order), [set(words(hit.record.text)) for hit in hits]
     numbers = {word for word in telling if any(letter.isdigit() for letter in word)}
     if numbers and not any(numbers <= has for has in held):
         return True
