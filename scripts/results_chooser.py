@@ -2,8 +2,8 @@
 stay in runs/results, outcomes in results/chooser.
 
 Baselines: a similarity threshold tuned on the development cases (LoCoMo: on conv-26), the rules of `agents.rules`, the bundled tiny
-Memory-R1 manager. Final cases chose nothing, though results on them were seen of earlier weights; conv-26, which is among the six
-conversations of the rows, was looked at while notes to imitate were written (results/chooser.md).
+Memory-R1 manager. Final cases chose nothing, though results on them were seen of earlier weights; conv-26, conv-30 and conv-41, which are
+among the six conversations of the rows, were looked at while the chooser and its agent were made (results/chooser.md).
 Run: python scripts/results_chooser.py
 """
 
