@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memorist.agents.personatree import PersonaTree
-from memorist.agents.profile_heuristics import RuleListener, heard_in
+from memorist.agents.profile_heuristics import HOBBIES, heard_in, known_in
 from memorist.decision import Action
 from memorist.evaluation.listening import judged
 from memorist.memory.bank import MemoryBank
+from memorist.memory.profile_edits import Edit
 from memorist.models.sampler import Greedy, Request
 from memorist.tasks.profiles import Heard, history
 
@@ -36,10 +37,21 @@ class Silent:
         return [Action("NO_OP()") for _ in requests]
 
 
+class Parrot:
+    """Keeps all that is said in one leaf."""
+
+    name = "parrot"
+
+    def sample(self, requests: Sequence[Request]) -> list[Action]:
+        prompts = [request.observation.prompt for request in requests]
+        texts = ("; ".join([*known_in(prompt).values(), *heard_in(prompt)]) for prompt in prompts)
+        return [Action(str(Edit("UPDATE", HOBBIES, text))) for text in texts]
+
+
 def mean(listener: object) -> tuple[float, int]:
     def make(bank: MemoryBank) -> PersonaTree:
         actor = Greedy(listener)  # type: ignore[arg-type]
-        return PersonaTree(bank=bank, listener=actor, answerer=actor, guard="off", branches=0)
+        return PersonaTree(bank=bank, listener=actor, answerer=actor, guard="off", branches=0, budget=10_000)
 
     found = judged(make, TOLD)
     states = [state for one in found for state in one.states]
@@ -51,5 +63,5 @@ def test_who_knows_all_is_worth_one_and_who_does_nothing_less() -> None:
     assert best == 1.0 and foreign == 0
     nothing, foreign = mean(Silent())
     assert nothing < 0.5 and foreign == 0
-    rules, _ = mean(RuleListener())
-    assert nothing <= rules < best
+    all_, foreign = mean(Parrot())
+    assert all_ < nothing and foreign > 0, "what holds of others is counted where it is kept"

@@ -45,7 +45,7 @@ _OF_OTHERS = re.compile(
 
 _OF_ME = re.compile(r"(?:\w+[ ,]+){0,3}(?:i|my|mine|we|our)\b", re.IGNORECASE)
 _PASSING = re.compile(
-    r"\b(?:today|tonight|this (?:morning|afternoon|evening|week|weekend)|yesterday|right now|once more|last night)\b",
+    r"\b(?:today|tonight|this (?:morning|afternoon|evening|week|weekend)|yesterday|right now|last night)\b",
     re.IGNORECASE,
 )
 

@@ -114,6 +114,23 @@ def _set(plain: Any, item: str) -> None:
     at[last] = yaml.safe_load(value)
 
 
+def _personamem(
+    run: Path | None, file: Path | None, contexts: Path | None, endpoint: str | None, described: bool, out: Path,
+    as_json: bool, err: Console,
+) -> None:  # fmt: skip
+    from memorist.evaluation import personamem
+    from memorist.evaluation.progress import Calls
+    from memorist.models.recorded import open_recorded
+
+    if run:
+        raise RecipeError("personamem measures a model behind an endpoint; it takes no --run")
+    if not (file and contexts and endpoint):
+        raise RecipeError("personamem needs --file QUESTIONS.csv, --contexts DIALOGUES.jsonl and --endpoint URL#MODEL")
+    key = os.environ.get("MEMORIST_KEY")
+    model = open_recorded(endpoint, out / "replies.jsonl", key=key, told=Calls(err, "model"))
+    personamem.run(file, contexts, model, out, as_json, console(), system=described)
+
+
 @app.command(
     name="eval",
     epilog="Examples: memorist eval synthetic --grammar b; memorist eval locomo --json; memorist eval locomo "
@@ -127,6 +144,9 @@ def evaluate(
     dialogues: Annotated[int, typer.Option(help="synthetic: how many test dialogues")] = 24,
     file: Annotated[Path | None, typer.Option(help="of the data; locomo: found through MEMORIST_DATA")] = None,
     contexts: Annotated[Path | None, typer.Option(help="personamem: its dialogues, JSON Lines")] = None,
+    described: Annotated[
+        bool, typer.Option("--described/--plain", help="personamem: listen to system messages, which describe people")
+    ] = True,
     conversation: Annotated[list[str] | None, typer.Option(help="locomo: only these, e.g. conv-41")] = None,
     agent: Annotated[str, typer.Option(help="memory-r1: the one that observes and answers")] = "memory-r1",
     endpoint: Annotated[
@@ -166,16 +186,7 @@ def evaluate(
         )  # fmt: skip
         return
     if benchmark == "personamem":
-        from memorist.evaluation import personamem
-        from memorist.models.recorded import open_recorded
-
-        if not (file and contexts and endpoint):
-            raise RecipeError(
-                "personamem needs --file QUESTIONS.csv, --contexts DIALOGUES.jsonl and --endpoint URL#MODEL"
-            )
-        folder = out or Path("runs") / "personamem"
-        model = open_recorded(endpoint, folder / "replies.jsonl", key=os.environ.get("MEMORIST_KEY"))
-        personamem.run(file, contexts, model, folder, as_json, console(), err)
+        _personamem(run, file, contexts, endpoint, described, out or Path("runs") / "personamem", as_json, err)
         return
     need_known("agent", agent, (benchmarks.AGENT,))
     if (judge or with_baselines) and not endpoint:

@@ -102,8 +102,7 @@ def write(rows: Sequence[Row], file: Path) -> None:
 
 
 def run(
-    questions: Path, contexts: Path, model: Sampler, out: Path, as_json: bool, screen: Console, err: Console, *,
-    system: bool = True,
+    questions: Path, contexts: Path, model: Sampler, out: Path, as_json: bool, screen: Console, *, system: bool = True
 ) -> None:  # fmt: skip
     """`memorist eval personamem`: a model in both roles; rows go to `out`.
 
@@ -111,16 +110,12 @@ def run(
         DataError: a file has another form.
     """
     asked, dialogues = load_personamem(questions, contexts)
-    actor, rows = Greedy(model), list[Row]()
+    actor = Greedy(model)
 
     def make(mode: str) -> PersonaTree:
         return PersonaTree(bank=minilm_bank(), listener=actor, answerer=actor, mode=mode)
 
-    for row in evaluate(make, asked, dialogues, system=system):
-        rows.append(row)
-        if row.mode == "oracle":
-            done = len(rows) // (len(MODES) + 1)
-            err.print(f"answered: {done} of {len(asked)} questions", highlight=False)
+    rows = list(evaluate(make, asked, dialogues, system=system))
     write(rows, out / "personamem.jsonl")
     found = summary(rows)
     if as_json:

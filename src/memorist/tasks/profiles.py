@@ -10,11 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from memorist.conversation import Message
 from memorist.memory.profile_edits import Edit, edits_between
-from memorist.tasks.lives import KINDS, Fact, Life, Said, subjects
+from memorist.tasks.lives import Fact, Life, Said, subjects
+from memorist.tasks.streams import told
 
 _SOCIAL, _SKILLS = "4_Identity_Characteristics.Social_Identity.", "5_Behavioral_Characteristics.Interests_and_Skills."
 _HABITS, _LIFESTYLE = "5_Behavioral_Characteristics.Behavioral_Habits.", "5_Behavioral_Characteristics.Lifestyle."
@@ -87,16 +87,10 @@ def history(name: str, statements: int, *, split: str = "train", seed: int = 0) 
     """What one person says, in so many messages, always the same by its arguments."""
     rng = random.Random(f"profile/{split}/{seed}/{name}")
     life = Life(rng, split=split, voice="first", rough=0.3, subjects_=rng.randint(3, 8))
-    time = datetime(2025, 1, 1, 9) + timedelta(days=rng.randrange(300))
     found: list[Heard] = []
     tree: dict[str, str] = {}
     others: set[str] = set()
-    while len(found) < statements:
-        said = life.step(KINDS | {"new": 5.0})
-        if said is None:
-            continue
-        message = Message(life.me.name, said.text, f"{name}/{len(found)}", time, statements=(said.text,))
-        time += timedelta(hours=rng.randint(1, 60))
+    for message, said in told(life, name, statements):
         before, tree = tree, right_tree(life)
         others |= _of_others(said, life)
         own = {fact.value for fact in life.facts if fact.person is life.me}

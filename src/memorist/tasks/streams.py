@@ -52,20 +52,26 @@ class _Thing:
     ended: str = ""
 
 
+def told(life: Life, name: str, statements: int) -> Iterator[tuple[Message, Said]]:
+    """What a life tells next, in so many messages hours apart, each with what is right about it."""
+    time = datetime(2025, 1, 1, 9) + timedelta(days=life.rng.randrange(300))
+    made = 0
+    while made < statements:
+        said = life.step(KINDS | {"new": 5.0})
+        if said is not None:
+            yield Message(life.me.name, said.text, f"{name}/{made}", time, statements=(said.text,)), said
+            time += timedelta(hours=life.rng.randint(1, 60))
+            made += 1
+
+
 def stream(name: str, statements: int, *, split: str = "train", seed: int = 0) -> StreamTask:
     """One person's stream of so many statements, and a question for each thing that was told of."""
     rng = random.Random(f"stream/{split}/{seed}/{name}")
     life = Life(rng, split=split, voice=rng.choice(VOICES), rough=0.3, subjects_=rng.randint(3, 7))
-    time = datetime(2025, 1, 1, 9) + timedelta(days=rng.randrange(300))
     messages: list[Message] = []
     worth: set[str] = set()
     things: dict[tuple[Person, str], _Thing] = {}
-    while len(messages) < statements:
-        said = life.step(KINDS | {"new": 5.0})
-        if said is None:
-            continue
-        message = Message(life.me.name, said.text, f"{name}/{len(messages)}", time, statements=(said.text,))
-        time += timedelta(hours=rng.randint(1, 60))
+    for message, said in told(life, name, statements):
         messages.append(message)
         if said.operation in TELLING:
             worth.add(message.id)
