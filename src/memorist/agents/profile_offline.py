@@ -41,8 +41,6 @@ _OTHERS = "|".join(
 _OF_OTHERS = re.compile(
     rf"(?:he|she|they|(?:my|our)(?: \w+)? (?:{_OTHERS}))\b(?!(?:'s name)? (?:is|are) (?:called|named)\b)", re.IGNORECASE
 )
-
-
 _OF_ME = re.compile(r"(?:\w+[ ,]+){0,3}(?:i|my|mine|we|our)\b", re.IGNORECASE)
 _PASSING = re.compile(
     r"\b(?:today|tonight|this (?:morning|afternoon|evening|week|weekend)|yesterday|right now|last night)\b",

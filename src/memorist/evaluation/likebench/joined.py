@@ -122,7 +122,7 @@ class Joined:
         return [clause for leaf in leaves for clause in leaf.split(BETWEEN)]
 
     async def recall(self, question: str) -> str:
-        """What the tree says that is nearest, save of style."""
+        """What the tree says that is nearest."""
         return (await self.agent.answer(question, Scope(USER))).text
 
 
