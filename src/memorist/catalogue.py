@@ -26,9 +26,13 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "long-document": "memorist.tasks.long_document:LongDocumentData",
         "multihop": "memorist.tasks.searching:MultihopData",
         "lives": "memorist.tasks.streams:LivesData",
+        "profiles": "memorist.tasks.profiles:ProfilesData",
     },
     "openers": {
         "embedder": "memorist.memory.embedders:open_embedder",
+    },
+    "grammars": {
+        "profile-edits": "memorist.memory.profile_grammar:profile_grammar",
     },
     "extractors": {
         "statements": "memorist.agents.components.extractors:statements",
@@ -68,6 +72,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "evidence": "memorist.tasks.rewards:evidence",
         "citations": "memorist.tasks.rewards:citations",
         "current": "memorist.tasks.streams:current",
+        "profile_state": "memorist.tasks.profiles:profile_state",
+        "profile_asked": "memorist.tasks.profiles:profile_asked",
         "oracle": "memorist.tasks.rewards:oracle_perfect",
         "oracle-0.9": "memorist.tasks.rewards:oracle_90",
     },
@@ -76,6 +82,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "add-only": "memorist.agents.heuristics:AddOnlyManager",
         "first-sentences": "memorist.agents.text_heuristics:FirstSentences",
         "question-words": "memorist.agents.text_heuristics:QuestionWords",
+        "listening-rules": "memorist.agents.profile_heuristics:RuleListener",
+        "nearest-clause": "memorist.agents.profile_offline:OfflineAnswerer",
     },
 }
 """By kind and name, where it is defined. "openers" open by name what another part of the package has."""

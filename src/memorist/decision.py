@@ -52,12 +52,13 @@ class Media:
 @dataclass(frozen=True, slots=True)
 class Distribution:
     """How an action was drawn. `temperature` 0 is greedy. `legal` limits its first positions, in order, to token ids
-    (None: all)."""
+    (None: all); `grammar` its whole text (`Observation.grammar`)."""
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     legal: tuple[tuple[int, ...] | None, ...] | None = None
+    grammar: str = ""
 
     @property
     def greedy(self) -> bool:
@@ -76,7 +77,9 @@ class Observation:
     `prompt` is the text of one user turn (with `system` before it); how it becomes tokens is the policy's
     business. `options`, when given, makes the action an ordered choice of `choose` of them instead of text. `after`
     holds what was asked and done before in the same window, in order: of tokens that were sampled there, exactly those
-    are seen again.
+    are seen again. `grammar` is what the text must match, by its name in the catalogue, with what it is made for
+    after a colon ("profile-edits:FILE"): local models write nothing else (`models.grammars`), samplers that cannot be
+    limited may.
     """
 
     prompt: str
@@ -85,6 +88,7 @@ class Observation:
     choose: int = 1
     max_tokens: int = 256
     after: tuple[tuple[Observation, Action], ...] = ()
+    grammar: str = ""
 
     def then(self, action: Action, prompt: str, *, max_tokens: int | None = None) -> Observation:
         """What is asked next in the same window, once `action` was the answer to this."""

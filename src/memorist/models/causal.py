@@ -10,6 +10,7 @@ import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from memorist.decision import Action, Distribution, Observation, Stop
 from memorist.errors import PolicyError
 from memorist.models.attention import BLOCKS, attending, may_block
-from memorist.models.decoding import SHARED_FROM, SIBLINGS, Growing, Recorded, Siblings, may_record, may_share
+from memorist.models.decoding import SHARED_FROM, SIBLINGS, Growing, Recorded, Siblings, batches, may_record, may_share
 from memorist.models.distributions import (
     Legal,
     by_rows,
@@ -38,6 +39,7 @@ from memorist.models.distributions import (
     warp,
     warp_few,
 )
+from memorist.models.grammars import Followed, Grammars, legal_at
 from memorist.models.masks import pairs_per_token, tree_masks, why_not_shared
 from memorist.models.prompting import observation_ids, text_ids
 from memorist.models.rows import RowBatch, Unit, pack
@@ -210,7 +212,7 @@ class CausalPolicy:
             else:
                 byprompt.setdefault(prompt, []).append(i)
         unique = sorted(byprompt, key=lambda p: (len(p), byprompt[p][0]))
-        for batch in _batches(unique, PREFILL_TOKENS.get(self.model.device.type, MOST_PREFILL_TOKENS)):
+        for batch in batches(unique, PREFILL_TOKENS.get(self.model.device.type, MOST_PREFILL_TOKENS)):
             members = [i for prompt in batch for i in byprompt[prompt]]
             parent = [row for row, prompt in enumerate(batch) for _ in byprompt[prompt]]
             with torch.inference_mode(), self._fused(), self._precise():
@@ -311,7 +313,7 @@ class CausalPolicy:
         with attending(self.model, SIBLINGS) if decode is Siblings else nullcontext():
             written, scored = self._write(step, logits, limits, requests)
         return [
-            self._action(prompts[p], tokens, scores, request.distribution)
+            self._action(prompts[p], tokens, scores, _limited(request))
             for p, tokens, scores, request in zip(parent, written, scored, requests, strict=True)
         ]
 
@@ -328,12 +330,15 @@ class CausalPolicy:
         written: list[list[int]] = [[] for _ in requests]
         scored: list[list[float]] = [[] for _ in requests]
         live = list(range(len(requests)))
+        texts = Followed([r.observation.grammar for r in requests], lambda: self.grammars)
         for place in range(room):
+            logits = texts.limited(logits, live)
             token, logprob = draw(logits, [requests[i].distribution for i in live], draws[live, place], place)
             keep = []
             for row, (i, wrote, score) in enumerate(zip(live, token.tolist(), logprob.tolist(), strict=True)):
                 written[i].append(wrote)
                 scored[i].append(score)
+                texts.wrote(i, wrote)
                 if wrote != self.end and len(written[i]) < limits[i]:
                     keep.append(row)
             if not keep:
@@ -386,6 +391,11 @@ class CausalPolicy:
         logp, entropy = self.around(lambda: self._judged(batch, log_probability_and_entropy)).unbind(1)
         return logp, entropy
 
+    @cached_property
+    def grammars(self) -> Grammars:
+        """What limits texts."""
+        return Grammars(self.tokenizer, self._config.vocab_size, self.end)
+
     def _judged(self, batch: RowBatch, judge: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """What `judge` says of each target's log-probabilities over the vocabulary, in float32; in pieces, so that no
         more than `LOGITS` logits are kept for the backward pass."""
@@ -414,7 +424,12 @@ class CausalPolicy:
 
         for distribution, where in batch.by_distribution():
             for place in torch.from_numpy(where).to(hidden.device).split(most):
-                given = (hidden[place], targets[place], distribution, batch.legal(place.cpu().numpy()))
+                given = (
+                    hidden[place],
+                    targets[place],
+                    distribution,
+                    legal_at(batch, place.tolist(), lambda: self.grammars),
+                )
                 places.append(place)
                 once = len(targets) <= most or not learns
                 found.append(piece(*given) if once else checkpoint(piece, *given, use_reentrant=False))
@@ -423,12 +438,6 @@ class CausalPolicy:
         return torch.cat(found)[back]
 
 
-def _batches(prompts: Sequence[tuple[int, ...]], most: int) -> list[list[tuple[int, ...]]]:
-    """Consecutive prompts, sorted by length, in batches of at most `most` padded tokens."""
-    batches: list[list[tuple[int, ...]]] = []
-    for prompt in prompts:
-        if batches and (len(batches[-1]) + 1) * len(prompt) <= most:
-            batches[-1].append(prompt)
-        else:
-            batches.append([prompt])
-    return batches
+def _limited(request: Request) -> Distribution:
+    """What an action of a request was drawn from."""
+    return replace(request.distribution, grammar=request.observation.grammar)

@@ -7,6 +7,7 @@ graph and then replayed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -329,3 +330,14 @@ def may_share(model: Any) -> bool:
             except NotImplementedError:
                 return False
     return alike(model, *found)
+
+
+def batches(prompts: Sequence[tuple[int, ...]], most: int) -> list[list[tuple[int, ...]]]:
+    """Consecutive prompts, sorted by length, in batches of at most `most` padded tokens."""
+    found: list[list[tuple[int, ...]]] = []
+    for prompt in prompts:
+        if found and (len(found[-1]) + 1) * len(prompt) <= most:
+            found[-1].append(prompt)
+        else:
+            found.append([prompt])
+    return found

@@ -11,8 +11,8 @@ from torch.distributed.tensor import DTensor
 
 from memorist.decision import Distribution
 
-Legal = Sequence[tuple[int, ...] | None]
-"""What each of some tokens is limited to (None: all)."""
+Legal = Sequence[tuple[int, ...] | torch.Tensor | None]
+"""What each of some tokens is limited to: ids, or for each of the vocabulary whether it is allowed (None: all)."""
 
 
 def limit(logits: torch.Tensor, legal: Legal) -> torch.Tensor:
@@ -21,7 +21,9 @@ def limit(logits: torch.Tensor, legal: Legal) -> torch.Tensor:
         return logits
     left_out = torch.zeros(logits.shape, dtype=torch.bool)
     for row, allowed in enumerate(legal):
-        if allowed is not None:
+        if isinstance(allowed, torch.Tensor):
+            left_out[row] = ~allowed
+        elif allowed is not None:
             left_out[row] = True
             left_out[row, list(allowed)] = False
     return logits.masked_fill(left_out.to(logits.device), -torch.inf)

@@ -8,14 +8,15 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memorist.catalogue import find, offered
 from memorist.errors import PolicyError
 
 if TYPE_CHECKING:
     from memorist.models.causal import CausalPolicy
 
 
-BUNDLED = ("bundled", "bundled-reader", "bundled-searcher")
-"""Models that come with the package: bases of Memory-R1, MemAgent and MemSearcher."""
+BUNDLED = ("bundled", "bundled-reader", "bundled-searcher", "bundled-listener")
+"""Models that come with the package: bases of Memory-R1, MemAgent, MemSearcher and PersonaTree."""
 CHOOSER = "bundled-chooser"
 """The chooser that comes with the package."""
 
@@ -28,7 +29,7 @@ def bundled_folder(name: str = "bundled") -> Path:
 def open_role(name: str) -> Any:
     """A policy of whichever kind the name says: "linear" or "linear@TAU" and folders that hold a reranker,
     "bundled-chooser" and folders that hold a chooser, "vllm:URL#MODEL" or "sglang:URL#MODEL" a server that samples,
-    else a causal language model.
+    names of the catalogue's teachers a heuristic, which can only act, else a causal language model.
 
     Raises:
         PolicyError: there is none, or what it needs is not installed.
@@ -46,6 +47,8 @@ def open_role(name: str) -> Any:
         from memorist.models.token_server import open_server
 
         return open_server(name)
+    if name in offered("teachers"):
+        return find("teachers", name, "models")()
     return open_policy(name)
 
 

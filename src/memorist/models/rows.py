@@ -86,15 +86,11 @@ class RowBatch:
         return np.asarray(allowed)
 
     def by_distribution(self) -> Iterator[tuple[Distribution, Ints]]:
-        """Each distribution, without legal sets, with the indices of the action tokens drawn from it."""
-        distributions = [replace(unit.action.distribution, legal=None) for unit in self.units]
+        """Each distribution, without what limits it, with the indices of the action tokens drawn from it."""
+        distributions = [replace(unit.action.distribution, legal=None, grammar="") for unit in self.units]
         for distribution in dict.fromkeys(distributions):
             units = np.array([d == distribution for d in distributions])
             yield distribution, np.flatnonzero(units[self.unit])
-
-    def legal(self, where: Ints) -> list[tuple[int, ...] | None]:
-        """What each of these action tokens was limited to (None: all)."""
-        return [self.units[self.unit[n]].action.distribution.legal_at(int(self.place[n])) for n in where]
 
 
 @dataclass(slots=True)
