@@ -16,10 +16,11 @@ from memorist.catalogue import find
 from memorist.conversation import Message
 from memorist.decision import Decision, Reward
 from memorist.errors import RecipeError, need_known
-from memorist.memory.record import Code
+from memorist.memory.record import Code, MemoryRecord, Operation, Scope
+from memorist.memory.scratch import minilm_bank
 from memorist.persons import Person, told_of
-from memorist.tasks.dialogue import DialogueTask
-from memorist.tasks.lives import KINDS, SPLITS, VOICES, Life, Said, Subject
+from memorist.tasks.dialogue import UNDATED, DialogueTask
+from memorist.tasks.lives import KINDS, SPLITS, VOICES, Fact, Life, Said, Subject
 from memorist.tasks.locomo import Question
 
 TELLING = ("ADD", "UPDATE", "DELETE")
@@ -81,6 +82,52 @@ def stream(name: str, statements: int, *, split: str = "train", seed: int = 0) -
     return StreamTask(name, (life.me.name,), tuple(messages), asked, worth=frozenset(worth))
 
 
+def moments(name: str, statements: int, *, split: str = "train", seed: int = 0) -> list[StreamTask]:
+    """Each statement of a stream as a task of its own: from a bank in which all before it was written down as is right,
+    with a question for each thing that was told of by then. What was decided wrong before is nobody's temptation here:
+    over a bank with stale memories any statement is better off in the place of one of them, whatever it is about."""
+    rng = random.Random(f"stream/{split}/{seed}/{name}")
+    life = Life(rng, split=split, voice=rng.choice(VOICES), rough=0.3, subjects_=rng.randint(3, 7))
+    tasks: list[StreamTask] = []
+    ids: dict[str, str] = {}
+    things: dict[tuple[Person, str], _Thing] = {}
+    right = _Right(life.me.name)
+    for message, said in told(life, name, statements):
+        before = right.bank.fork()
+        right.write(message, said)
+        _happened(said, things)
+        ids[message.text] = message.id
+        asked = tuple(question for thing in things.values() for question in _questions(thing, life, ids, rng))
+        worth = frozenset([message.id] if said.operation in TELLING else [])
+        if asked:
+            tasks.append(StreamTask(message.id, (life.me.name,), (message,), asked, before, worth=worth))
+    return tasks
+
+
+class _Right:
+    """A bank that is written as is right."""
+
+    def __init__(self, user: str) -> None:
+        self.bank, self.scope = minilm_bank(), Scope(user)
+        self.held: dict[tuple[Person, str, str, str], MemoryRecord] = {}
+
+    def write(self, message: Message, said: Said) -> None:
+        """Do what is right about a statement."""
+        if said.operation == "NOOP" or said.fact is None:
+            return
+        old = self.held.pop(self._key(said.fact), None)
+        text = f"{old.text} {said.text}" if old is not None and said.joins else said.text
+        written = Operation(said.operation, text, old.id if old is not None else None)
+        [result] = self.bank.apply([written], self.scope, at=message.time or UNDATED, source=[message.id])
+        after = said.fact if said.joins else said.after
+        if after is not None and result.record is not None:
+            self.held[self._key(after)] = result.record
+
+    @staticmethod
+    def _key(fact: Fact) -> tuple[Person, str, str, str]:
+        return fact.person, fact.subject.name, fact.form, fact.value
+
+
 def _happened(said: Said, things: dict[tuple[Person, str], _Thing]) -> None:
     """Keep the books of what holds by statement."""
     if said.fact is None:
@@ -117,7 +164,8 @@ def _questions(thing: _Thing, life: Life, ids: Mapping[str, str], rng: random.Ra
 
 def current(task: Any, outcome: Any, decisions: Sequence[Decision]) -> tuple[Reward, ...]:
     """current, stale, junk: of what holds, the share that is among the memories shown; minus the share of questions
-    that are shown something that holds no more; minus the share of messages that were stored and told nothing new."""
+    that are shown something that holds no more; minus the share of messages that were stored, by themselves or with or
+    in place of a memory, and told nothing new."""
     found: list[float] = []
     stale: list[float] = []
     for question, answer in zip(task.questions, outcome.answers, strict=True):
@@ -127,7 +175,7 @@ def current(task: Any, outcome: Any, decisions: Sequence[Decision]) -> tuple[Rew
             found.append(sum(seen) / len(seen))
         stale.append(float(any(one in text for one in question.stale for text in shown)))
     junk = sum(
-        result.operation.kind == "ADD" and not set(result.operation.source) & task.worth
+        result.operation.kind in ("ADD", "UPDATE") and not set(result.operation.source[-1:]) & task.worth
         for results in outcome.results
         for result in results
         if result.code is Code.APPLIED
@@ -145,7 +193,7 @@ class LivesData:
     """Streams of invented lives.
 
     lives: how many. statements: of each. rewards: terms, by their names in the catalogue. bank: which bank runs start
-    from.
+    from. moments: whether each statement is a task of its own, from a bank as is right by then (of MiniLM's vectors).
     """
 
     kind: str = "lives"
@@ -155,6 +203,7 @@ class LivesData:
     seed: int = 0
     rewards: tuple[str, ...] = ("current",)
     bank: str = "minilm"
+    moments: bool = False
 
     exercise: ClassVar[str] = "dialogue"
 
@@ -171,9 +220,14 @@ class LivesData:
         for i, name in enumerate(self.rewards):
             find("rewards", name, f"{where}.rewards[{i}]")
         find("banks", self.bank, f"{where}.bank")
+        if self.moments and self.bank != "minilm":
+            raise RecipeError(f"{where}.bank is {self.bank!r}; expected 'minilm' where {where}.moments is true")
 
     def tasks(self, seed: int) -> list[DialogueTask]:
         """The streams; `seed`, the run's, changes nothing of them."""
+        if self.moments:
+            lives = (moments(f"life-{i}", self.statements, split=self.split, seed=self.seed) for i in range(self.lives))
+            return [replace(one, rewards=self.rewards) for life in lives for one in life]
         bank = find("banks", self.bank, "data.bank")
         made = (stream(f"life-{i}", self.statements, split=self.split, seed=self.seed) for i in range(self.lives))
         return [replace(one, bank=bank(), rewards=self.rewards) for one in made]
