@@ -84,3 +84,12 @@ def test_questions_are_answered_by_what_is_nearest(models: tuple[Greedy, Greedy]
     ask = lambda question: asyncio.run(agent.answer(question, ANNA)).text  # noqa: E731
     assert "oboe" in ask("Which instrument do I play?") and "Porto" in ask("Where is my home?")
     assert asyncio.run(heard(models).answer("Where is my home?", ANNA)).text == ""
+
+
+def test_what_the_tree_does_not_say_is_answered_by_what_was_said(models: tuple[Greedy, Greedy]) -> None:
+    agent = heard(models, "I live in Porto.", "My neighbour has a boat called Argo.")
+    assert "Argo" not in str(agent.tree(ANNA).leaves())
+    ask = "What is the boat of the neighbour called?"
+    assert "Argo" in asyncio.run(agent.answer(ask, ANNA, detail=True)).text
+    assert "Argo" not in asyncio.run(agent.answer(ask, ANNA)).text
+    assert "Porto" in asyncio.run(agent.answer("Where is my home?", ANNA, detail=True)).text

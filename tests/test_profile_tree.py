@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memorist.errors import DataError, RecipeError
+from memorist.errors import BankError, DataError, RecipeError
 from memorist.memory.bank import MemoryBank
 from memorist.memory.profile_edits import Edit, read_edits
 from memorist.memory.profile_schema import Schema, persona_schema
@@ -126,7 +126,8 @@ class TestEdits:
 
     @given(st.text())
     def test_what_is_written_reads_back(self, value: str) -> None:
-        edit = Edit("ADD", "A.B", " ".join(value.splitlines()))
+        blanks = [part for part in " ".join(value.splitlines()).split(" ") if part]  # only one between others is kept
+        edit = Edit("ADD", "A.B", " ".join(blanks))
         assert read_edits(str(edit)).found == (edit,) or "\n" in str(edit)
 
     @given(st.text())
@@ -263,6 +264,19 @@ class TestVersions:
         assert made.leaves() == {NAME: "Mary", HOBBIES: "chess"}
         assert [c.kind for c in made.history(HOBBIES)] == ["ADD", "DELETE", "ADD"]
         assert made.leaves(as_of=second) == {NAME: "Mary Lee", SOFT: "mentoring"}
+
+    def test_as_of_a_time(self, bank: MemoryBank) -> None:
+        made = tree(bank)
+        codes(made, Edit("ADD", NAME, "Mary"), Edit("ADD", HOBBIES, "chess"), day=1)
+        codes(made, Edit("UPDATE", NAME, "Mary Lee"), Edit("DELETE", HOBBIES), day=10)
+        if isinstance(bank, ScratchBank):
+            with pytest.raises(BankError, match="knows no times"):
+                made.leaves(as_of=AT)
+            return
+        days = {day: made.leaves(as_of=AT + timedelta(days=day, hours=1)) for day in (0, 1, 9, 10, 400)}
+        before, after = {NAME: "Mary", HOBBIES: "chess"}, {NAME: "Mary Lee"}
+        assert days == {0: {}, 1: before, 9: before, 10: after, 400: after}
+        assert json.loads(made.view(as_of=AT + timedelta(days=10, hours=1)))
 
     def test_other_records_and_other_people_are_not_of_it(self, bank: MemoryBank) -> None:
         bank.apply([Operation("ADD", "I like tea.", key="tea"), Operation("ADD", "x")], ANNA, at=AT)

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from memorist.agents.components.answers import Answer
+from memorist.agents.components.profile_prompts import EDITS, KNOWN, NEW
 from memorist.agents.components.tags import harmless
 from memorist.agents.components.updaters import UNDATED
 from memorist.agents.memory_r1 import DialogueExercise, Outcome
@@ -39,6 +40,10 @@ from memorist.models.sampler import Actor
 
 MODES = ("fast", "agentic", "gated")
 """Answers from the tree alone; from the tree and the dialogue always; or where the tree is not enough."""
+STYLES = ("full", "compact")
+"""Of the listener's prompts: instructions and the trunk, or what is known and what was said alone."""
+LONGEST = {"full": 512, "compact": 96}
+"""Tokens of a listener's reply."""
 COVERED = 0.5
 """Share of a question's telling words below which the tree does not cover it."""
 NEED = "NEED_DETAIL"
@@ -139,6 +144,8 @@ class PersonaTree:
         always: branches that it is shown beside these.
         mode: how questions are answered (`MODES`).
         k: pieces of the dialogue that an answer may see.
+        style: how the listener is asked (`STYLES`).
+        grammar: what its replies must match (`Observation.grammar`; "": anything).
     """
 
     roles = ("listener", "answerer")
@@ -160,13 +167,17 @@ class PersonaTree:
         always: Sequence[str] = (),
         mode: str = "gated",
         k: int = 4,
+        style: str = "full",
+        grammar: str = "",
     ) -> None:
         need_known("agent.mode", mode, MODES)
+        need_known("agent.style", style, STYLES)
         self.bank, self.listener, self.answerer = bank, listener, answerer
         self.schema = schema or persona_schema()
         self.policy, self.budget, self.guard = policy, budget, guard
         self.pairs, self.words, self.mode, self.k = pairs, words, mode, k
-        self.branches, self.always = branches, frozenset(always)
+        self.branches, self.always, self.style = branches, frozenset(always), style
+        self.grammar = grammar
         self._meanings: Vectors | None = None
 
     def tree(self, scope: Scope) -> ProfileTree:
@@ -187,7 +198,8 @@ class PersonaTree:
         person = next((one.speaker for one in chunk.messages if one.by_person), "")
         scope = scope or Scope(person or "user")
         tree = self.tree(scope)
-        reply = await self.listener.act(Observation(self._asked(chunk, tree, person or scope.user)))
+        prompt = self._asked(chunk, tree, person or scope.user)
+        reply = await self.listener.act(Observation(prompt, max_tokens=LONGEST[self.style], grammar=self.grammar))
         read = read_edits(reply.text)
         at = chunk.messages[-1].time or UNDATED
         source = tuple(one.id for one in chunk.messages if one.id)
@@ -199,6 +211,8 @@ class PersonaTree:
         return tuple(_result(one, held.get(one.path)) for one in done)
 
     def _asked(self, chunk: Chunk, tree: ProfileTree, person: str) -> str:
+        if self.style == "compact":
+            return _compact(chunk, tree.leaves(), person)
         leaves = [leaf for branch in self._likely(chunk) for leaf in self.schema.branches[branch]]
         known = "\n".join(f"{path}: {text}" for path, text in tree.leaves().items())
         background = f"<background>\n{_data(chunk.background)}\n</background>\n" if chunk.background else ""
@@ -244,11 +258,7 @@ class PersonaTree:
         return bool(_EXACT.search(question)) or coverage(question, known) < COVERED
 
     async def _answer(self, question: str, tree: ProfileTree, told: str, *, may_need: bool) -> Answer:
-        dialogue = f"<dialogue>\n{_data(told)}\n</dialogue>\n" if told else ""
-        prompt = _ANSWER.format(
-            profile=_data(tree.view()) or "(nothing is known yet)", dialogue=dialogue, question=_data(question),
-            need=_MAY_NEED if may_need else "",
-        )  # fmt: skip
+        prompt = asked_about(question, tree.view(), told, may_need=may_need)
         reply = (await self.answerer.act(Observation(prompt))).text
         candidates = tuple(tree.records().values())
         if may_need and NEED in reply:
@@ -269,6 +279,25 @@ class PersonaTree:
             commits.append(before.get(id(message), commits[-1] if commits else 0))
         answers = await asyncio.gather(*(self.answer(question.text, scope) for question in task.questions))
         return Outcome(tuple(results), tuple(answers), tuple(commits))
+
+
+def asked_about(question: str, profile: str, told: str, *, may_need: bool = False) -> str:
+    """What an answerer is asked: with a profile as text, and with pieces of a dialogue or none."""
+    dialogue = f"<dialogue>\n{_data(told)}\n</dialogue>\n" if told else ""
+    return _ANSWER.format(
+        profile=_data(profile) or "(nothing is known yet)", dialogue=dialogue, question=_data(question),
+        need=_MAY_NEED if may_need else "",
+    )  # fmt: skip
+
+
+def _compact(chunk: Chunk, known: Mapping[str, str], person: str) -> str:
+    """What is known and what was said, and nothing else: for a small model that has learnt the trunk by heart."""
+    lines = [
+        f"{'' if one.speaker == person else f'{one.speaker}: '}{' '.join(one.shown.split())}" for one in chunk.messages
+    ]
+    return "".join(
+        [KNOWN, *(f"{path}: {text}\n" for path, text in known.items()), NEW, *(f"{x}\n" for x in lines), EDITS]
+    )
 
 
 def outline(schema: Schema) -> str:
@@ -316,7 +345,9 @@ class PersonaTreeSettings:
 
     schema: a file with another trunk ("": the released one). policy, budget, guard: of the tree. pairs, words: of a
     chunk. branches: whose leaves the listener is shown (0: all). mode: how questions are answered. k: pieces of the
-    dialogue that an answer may see.
+    dialogue that an answer may see. style: of the listener's prompts (`STYLES`). constrained:
+    whether a local listener can write edits of existing leaves alone; new leaves, where the policy allows them, are not
+    limited.
     """
 
     name: str = "personatree"
@@ -329,6 +360,8 @@ class PersonaTreeSettings:
     branches: int = 6
     mode: str = "gated"
     k: int = 4
+    style: str = "full"
+    constrained: bool = True
 
     roles: ClassVar[tuple[str, ...]] = PersonaTree.roles
     exercise: ClassVar[str] = "dialogue"
@@ -343,12 +376,16 @@ class PersonaTreeSettings:
         for name, least in (("budget", 1), ("pairs", 1), ("words", 1), ("branches", 0), ("k", 1)):
             if getattr(self, name) < least:
                 raise RecipeError(f"{where}.{name} is {getattr(self, name)}; expected {least} or more")
-        for name, known in (("policy", POLICIES), ("guard", GUARDS), ("mode", MODES)):
+        for name, known in (("policy", POLICIES), ("guard", GUARDS), ("mode", MODES), ("style", STYLES)):
             need_known(f"{where}.{name}", getattr(self, name), known)
         if self.schema:
             Schema.read(self.schema)
 
     def build(self, **given: Any) -> PersonaTree:
         """The agent around `bank`, `listener` and `answerer`."""
-        settings = {k: v for k, v in vars(self).items() if k not in ("name", "schema")}
-        return PersonaTree(**given, **settings, schema=Schema.read(self.schema) if self.schema else None)
+        settings = {k: v for k, v in vars(self).items() if k not in ("name", "schema", "constrained")}
+        limited = self.constrained and self.policy == "closed"
+        grammar = ("profile-edits" + (f":{self.schema}" if self.schema else "")) if limited else ""
+        return PersonaTree(
+            **given, **settings, grammar=grammar, schema=Schema.read(self.schema) if self.schema else None
+        )

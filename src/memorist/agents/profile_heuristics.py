@@ -1,101 +1,198 @@
-"""A listener without a model: sentences of a few forms, each about one leaf. The baseline of trained listeners."""
+"""A listener without a model: sentences of some forms, each about one leaf. The baseline of trained listeners, and what
+their base imitates, with errors."""
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+import numpy as np
 
 from memorist.agents.components.extractors import SENTENCE
+from memorist.agents.components.profile_prompts import EDITS, KNOWN, NEW
 from memorist.agents.components.tags import blocks
 from memorist.decision import Action
+from memorist.memory.embed import Embedder, Vectors
 from memorist.memory.profile_edits import Edit, edits_between
+from memorist.memory.profile_schema import Schema, persona_schema
 from memorist.models.sampler import Request
 
+BETWEEN = "; "
 _LEGAL = "4_Identity_Characteristics.Social_Identity."
 NAME = f"{_LEGAL}Legal_and_Civic_Status.Name"
 RESIDENCE = f"{_LEGAL}Migration_and_Mobility.Residence"
-BIRTHPLACE = f"{_LEGAL}Migration_and_Mobility.Place_of_Birth"
-POSITION = f"{_LEGAL}Occupational_Role.Position"
-AGE = "1_Biological_Characteristics.Physiological_Status.Age_Related_Characteristics.Chronological_Age"
 HEALTH = "1_Biological_Characteristics.Physiological_Status.Health_Status"
 HOBBIES = "5_Behavioral_Characteristics.Interests_and_Skills.Interests_and_Hobbies"
 PET = "4_Identity_Characteristics.Family_System.Caregiving_Responsibilities.Pet_Care"
-_END = r"(?=[.,;!?]|\s+(?:and|but|because|now|these days)\b|$)"
-
-
-def _form(beginning: str, value: str = r"[^.,;!?]+?") -> re.Pattern[str]:
-    return re.compile(rf"\b(?:{beginning})\s+({value}){_END}", re.IGNORECASE)
-
-
-ONE: tuple[tuple[re.Pattern[str], str, str], ...] = (
-    (_form(r"my name is|call me"), NAME, "{}"),
-    (_form(r"i am|i'm", r"\d{1,3}(?= years old)"), AGE, "{}"),
-    (_form(r"i live in|i(?:'ve| have)? moved to"), RESIDENCE, "{}"),
-    (_form(r"i was born in|i(?:'m| am) from"), BIRTHPLACE, "{}"),
-    (_form(r"i work as(?: an?)?"), POSITION, "{}"),
+_END = r"(?=[.,;!?]|\s+(?:and|but|because|now|these days|any ?more|last (?:week|month|year))\b|$)"
+_OVER = re.compile(
+    r"\b(?:no longer|any ?more|any longer|after all|is over|is gone|(?:i|i've|we've) (?:just )?(?:stopped|quit|gave up|"
+    r"given up|cancelled|left|lost|finished|dropped|got rid|got over))\b",
+    re.IGNORECASE,
 )
-"""Of which one value holds."""
-MANY: tuple[tuple[re.Pattern[str], str, str], ...] = (
-    (_form(r"i(?:'m| am) allergic to"), HEALTH, "allergic to {}"),
-    (_form(r"i (?:really |also )?(?:love|like|enjoy)"), HOBBIES, "{}"),
-    (_form(r"i have(?: an?| two| three)?", r"(?:[a-z]+ )?(?:dogs?|cats?|parrots?|rabbits?)"), PET, "{}"),
-)
-"""Of which several may."""
-GONE = (_form(r"i no longer(?: \w+)?"), re.compile(r"\bi don't \w+ ([^.,;!?]+?) any ?more\b", re.IGNORECASE))
+_WORD = re.compile(r"[^\W_]+")
+_PLACE = re.compile(r"(\*|<.*>)")
+_SMALL = frozenset("a an the of to in on at for with and or my i me we our is are it that this".split())
+_LEADS = frozenset("in is as to at on of by for with from called are i'm into about be me".split())
+_ARTICLES = frozenset("a an the two three".split())
+_ENDS = frozenset("now any every last since and but because these in is are on at".split())
+NEAREST = (0.6, 0.25, 0.15)
+"""How often an erring listener takes the nearest leaf, the second, the third."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How something is said, where it goes, and whether several hold there side by side. said: its words, without the
+    value's place."""
+
+    said: str
+    pattern: re.Pattern[str]
+    path: str
+    many: bool
+
+
+def read_forms(text: str, schema: Schema) -> list[Form]:
+    """Forms of the leaves that a schema has; see `profile_forms.txt`."""
+    by_end = {".".join(path.split(".")[-2:]): path for path in schema.leaves}
+    found: list[Form] = []
+    for line in text.splitlines():
+        end, bar, rest = line.partition(" | ")
+        if line.startswith("#") or not bar or end not in by_end:
+            continue
+        count, _, forms = rest.partition(": ")
+        for form in forms.split("; "):
+            before, value, after = _PLACE.split(form.strip())
+            close = rf"(?={re.escape(after)})" if after.strip() else _END
+            said = value.strip("<>") if value != "*" else r"[^.,;!?]+?"
+            pattern = re.compile(rf"(?:^|[^\w']){re.escape(before)}({said}){close}", re.IGNORECASE)
+            found.append(Form(f"{before}{after}".strip(), pattern, by_end[end], count == "many"))
+    return found
+
+
+@lru_cache
+def forms() -> tuple[Form, ...]:
+    """Those that come with the package, for the released trunk."""
+    file = resources.files("memorist") / "agents" / "profile_forms.txt"
+    return tuple(read_forms(file.read_text(encoding="utf-8"), persona_schema()))
 
 
 class RuleListener:
-    """Edits by regular expressions over what the person says in the first person.
+    """Edits by forms of sentences that the person says in the first person; what is said to be over is taken out.
 
     It reads the prompts of `PersonaTree`: what is known, and the dialogue.
+
+    Args:
+        error: share of replies of another kind, at random: any part of what was said into one of the nearest leaves, in
+            place of what stands there or beside it; a clause taken out; nothing.
+        embedder: what finds leaves then, by examples of what is said about each.
     """
 
     name = "rules"
 
+    def __init__(self, *, error: float = 0.0, embedder: Embedder | None = None) -> None:
+        self.error, self.embedder = error, embedder
+        if error and embedder is None:
+            raise ValueError("a listener that errs needs an embedder")
+        self._vectors: Vectors | None = None
+
     def sample(self, requests: Sequence[Request]) -> list[Action]:
         """Listen to each."""
-        return [Action("\n".join(map(str, self.edits(one.observation.prompt)))) for one in requests]
+        return [Action("\n".join(map(str, self.edits(one.observation.prompt, one.seed)))) for one in requests]
 
-    def edits(self, prompt: str) -> list[Edit]:
+    def edits(self, prompt: str, seed: int = 0) -> list[Edit]:
         """What a dialogue says; NO_OP where it says nothing."""
         known = known_in(prompt)
         own = known.copy()
+        rng = random.Random(seed)
+        if self.error and rng.random() < self.error:
+            self._err(" ".join(heard_in(prompt)), own, rng)
+            return edits_between(known, own)
         for said in heard_in(prompt):
             for sentence in SENTENCE.split(said):
                 self._heard(sentence.strip(), own)
         return edits_between(known, own)
 
     def _heard(self, sentence: str, own: dict[str, str]) -> None:
-        for form in GONE:
-            if match := form.search(sentence):
-                _forget(match[1].lower(), own)
-                return
         if sentence.endswith("?"):
             return
-        for form, path, text in ONE:
-            if match := form.search(sentence):
-                own[path] = text.format(match[1].strip())
-        for form, path, text in MANY:
-            if match := form.search(sentence):
-                value, held = text.format(match[1].strip()), own.get(path, "")
-                if value.lower() not in held.lower():
-                    own[path] = f"{held}; {value}" if held else value
+        if _OVER.search(sentence):
+            _forget(sentence, own)
+            return
+        taken: list[tuple[int, int]] = []
+        for form in forms():
+            match = form.pattern.search(sentence)
+            if match is None or any(match.start(1) < end and begin < match.end(1) for begin, end in taken):
+                continue
+            taken.append(match.span(1))
+            value, held = match[1].strip(), own.get(form.path, "")
+            if value.lower() not in held.lower():
+                own[form.path] = f"{held}{BETWEEN}{value}" if held and form.many else value
+
+    def _err(self, said: str, own: dict[str, str], rng: random.Random) -> None:
+        way, held = rng.random(), [(path, part) for path, text in own.items() for part in text.split(BETWEEN)]
+        words = said.split()
+        if way < 0.2 and held:
+            near = [one for one in held if _words(one[1]) & _words(said)]
+            path, gone = rng.choice(near or held)
+            own[path] = BETWEEN.join(part for part in own[path].split(BETWEEN) if part != gone)
+        elif way < 0.75 and len(words) > 1:
+            begin, end = _part(words, rng)
+            value = " ".join(words[begin:end]).strip(".,;!?\"' ").replace(BETWEEN, " ")
+            path = self._near(said, rng)
+            before, how = own.get(path, ""), rng.random()
+            value = f"planned: {value}" if rng.random() < 0.15 else value
+            own[path] = value if not before or how < 0.4 else f"{before}{BETWEEN if how < 0.8 else ', '}{value}"
+
+    def _near(self, said: str, rng: random.Random) -> str:
+        assert self.embedder is not None
+        if self._vectors is None:
+            self._vectors = np.asarray(self.embedder.embed([form.said for form in forms()]))
+        scores = self._vectors @ np.asarray(self.embedder.embed([said]))[0]
+        order = list(dict.fromkeys(forms()[i].path for i in np.argsort(-scores)[:20]))
+        return rng.choices(order[: len(NEAREST)], NEAREST[: len(order)])[0]
 
 
-def _forget(what: str, own: dict[str, str]) -> None:
-    """Take a thing out of the leaves that name it."""
+def _part(words: Sequence[str], rng: random.Random) -> tuple[int, int]:
+    """Where a part of a sentence begins and ends: likelier after a word that leads to one, and at the end, at
+    a mark, or before a word that begins something else."""
+    places = range(1, len(words))
+    begin = rng.choices(
+        places, [4 if words[i - 1].lower() in _LEADS or words[i].lower() in _ARTICLES else 1 for i in places]
+    )[0]
+    ends = [i for i in range(begin + 1, len(words)) if words[i].lower() in _ENDS or words[i - 1][-1:] in ",;:"]
+    if ends and rng.random() < 0.5:
+        return begin, rng.choice(ends)
+    return begin, len(words) if rng.random() < 0.8 else rng.randint(begin + 1, len(words))
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.lower())) - _SMALL
+
+
+def _forget(sentence: str, own: dict[str, str]) -> None:
+    """Take out the clauses of which a sentence has half of the words."""
+    said = _words(sentence)
     for path, text in own.items():
-        left = [part for part in text.split("; ") if what not in part.lower()]
-        own[path] = "; ".join(left)
+        left = [part for part in text.split(BETWEEN) if 2 * len(_words(part) & said) < len(_words(part)) or not part]
+        own[path] = BETWEEN.join(left)
 
 
 def known_in(prompt: str) -> dict[str, str]:
     """The leaves that a prompt of `PersonaTree` shows."""
-    return dict(line.split(": ", 1) for line in part_of(prompt, "known") if ": " in line)
+    lines = (
+        prompt[len(KNOWN) :].partition(NEW)[0].splitlines() if prompt.startswith(KNOWN) else part_of(prompt, "known")
+    )
+    return dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
 def heard_in(prompt: str) -> list[str]:
     """What people say in it."""
+    if prompt.startswith(KNOWN):
+        return prompt.partition(f"\n{NEW}" if f"\n{NEW}" in prompt else NEW)[2].removesuffix(EDITS).splitlines()
     lines = (line.partition(": ") for line in part_of(prompt, "dialogue"))
     return [said for speaker, _, said in lines if speaker.lower() not in ("assistant", "system", "tool")]
 

@@ -127,7 +127,8 @@ class OfflineListener:
 
 
 class OfflineAnswerer:
-    """Answers with what the tree says that is nearest to the question, word for word; "" where it is empty.
+    """Answers with what the tree says, under the names of its leaf, that is nearest to the question, or with a line of
+    the dialogue where one is nearer; word for word. "" where there is neither.
 
     It reads the prompts of `PersonaTree`.
     """
@@ -144,8 +145,13 @@ class OfflineAnswerer:
     def _answer(self, prompt: str) -> str:
         profile, question = ("\n".join(part_of(prompt, tag)) for tag in ("profile", "question"))
         clauses = list(_clauses(json.loads(profile))) if profile.startswith("{") else []
-        found = nearest(self.embedder, question, clauses, 1)
-        return found[0].text if found else ""
+        told = [f"{readable(one.path)}: {one.text}" for one in clauses]
+        said = [line for line in part_of(prompt, "dialogue") if line]
+        if not (told or said):
+            return ""
+        vectors = self.embedder.embed([question, *told, *said])
+        best = int(np.argmax(vectors[1:] @ vectors[0]))
+        return clauses[best].text if best < len(clauses) else said[best - len(clauses)].partition(": ")[2]
 
 
 def _clauses(nested: Any, above: str = "") -> Iterator[Clause]:

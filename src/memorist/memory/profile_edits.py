@@ -2,7 +2,8 @@
 
     ADD(path, "value")    UPDATE(path, "value")    DELETE(path, None)    NO_OP()
 
-A line that is none of these is counted, and the others stand. DELETE(path) is read too.
+A line that is none of these is counted, and the others stand. DELETE(path) is read too. Blanks at a value's ends and
+double ones are left out: tiny models write them, because words are other tokens after a blank.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _THOUGHT = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"^\s*```\w*\s*$")
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+")
 _ESCAPED = re.compile(r'\\(["\\])')
+_BLANKS = re.compile("  +")
 KINDS = ("ADD", "UPDATE", "DELETE", "NO_OP")
 
 
@@ -62,7 +64,9 @@ def read_edits(text: str) -> Edits:
         if match is None:
             bad.append(line)
         elif match["put"]:
-            found.append(Edit(match["put"], match["path"], _ESCAPED.sub(r"\1", match["value"])))
+            found.append(
+                Edit(match["put"], match["path"], _BLANKS.sub(" ", _ESCAPED.sub(r"\1", match["value"]).strip(" ")))
+            )
         else:
             found.append(Edit("NO_OP") if match["nothing"] else Edit("DELETE", match["gone"]))
     return Edits(tuple(found), tuple(bad), len(found) + len(bad))

@@ -15,7 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from memorist.errors import need_known
+from memorist.errors import BankError, need_known
 from memorist.memory.bank import MemoryBank, need_scope
 from memorist.memory.profile_edits import Edit
 from memorist.memory.profile_schema import Schema, persona_schema, shared_parts
@@ -112,20 +112,36 @@ class ProfileTree:
 
     # Reading.
 
-    def records(self, *, as_of: int | None = None) -> dict[str, MemoryRecord]:
+    def records(self, *, as_of: int | datetime | None = None) -> dict[str, MemoryRecord]:
         """Leaves that hold something by path: those of the schema in its order, then those that extend it. A record's
-        payload says how often it was told (`support`)."""
+        payload says how often it was told (`support`).
+
+        Args:
+            as_of: the tree as it stood at a commit, or as it held at a time.
+
+        Raises:
+            BankError: a time is asked of a bank that knows commits alone (`ScratchBank`).
+        """
         start = len(self._key(""))
-        live = (one for one in self.bank.list(self.scope, as_of=as_of) if self._ours(one))
+        live = (one for one in self._held(as_of) if self._ours(one))
         held = {str(one.key)[start:]: one for one in live}
         order = {path: i for i, path in enumerate(self.schema.leaves)}
         return dict(sorted(held.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
 
-    def leaves(self, *, as_of: int | None = None) -> dict[str, str]:
+    def _held(self, as_of: int | datetime | None) -> Sequence[MemoryRecord]:
+        if not isinstance(as_of, datetime):
+            return self.bank.list(self.scope, as_of=as_of)
+        page = getattr(self.bank, "page", None)
+        if page is None:
+            raise BankError(f"{type(self.bank).__name__} knows no times; expected a commit, or a bank in a file")
+        found: Sequence[MemoryRecord] = page(self.scope, as_of=as_of, now=as_of)
+        return found
+
+    def leaves(self, *, as_of: int | datetime | None = None) -> dict[str, str]:
         """The texts by path."""
         return {path: record.text for path, record in self.records(as_of=as_of).items()}
 
-    def nested(self, *, as_of: int | None = None) -> dict[str, Any]:
+    def nested(self, *, as_of: int | datetime | None = None) -> dict[str, Any]:
         """What holds something, as nested objects; {} where nothing does."""
         found: dict[str, Any] = {}
         for path, text in self.leaves(as_of=as_of).items():
@@ -136,7 +152,7 @@ class ProfileTree:
             at[last] = text
         return found
 
-    def view(self, *, as_of: int | None = None) -> str:
+    def view(self, *, as_of: int | datetime | None = None) -> str:
         """The pruned tree as indented JSON; "" where it holds nothing."""
         found = self.nested(as_of=as_of)
         return json.dumps(found, ensure_ascii=False, indent=1) if found else ""
