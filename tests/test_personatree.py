@@ -75,10 +75,14 @@ class TestChunks:
     def test_a_pair_that_is_too_long_is_a_chunk_of_its_own(self) -> None:
         assert self.shape("A: a a a", "A: b", "A: c", pairs=9, words=2) == [("", "a a a"), ("", "bc")]
 
-    @given(st.lists(st.sampled_from(["A: x y", "assistant: z", "system: s", "tool: t"])), st.integers(1, 4))
+    def test_what_each_of_several_people_says_is_a_chunk_of_its_own(self) -> None:
+        said = ("A: 1", "A: 2", "B: 3", "assistant: 4", "A: 5")
+        assert self.shape(*said, pairs=9) == [("", "12"), ("", "34"), ("", "5")]
+
+    @given(st.lists(st.sampled_from(["A: x y", "B: y", "assistant: z", "system: s", "tool: t"])), st.integers(1, 4))
     def test_nothing_that_was_said_is_lost(self, said: list[str], pairs: int) -> None:
         found = [m.id for chunk in chunked(talk(*said), pairs, 5) for m in chunk.messages]
-        assert found == [f"m{i}" for i, one in enumerate(said) if one[0] in "Aa"]
+        assert found == [f"m{i}" for i, one in enumerate(said) if one[0] in "ABa"]
 
 
 class TestListening:
@@ -126,7 +130,7 @@ class TestListening:
         assert len(made.tree(ANNA).leaves()) <= applied and made.bank.list(Scope("Anna", "dialogue"))
 
     def test_people_have_trees_of_their_own(self) -> None:
-        made = agent(Told(f'ADD({NAME}, "Anna")', f'ADD({NAME}, "Ben")'), pairs=1)
+        made = agent(Told(f'ADD({NAME}, "Anna")', f'ADD({NAME}, "Ben")'))
 
         async def run() -> None:
             async for _ in made.observe(talk("Anna: I'm Anna.", "Ben: I'm Ben.")):

@@ -97,13 +97,14 @@ class Chunk:
 
 def chunked(messages: Iterable[Message], pairs: int, words: int) -> Iterator[Chunk]:
     """Messages in chunks of at most so many pairs (what a person says, with the reply) and words; a single pair that
-    has more is a chunk of its own."""
+    has more is a chunk of its own, and so is what each of several people says: a chunk is about one."""
     chunk: list[list[Message]] = []
     background = ""
 
     def full(pair: Sequence[Message]) -> bool:
         size = sum(len(one.shown.split()) for pair in [*chunk, pair] for one in pair)
-        return bool(chunk) and (len(chunk) >= pairs or size > words)
+        people = {one.speaker for pair in [*chunk, pair] for one in pair if one.by_person}
+        return bool(chunk) and (len(chunk) >= pairs or size > words or len(people) > 1)
 
     def made() -> Chunk:
         return Chunk(tuple(one for pair in chunk for one in pair), background)
