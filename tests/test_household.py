@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memorist.agents.search_heuristics import SEARCHERS, searched
+from memorist.agents.search_planner import Belief, Planner, gain, still_there
 from memorist.errors import DataError
 from memorist.tasks.household.episode import Episode, Prices, episode, priced
 from memorist.tasks.household.measures import measured, spl, swc
@@ -253,3 +255,30 @@ def test_written_down_searchers_are_worth_what_the_prototype_measured(
     found = measured(runs)
     assert found.success == pytest.approx(success, abs=0.13) and found.swc == pytest.approx(weighted, abs=0.12)
     assert all(0 <= swc(run) <= spl(run) <= 1 for run in runs)
+
+
+class TestPlanner:
+    def test_what_a_belief_is_reckoned_with(self) -> None:
+        assert still_there(24.0) == pytest.approx(0.6065, abs=1e-4)  # half the scale, as the vector's 12 of 24 hours
+        assert gain(["red", "red", "blue", "green"]) == pytest.approx(1.5)
+        assert gain(["red", "red", "blue", "blue"]) == pytest.approx(1.0) and gain(["red"] * 3) == 0.0
+
+    def test_worlds_hold_all_that_is_known(self) -> None:
+        for seed in range(12):
+            house = Household(episode(seed, 3))
+            house.act(Act("GetMemory", house.search.category))
+            house.act(Act("Navigate", house.search.scene.receptacles[0].id))
+            belief = Belief({"color": house.search.target.color})
+            for world in belief.worlds(house, random.Random(0)):
+                assert len(world.looks) == 4 and world.looks[0][0] == house.search.target.color
+                here = [p for p in world.places if p in house.visited]
+                assert len(here) == len([t for t in house.visible if t.category == house.search.category])
+
+    def test_it_costs_less_than_what_is_written_down_and_asks_less_where_asking_is_dear(self) -> None:
+        found = {}
+        for ask in (0.25, 6.0):
+            searches = [priced(episode(seed, 3), Prices(ask=ask, fatigue=0.0)) for seed in range(25)]
+            found[ask] = measured([searched(one, Planner()) for one in searches])
+        other = measured([searched(one, SEARCHERS["memory-and-ask"]()) for one in searches])
+        assert found[6.0].with_failures < other.with_failures and found[6.0].asks < found[0.25].asks
+        assert found[0.25].success > 0.9 and found[0.25].swc <= 1
