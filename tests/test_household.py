@@ -282,3 +282,42 @@ class TestPlanner:
         other = measured([searched(one, SEARCHERS["memory-and-ask"]()) for one in searches])
         assert found[6.0].with_failures < other.with_failures and found[6.0].asks < found[0.25].asks
         assert found[0.25].success > 0.9 and found[0.25].swc <= 1
+
+
+class TestGymnasium:
+    @pytest.mark.filterwarnings("ignore::UserWarning")
+    def test_it_is_an_environment_as_gymnasium_checks_them(self) -> None:
+        pytest.importorskip("gymnasium")
+        from gymnasium.utils.env_checker import check_env
+
+        from memorist.tasks.household.gym import SearchEnv
+
+        check_env(SearchEnv(render_mode="rgb_array"), skip_render_check=False)
+
+    def test_a_search_that_is_played_through_it_earns_what_it_is_worth(self) -> None:
+        pytest.importorskip("gymnasium")
+        from memorist.tasks.household.gym import WORTH, SearchEnv
+
+        env = SearchEnv(distractors=2)
+        told, _ = env.reset(seed=5)
+        assert env.reset(seed=5)[0] == told and "3 things are called so" in told and "A metre costs 1" in told
+        assert env.house is not None
+        searcher, earned, over = SEARCHERS["oracle"](), 0.0, False
+        while not over:
+            _, reward, stopped, cut, info = env.step(str(searcher.next(env.house)))
+            earned, over = earned + reward, stopped or cut
+        assert info["success"] and earned == pytest.approx(1 - WORTH * info["cost"])
+        assert env.step("<action>GetMemory()</action>")[4]["code"] == "invalid:over"
+
+
+def test_a_picture_shows_what_was_seen_and_no_more() -> None:
+    image_module = pytest.importorskip("PIL.Image")
+    from memorist.tasks.household.picture import COLORS, picture
+
+    house = Household(small())
+    before = picture(house)
+    assert isinstance(before, image_module.Image) and before.size == (9 * 16, 5 * 16)
+    house.act(Act("Navigate", "3"))
+    after = picture(house)
+    assert COLORS["red"] in {color for _, color in after.getcolors(4096)}
+    assert COLORS["red"] not in {color for _, color in before.getcolors(4096)}
