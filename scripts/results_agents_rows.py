@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results_kit import Found, Kept, Right
+from results_kit import Found, Kept, Right, interval
 from results_kit import row as table_row
 
 from memorist.evaluation.statistics import (
@@ -101,11 +101,6 @@ def mean_of(values: Mapping[int, Right]) -> float:
     """Of all questions of all seeds."""
     flat = [v for run in values.values() for one in run.values() for v in one]
     return sum(flat) / len(flat)
-
-
-def interval(measure: Callable[[], Interval], seeds: int) -> Callable[[], Found]:
-    """A row's numbers."""
-    return lambda: measure().to_json() | {"seeds": seeds}
 
 
 def write() -> None:

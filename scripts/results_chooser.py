@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results_kit import Found, Kept, Right, line
+from results_kit import Found, Kept, Right, interval, line
 from results_kit import row as table_row
 
 from memorist.agents.components.extractors import Fact
@@ -332,14 +332,6 @@ def split_turns() -> Found:
 
 
 # Rows.
-
-
-def interval(measure: Callable[[], Interval], seeds: int) -> Callable[[], Found]:
-    def measured() -> Found:
-        found = measure()
-        return {"value": found.value, "low": found.low, "high": found.high, "n": found.n, "seeds": seeds}
-
-    return measured
 
 
 def of(name: str) -> dict[int, Right]:

@@ -10,6 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from memorist.evaluation.statistics import Interval
+
 Found = dict[str, Any]
 Right = dict[str, list[float]]
 """Points by conversation, document or question."""
@@ -56,6 +58,16 @@ def row(name: str, unit: str, measure: Callable[[], Found], how: str) -> Found:
         found["why"] = f"{missing} has not been run yet"
     print(name, found["value"], found.get("low"), found.get("high"))
     return found
+
+
+def interval(measure: Callable[[], Interval], seeds: int) -> Callable[[], Found]:
+    """What a row needs of an interval."""
+
+    def measured() -> Found:
+        found = measure()
+        return {"value": found.value, "low": found.low, "high": found.high, "n": found.n, "seeds": seeds}
+
+    return measured
 
 
 def line(name: str, every: int = 20) -> Callable[[Mapping[str, Any]], None]:

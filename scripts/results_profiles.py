@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from results_chooser import count
-from results_kit import Found, Kept, Right, base, line
+from results_kit import Found, Kept, Right, base, interval, line
 from results_kit import row as table_row
 
 from memorist.agents.personatree import PersonaTreeSettings
@@ -106,14 +106,6 @@ def perfect() -> dict[int, Right]:
     return {seed: {who: [1.0] * len(own) for who, own in KEPT.read("base")["states"].items()} for seed in SEEDS}
 
 
-def interval(measure: Callable[[], Interval]) -> Callable[[], Found]:
-    def found() -> Found:
-        one = measure()
-        return {"value": one.value, "low": one.low, "high": one.high, "n": one.n, "seeds": len(SEEDS)}
-
-    return found
-
-
 def difference(ours: Mapping[int, Right], theirs: Mapping[int, Right]) -> dict[int, Right]:
     return {
         seed: {who: [a - b for a, b in zip(own, theirs[seed][who], strict=True)] for who, own in run.items()}
@@ -146,15 +138,15 @@ def table() -> None:
 
     rows = [
         row("personatree.listener.headroom", "share",
-            interval(lambda: ratio_headroom(states("base"), states("rl"), perfect()))),
-        row("personatree.listener.over-rules", "state reward", interval(over("rules"))),
-        row("personatree.listener.over-sft", "state reward", interval(over("sft"))),
-        row("personatree.listener.over-offline", "state reward", interval(over("offline"))),
-        row("personatree.tree-minus-truncation", "points", interval(gain("fast", "truncated"))),
-        *(row(f"personatree.{mode}.gain", "points", interval(gain(mode))) for mode in ("agentic", "gated")),
+            interval(lambda: ratio_headroom(states("base"), states("rl"), perfect()), 3)),
+        row("personatree.listener.over-rules", "state reward", interval(over("rules"), 3)),
+        row("personatree.listener.over-sft", "state reward", interval(over("sft"), 3)),
+        row("personatree.listener.over-offline", "state reward", interval(over("offline"), 3)),
+        row("personatree.tree-minus-truncation", "points", interval(gain("fast", "truncated"), 3)),
+        *(row(f"personatree.{mode}.gain", "points", interval(gain(mode), 3)) for mode in ("agentic", "gated")),
         *(row(f"personatree.{mode}.tokens-of-fast", "ratio", partial(token_ratio, mode)) for mode in ("agentic", "gated")),
         *(row(f"personatree.{name}.state", "state reward",
-              interval(partial(lambda name: hierarchical_bootstrap(states(name)), name)))
+              interval(partial(lambda name: hierarchical_bootstrap(states(name)), name), len(SEEDS) if name in EXPERIMENTS else 1))
           for name in ("rl", "sft", "base", "rules", "offline", "nothing")),
         *(row("personatree.contamination" if name == "rl" else f"personatree.{name}.contamination", "share",
               partial(contamination, name)) for name in ("rl", "sft", "base", "rules", "offline")),
