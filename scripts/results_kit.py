@@ -62,12 +62,7 @@ def row(name: str, unit: str, measure: Callable[[], Found], how: str) -> Found:
 
 def interval(measure: Callable[[], Interval], seeds: int) -> Callable[[], Found]:
     """What a row needs of an interval."""
-
-    def measured() -> Found:
-        found = measure()
-        return {"value": found.value, "low": found.low, "high": found.high, "n": found.n, "seeds": seeds}
-
-    return measured
+    return lambda: measure().to_json() | {"seeds": seeds}
 
 
 def line(name: str, every: int = 20) -> Callable[[Mapping[str, Any]], None]:
