@@ -242,6 +242,24 @@ class TestWorth:
         found = [u.advantage for u in credit([group], "manager", how=How(worth=worth)).units]
         assert found == pytest.approx([0.9188, 0.8116, -0.8652, -0.8652], abs=2e-3)
 
+    def test_components_are_compared_each_in_its_own_deviations_which_have_floors(self) -> None:
+        """Vector 5: without floors the dearer of two successes is ahead, for one look at memory."""
+        names, weights = ("won", "nav", "ask", "mem"), {"nav": 0.2, "ask": 0.1, "mem": 0.05}
+        spent = [(1, 7, 0.5, 0.05), (1, 9, 0.5, 0), (0, 0, 0, 0), (0, 9, 1.25, 0)]
+        group = [
+            Run(None, Trajectory("t", 0, (decision(2),), tuple(
+                Reward(name, value if name == "won" else -value) for name, value in zip(names, terms, strict=True)
+            )), None, ScratchBank())
+            for terms in spent
+        ]  # fmt: skip
+        plain = credit([group], "manager", how=How("components", worth=Worth(weights)))
+        assert [u.advantage for u in plain.units] == pytest.approx([0.7680, 0.7744, -0.4393, -1.1032], abs=1e-4)
+        floors = {"nav": 1.0, "ask": 0.5, "mem": 0.5}
+        right = credit([group], "manager", how=How("components", worth=Worth(weights), floors=floors))
+        assert [u.advantage for u in right.units] == pytest.approx([0.8393, 0.7507, -0.4630, -1.1269], abs=1e-4)
+        with pytest.raises(RecipeError, match="siblings to 2 or more"):
+            credit([group[:1]], "manager", how=How("components"))
+
     def test_weights_and_unknown_gates(self) -> None:
         (run_,) = self.runs((1, 10))
         assert Worth({"cost": 2.0})(run_.trajectory) == 0.5

@@ -225,8 +225,8 @@ def test_the_fingerprint_is_stable_and_changes_with_every_setting() -> None:
                 found += [dataclasses.replace(thing, stages=(v, *value[1:])) for v in variants(value[0])]
             elif isinstance(value, tuple):
                 found.append(dataclasses.replace(thing, **{entry.name: (*value, "x")}))
-            elif entry.name == "rewards":
-                found.append(dataclasses.replace(thing, rewards={"em": 0.5}))
+            elif entry.name in ("rewards", "floors"):
+                found.append(dataclasses.replace(thing, **{entry.name: {"em": 0.5}}))
             elif entry.name == "models":
                 found.append(dataclasses.replace(thing, models={**value, "manager": "other"}))
             else:

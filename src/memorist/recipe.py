@@ -130,11 +130,12 @@ class Stage:
     to 0 over the last `cooldown` share of all. temperature, top_k: what the learning role draws its actions from (top_k
     0: all tokens); a high temperature over few tokens explores without breaking the form. updates: passes over a step's
     rows.
-    rule, reduction, epsilon, gamma, gae_lambda, relative, whiten: see `training.credit`. rewards: weights of reward
-    terms by name (those left out count 1). gate: a reward term; where it is 0, none lowers a run's worth. redraw: how
-    often groups whose runs are all worth the same are replaced by new ones in a step. critic_lr, value_clip: of the
-    critic that rule "ppo" has. clip_low, clip_high, dual, entropy, cap: see `training.objective`. beta: weight of the
-    KL to the stage's start, estimated by `kl` (k1, k2, k3) and put into the loss or the reward (`kl_in`).
+    rule, reduction, epsilon, gamma, gae_lambda, relative, whiten, floors: see `training.credit`. rewards: weights of
+    reward terms by name (those left out count 1). gate: a reward term; where it is 0, none lowers a run's worth.
+    redraw: how often groups whose runs are all worth the same are replaced by new ones in a step. critic_lr,
+    value_clip: of the critic that rule "ppo" has. clip_low, clip_high, dual, entropy, cap: see `training.objective`.
+    beta: weight of the KL to the stage's start, estimated by `kl` (k1, k2, k3) and put into the loss or the reward
+    (`kl_in`).
     truncated: whether actions that the token limit cut carry loss ("counted") or only their reward ("left-out").
     share: whether "all" decisions of a run have its advantage or those of its "last" window alone.
     success: reward from which "rejection" imitates a run. optimizer: "adamw" or "sgd". baseline: of rule "fixed".
@@ -168,6 +169,7 @@ class Stage:
     whiten: bool = True
     rewards: Mapping[str, float] = field(default_factory=dict)
     gate: str = ""
+    floors: Mapping[str, float] = field(default_factory=dict)
     redraw: int = 0
     critic_lr: float = 1e-3
     value_clip: float = 0.5

@@ -58,7 +58,7 @@ RULES: dict[str, Callable[[Numbers, float], Numbers]] = {
     "by-mean": by_mean,
 }
 """Rules that compare the siblings of a group."""
-ALL_RULES = (*RULES, "reinforce", "fixed", "counterfactual", "ppo")
+ALL_RULES = (*RULES, "components", "reinforce", "fixed", "counterfactual", "ppo")
 REDUCTIONS = ("token", "trajectory", "decision")
 SHARES = ("all", "last")
 
@@ -115,15 +115,17 @@ class Credited:
 class How:
     """How credit is given.
 
-    rule: one of `ALL_RULES`. "reinforce": r minus the mean of all other runs of the step. "fixed": what a token
-    earned, by itself and with its run, minus `baseline` (REINFORCE as arXiv 2503.08026 has it). "counterfactual": per
-    decision, r minus what the same run earned with that decision replaced by one that changes nothing. "ppo": estimates
-    along the whole trajectory from a critic's values. epsilon: beside the divisor of a rule that has one. gamma,
-    gae_lambda: of `gae`. relative: whether its estimates are divided by what the trajectory's start is held to be worth
-    (`LEAST_WORTH` or more; for rewards of 0 and more): the gradient of log E[r], which "by-mean" takes from siblings.
-    whiten: whether estimates then get mean 0 and deviation 1 over the step's tokens. baseline: of "fixed". share: "all"
-    decisions of a run have its advantage, or those in its "last" window alone (an ablation: what was remembered
-    before is not learnt).
+    rule: one of `ALL_RULES`. "components": the terms on whole runs are each compared within the group, in deviations of
+    their own, and then added by their weights (after arXiv 2512.18571); `floors`, by name, are the least that a
+    deviation counts as: without one a term that hardly differs weighs as much as one that does. "reinforce": r minus
+    the mean of all other runs of the step. "fixed": what a token earned, by itself and with its run, minus `baseline`
+    (REINFORCE as arXiv 2503.08026 has it). "counterfactual": per decision, r minus what the same run earned with that
+    decision replaced by one that changes nothing. "ppo": estimates along the whole trajectory from a critic's values.
+    epsilon: beside the divisor of a rule that has one. gamma, gae_lambda: of `gae`. relative: whether its estimates
+    are divided by what the trajectory's start is held to be worth (`LEAST_WORTH` or more; for rewards of 0 and more):
+    the gradient of log E[r], which "by-mean" takes from siblings. whiten: whether estimates then get mean 0 and
+    deviation 1 over the step's tokens. baseline: of "fixed". share: "all" decisions of a run have its advantage, or
+    those in its "last" window alone (an ablation: what was remembered before is not learnt).
     """
 
     rule: str = "grpo"
@@ -136,6 +138,7 @@ class How:
     worth: Worth = Worth()
     baseline: float = 0.0
     share: str = "all"
+    floors: Mapping[str, float] = field(default_factory=dict)
 
 
 def decisions_of(run: Run, role: str) -> list[Decision]:
@@ -199,13 +202,14 @@ def _compared(groups: Sequence[Group], trajectories: Sequence[Sequence[Decision]
     """Rules that compare runs."""
     earned = [np.array([how.worth(run.trajectory) for run in group], np.float64) for group in groups]
     found: Advantages = []
-    if how.rule in RULES:
+    if how.rule in (*RULES, "components"):
         for group, rewards in zip(groups, earned, strict=True):
             if len(group) < 2:
                 raise RecipeError(
                     f"credit {how.rule!r} compares siblings and got a group of one; set siblings to 2 or more"
                 )
-            found += _spread(RULES[how.rule](rewards, how.epsilon), trajectories[len(found) :])
+            own = _by_component(group, how) if how.rule == "components" else RULES[how.rule](rewards, how.epsilon)
+            found += _spread(own, trajectories[len(found) :])
     else:
         flat = np.concatenate(earned) if earned else np.zeros(0)
         if how.rule == "reinforce":
@@ -226,6 +230,18 @@ def _compared(groups: Sequence[Group], trajectories: Sequence[Sequence[Decision]
     for group in groups:
         _add_terms(group, found[start : start + len(group)], trajectories[start : start + len(group)], how)
         start += len(group)
+    return found
+
+
+def _by_component(group: Group, how: How) -> Numbers:
+    """The sum over terms of how many deviations each run is above the group's mean."""
+    every = [{r.name: r.value for r in run.trajectory.rewards if r.decision is None} for run in group]
+    found = np.zeros(len(group))
+    for name in dict.fromkeys(name for terms in every for name in terms):
+        values = np.array([terms.get(name, 0.0) for terms in every], np.float64)
+        if values.max() > values.min():
+            deviation = max(values.std(ddof=1) + how.epsilon, how.floors.get(name, 0.0))
+            found += how.worth.weights.get(name, 1.0) * (values - values.mean()) / deviation
     return found
 
 

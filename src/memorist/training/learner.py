@@ -185,7 +185,7 @@ def how_credited(stage: Stage) -> How:
     worth = worth_of(stage)
     return How(
         stage.rule, stage.reduction, stage.epsilon, stage.gamma, stage.gae_lambda, stage.relative, stage.whiten, worth,
-        stage.baseline, stage.share,
+        stage.baseline, stage.share, stage.floors,
     )  # fmt: skip
 
 
