@@ -142,6 +142,8 @@ class TestActs:
         house.act(Act("Navigate", gone.receptacle))
         assert gone.thing not in house.seen
         assert house.act(Act("GetMemory", "unicorn")).seen == "You remember nothing of that."
+        for asked in ("", f"{search.category}s", f"where is the {search.category}?"):
+            assert house.act(Act("GetMemory", asked)).seen.count("ago") == len(search.memory) == len(house.recalled)
 
     @given(st.lists(st.text(max_size=40) | st.sampled_from([
         "<action>Navigate(1)</action>", "<action>Ask(Is it the blue one?)</action>", "<action>GetMemory()</action>",
@@ -170,7 +172,8 @@ class TestActs:
         ("Is it the blue one?", "No."), ("Is it red?", "Yes."), ("What is it made of?", "It is metal."),
         ("How big is it?", "It is small."), ("Where is it?", "In the kitchen."), ("Which room?", "In the kitchen."),
         ("On what furniture?", "I don't remember."), ("Please?", "I do not understand."), ("", "I do not understand."),
-        ("Is it red or blue?", "I do not understand."),
+        ("Is it red or blue?", "I do not understand."), ("Is it the red one, not the blue one?", "No."),
+        ("On which furniture is it?", "I don't remember."), ("Is it red metal?", "Yes."),
     ],
 )  # fmt: skip
 def test_a_user_answers_of_what_is_meant(question: str, answer: str) -> None:
@@ -196,6 +199,17 @@ class TestHomes:
         assert len(scene.steps(start)) == len(scene.walkable)
         assert all(scene.view(r.id, start) is not None for r in scene.receptacles) and len(scene.receptacles) == 18
 
+    def test_what_a_thing_is_called_does_not_say_whether_it_is_meant(self) -> None:
+        ranks = [sorted(e.candidates, key=lambda name: int(name.rpartition("-")[2])).index(e.candidates[0])
+                 for e in (episode(seed, 3) for seed in range(60))]  # fmt: skip
+        assert all(8 <= ranks.count(rank) <= 24 for rank in range(4))
+
+    def test_what_an_instruction_says_is_known_to_who_searches(self) -> None:
+        searches = [episode(seed, 3, instruction="exact") for seed in range(15)]
+        for make in (SEARCHERS["brute-force"], SEARCHERS["memory-only"]):
+            assert all(searched(one, make()).success for one in searches)
+        assert measured([searched(one, Planner()) for one in searches]).asks < 1
+
     def test_an_instruction_matches_exactly_its_candidates(self) -> None:
         exact = episode(5, 4, instruction="exact")
         assert len(exact.candidates) == 1 and exact.target.color in exact.instruction
@@ -207,8 +221,9 @@ class TestHomes:
                 assert fits == (thing.id in shared.candidates)
         with pytest.raises(DataError, match="expected category, shared or exact"):
             episode(1, instruction="all")
-        with pytest.raises(DataError, match="expected fewer than 18"):
-            build(1, 18)
+        for wrong in ((18, 0), (-1, 0), (3, 90)):
+            with pytest.raises(DataError, match="expected fewer than 18"):
+                build(1, wrong[0], clutter=wrong[1])
 
     def test_json_in_and_out(self, tmp_path: Path) -> None:
         scene, _ = build(7)
@@ -224,6 +239,9 @@ class TestHomes:
             (lambda d: d["receptacles"].append(d["receptacles"][0]), "comes twice"),
             (lambda d: d["receptacles"][0].update(views=[]), "seen from nowhere"),
             (lambda d: d["receptacles"][0].update(room="attic"), "in room attic"),
+            (lambda d: d["rooms"].update(attic=[]), "attic has no name"),
+            (lambda d: d.update(cell_size=float("nan")), "above 0"),
+            (lambda d: d["walkable"].append([float("inf"), 1]), "not a scene"),
         ],
     )  # fmt: skip
     def test_a_broken_scene_is_refused(self, tmp_path: Path, change: Callable[[Any], Any], told: str) -> None:
@@ -307,7 +325,10 @@ class TestGymnasium:
             _, reward, stopped, cut, info = env.step(str(searcher.next(env.house)))
             earned, over = earned + reward, stopped or cut
         assert info["success"] and earned == pytest.approx(1 - WORTH * info["cost"])
-        assert env.step("<action>GetMemory()</action>")[4]["code"] == "invalid:over"
+        again = env.step("<action>GetMemory()</action>")
+        assert again[4]["code"] == "invalid:over" and again[1] < 0, "what was found is paid once"
+        env.reset(seed=5)
+        assert env.step("hello")[1] == -0.05
 
 
 def test_a_picture_shows_what_was_seen_and_no_more() -> None:

@@ -35,6 +35,7 @@ class _Sweep:
     def next(self, house: Household) -> Act:
         """Listen, stop, or go on."""
         self._listen(house)
+        self.known = {**dict(house.search.attributes), **self.known}
         for thing in house.visible:
             if self.fits(thing, house):
                 return Act("Stop", thing.id)
@@ -93,7 +94,7 @@ class MemoryOnly(_Sweep):
         return super().next(house)
 
     def _further(self, house: Household) -> Act:
-        left = [one.receptacle for one in house.search.memory if one.receptacle not in house.visited]
+        left = [one.receptacle for one in house.recalled if one.receptacle not in house.visited]
         return Act("Navigate", nearest(house, left)) if left else super()._further(house)
 
 
@@ -107,9 +108,10 @@ class MemoryAndAsk(_Sweep):
     def next(self, house: Household) -> Act:
         """Remember, ask, go."""
         self._listen(house)
+        self.known = {**dict(house.search.attributes), **self.known}
         if not house.read:
             return Act("GetMemory", house.search.category)
-        held = house.search.memory
+        held = house.recalled
         if "color" not in self.asked:
             self.asked.add("color")
             colors = {one.color for one in held}
@@ -125,7 +127,7 @@ class MemoryAndAsk(_Sweep):
         return [one for one in held if all(getattr(one, k) in (None, v) for k, v in self.known.items())]
 
     def _further(self, house: Household) -> Act:
-        left = [one for one in self._fitting(house.search.memory) if one.receptacle not in house.visited]
+        left = [one for one in self._fitting(house.recalled) if one.receptacle not in house.visited]
         whole = [one for one in left if all(getattr(one, name) is not None for name in VALUES)]
         if left:
             return Act("Navigate", nearest(house, [one.receptacle for one in whole or left]))

@@ -16,7 +16,7 @@ from memorist.tasks.household.world import Act, Household
 WORLDS, PLACES = 16, 4
 """Worlds that an act is tried in, and places that are tried."""
 READS = 1.0
-"""Memory is looked at first where that costs at most so much."""
+"""Memory is looked at first where that costs at most so much, and else not at all: what it would say is not weighed."""
 Looks = tuple[str, str, str]
 _NAMES = tuple(VALUES)
 
@@ -49,11 +49,12 @@ class World:
 @dataclass
 class Belief:
     """What is known of a search. known: attributes of what is meant; room: its room, once told. asked: attributes and
-    "room"."""
+    "room". refused: whether the user answers no more."""
 
     known: dict[str, str] = field(default_factory=dict)
     room: str = ""
     asked: set[str] = field(default_factory=set)
+    refused: bool = False
 
     def fits(self, looks: Mapping[str, str | None]) -> bool:
         """Whether something with these looks may be meant; None may be anything."""
@@ -73,14 +74,14 @@ class Belief:
     def _drawn(self, house: Household, rng: random.Random) -> World | None:
         scene, search = house.search.scene, house.search
         seen = [t for t in house.seen.values() if t.category == search.category]
-        noted = unmatched(search.memory if house.read else (), seen)
+        noted = unmatched(house.recalled, seen)
         left = [r.id for r in scene.receptacles if r.id not in house.visited]
         things: list[tuple[Looks, str]] = [(t.looks, t.receptacle) for t in seen]
         for one in noted:
-            stays = one.receptacle not in house.visited and rng.random() < still_there(one.hours)
-            if not (stays or left):
+            place = _placed(one, left, len(scene.receptacles), rng)
+            if place is None:
                 return None
-            things.append((_filled(one, rng), one.receptacle if stays else rng.choice(left)))
+            things.append((_filled(one, rng), place))
         while len(things) < len(search.candidates):
             if not left:
                 return None
@@ -91,11 +92,22 @@ class Belief:
             if self.fits(dict(zip(_NAMES, looks, strict=True)))
             and self.room in ("", scene.names[scene.by_id[place].room])
         ]  # fmt: skip
-        if not may:
+        # Each thing was meant with equal odds before: a world where few fit what was said is the less likely for it.
+        if not may or rng.random() >= len(may) / len(things):
             return None
         meant = rng.choice(may)
         order = [meant, *(i for i in range(len(things)) if i != meant)]
         return World(tuple(things[i][0] for i in order), tuple(things[i][1] for i in order))
+
+
+def _placed(noted: Noted, left: Sequence[str], places: int, rng: random.Random) -> str | None:
+    """Where something that was seen may be now, of the places that are left; None where it is in none."""
+    others = [place for place in left if place != noted.receptacle]
+    stays = still_there(noted.hours) if noted.receptacle in left else 0.0
+    moved = (1 - still_there(noted.hours)) * len(others) / max(1, places - 1)
+    if stays + moved <= 0:
+        return None
+    return noted.receptacle if rng.random() < stays / (stays + moved) else rng.choice(others)
 
 
 def unmatched(memory: Sequence[Noted], seen: Sequence[Thing]) -> list[Noted]:
@@ -129,6 +141,7 @@ class Planner:
     def next(self, house: Household) -> Act:
         """The cheapest act."""
         self._listen(house)
+        self.belief.known = {**dict(house.search.attributes), **self.belief.known}
         if not house.read and house.search.prices.memory <= READS:
             return Act("GetMemory", house.search.category)
         worlds = self.belief.worlds(house, self.rng, self.count)
@@ -144,6 +157,7 @@ class Planner:
     def _listen(self, house: Household) -> None:
         if self._pending and house.log:
             said = house.log[-1][1].seen
+            self.belief.refused = self.belief.refused or "busy" in said
             last = said.rstrip(".").rpartition(" ")[2]
             if self._pending == "room":
                 self.belief.room = said.removeprefix("In the ").rstrip(".") if said.startswith("In the ") else ""
@@ -162,8 +176,12 @@ class Planner:
     def _acts(self, house: Household) -> list[Act]:
         here = [t for t in house.visible if t.category == house.search.category and self._may(t)]
         acts = [Act("Stop", thing.id) for thing in here]
-        if house.asked < house.search.patience:
-            acts += [Act("Ask", f"Which {name} is it?") for name in _NAMES if name not in self.belief.asked]
+        if not self.belief.refused:
+            acts += [
+                Act("Ask", f"Which {name} is it?")
+                for name in _NAMES
+                if name not in self.belief.asked | self.belief.known.keys()
+            ]
             acts += [Act("Ask", "In which room is it?")] if "room" not in self.belief.asked else []
         acts += [Act("Navigate", place) for place in self._order(house, house.at, set(house.visited))[:PLACES]]
         acts += [
@@ -184,7 +202,7 @@ class Planner:
         scene = house.search.scene
         known = self.belief.known if known is None else known
         likely: dict[str, float] = {}
-        for one in house.search.memory if house.read else ():
+        for one in house.recalled:
             if one.receptacle not in visited and all(getattr(one, k) in (None, v) for k, v in known.items()):
                 likely[one.receptacle] = likely.get(one.receptacle, 0.0) + still_there(one.hours)
         metres = {r.id: self._metres(scene, at, r.id) for r in scene.receptacles if r.id not in visited}

@@ -65,6 +65,8 @@ class Episode:
     patience: int = PATIENCE
     prices: Prices = Prices()
     budget: float = math.inf
+    attributes: tuple[tuple[str, str], ...] = ()
+    """What the instruction says of what is meant, by name."""
     most_steps: int = 24
     """More than the specification's 20: two questions, eighteen places and a stop are 21, and its table needs them."""
 
@@ -109,18 +111,13 @@ def episode(
         knows.add("room")
     if rng.random() < KNOWS_PLACE:
         knows.add("receptacle")
-    text, meant = _asked(scene, candidates, instruction)
+    words, meant = _asked(scene, candidates, instruction)
+    text = f"Bring me the {' '.join([*words.values(), scene.thing[meant[0]].category])}."
     order = sorted(memory, key=lambda noted: noted.hours)
     return Episode(
-        f"search-{seed}-{distractors}",
-        scene,
-        start,
-        text,
-        meant,
-        tuple(order),
-        frozenset(knows),
-        prices=prices or Prices(),
-    )
+        f"search-{seed}-{distractors}", scene, start, text, meant, tuple(order), frozenset(knows),
+        prices=prices or Prices(), attributes=tuple(words.items()),
+    )  # fmt: skip
 
 
 def _noted(scene: Scene, thing: Thing, rng: random.Random) -> Noted | None:
@@ -134,8 +131,8 @@ def _noted(scene: Scene, thing: Thing, rng: random.Random) -> Noted | None:
     return Noted(hours, thing.category, **told, receptacle=place, room=scene.by_id[place].room, thing=thing.id)
 
 
-def _asked(scene: Scene, candidates: tuple[str, ...], how: str) -> tuple[str, tuple[str, ...]]:
-    """An instruction, and what it matches."""
+def _asked(scene: Scene, candidates: tuple[str, ...], how: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What an instruction says of what is meant, and what that matches."""
     target = scene.thing[candidates[0]]
     words: dict[str, str] = {}
     if how == "shared":
@@ -151,7 +148,7 @@ def _asked(scene: Scene, candidates: tuple[str, ...], how: str) -> tuple[str, tu
         if scene.thing[name].category == target.category
         and all(getattr(scene.thing[name], attribute) == value for attribute, value in words.items())
     )  # fmt: skip
-    return f"Bring me the {' '.join([*words.values(), target.category])}.", meant
+    return words, meant
 
 
 def priced(search: Episode, prices: Prices) -> Episode:

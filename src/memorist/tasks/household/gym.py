@@ -11,19 +11,21 @@ from gymnasium import spaces
 from memorist.tasks.household.episode import Episode, Prices, episode
 from memorist.tasks.household.measures import FAILED
 from memorist.tasks.household.picture import picture
-from memorist.tasks.household.world import Household
+from memorist.tasks.household.world import Code, Household
 
 LONGEST = 4000
 WORTH = 0.02
 """Of a cost unit: the specification's λ of 0.5 over a scale of 25."""
+UNREADABLE = 0.05
+"""What an act that cannot be costs."""
 
 
 class SearchEnv(gymnasium.Env[str, str]):
     """One search after the other, each of its seed.
 
     An action is a message with one call: <action>Navigate("desk-3")</action>, Ask, GetMemory or Stop. A step's reward
-    is what it costs, below 0, and 1 when the right thing is found; `info` has the code, the costs by kind and what was
-    spent.
+    is what it costs, below 0, also for what cannot be done, and 1 when the right thing is found; `info` has the code,
+    the costs by kind and what was spent.
 
     Args:
         distractors, prices: of the searches.
@@ -51,7 +53,7 @@ class SearchEnv(gymnasium.Env[str, str]):
         """Do what a message says."""
         assert self.house is not None, "reset comes first"
         done = self.house.message(action)
-        reward = float(self.house.success) - WORTH * done.cost.total
+        reward = float(done.code is Code.FOUND) - WORTH * done.cost.total - UNREADABLE * done.code.invalid
         stopped = self.house.reason in ("stop", "invalid")
         return done.seen[:LONGEST], reward, stopped, done.over and not stopped, self._info(str(done.code), done.seen)
 

@@ -10,7 +10,7 @@ from memorist.tasks.household.world import Household
 SIDE = 16
 """Pixels of a cell."""
 WALL, FLOOR, HERE = (60, 60, 66), (236, 233, 226), (30, 90, 200)
-PLACE, VISITED = (150, 120, 90), (196, 178, 158)
+PLACE, VISITED, OTHER = (150, 120, 90), (196, 178, 158), (160, 60, 160)
 COLORS = {
     "red": (200, 40, 40),
     "blue": (50, 80, 210),
@@ -47,6 +47,6 @@ def picture(house: Household) -> Any:
         draw.rectangle(box(receptacle.cell, 1), fill=VISITED if visited else PLACE)
         for thing in scene.on[receptacle.id] if visited else ():
             inset = 4 if thing.size == "large" else 6
-            draw.ellipse(box(receptacle.cell, inset), fill=COLORS[thing.color], outline=WALL)
+            draw.ellipse(box(receptacle.cell, inset), fill=COLORS.get(thing.color, OTHER), outline=WALL)
     draw.ellipse(box(house.at, 3), fill=HERE)
     return image

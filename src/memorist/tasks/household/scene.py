@@ -7,6 +7,7 @@ the size of a cell.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -132,7 +133,7 @@ class Scene:
                 ),
                 tuple(Thing(**{key: str(t[key]) for key in Thing.__dataclass_fields__}) for t in data["things"]),
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(
                 where, "-", type(data).__name__, f"not a scene ({error!r}); expected what to_json gives"
             ) from error
@@ -158,7 +159,7 @@ class Scene:
         Path(file).write_text(json.dumps(self.to_json()) + "\n", encoding="utf-8")
 
     def _problems(self) -> Iterator[str]:
-        if self.cell_size <= 0:
+        if not 0 < self.cell_size < math.inf:
             yield f"cell_size is {self.cell_size}; expected a number of metres above 0"
         for kind, ids in (("receptacle", [r.id for r in self.receptacles]), ("thing", [t.id for t in self.things])):
             twice = {one for one in ids if ids.count(one) > 1}
@@ -169,6 +170,8 @@ class Scene:
                 yield f"receptacle {receptacle.id} can be seen from nowhere; expected a walkable cell among its views"
             if receptacle.room not in self.names:
                 yield f"receptacle {receptacle.id} is in room {receptacle.room}; expected one of names"
+        if unnamed := set(self.rooms) - set(self.names):
+            yield f"room {min(unnamed)} has no name; expected one in names"
         known = {r.id for r in self.receptacles}
         for thing in self.things:
             if thing.receptacle not in known:
@@ -210,10 +213,10 @@ def build(
         DataError: so many cannot be placed.
     """
     rng = random.Random(f"household/{seed}/{distractors}/{clutter}/{receptacles}")
-    if distractors + 1 > receptacles:
-        raise DataError(
-            "household", "-", str(distractors), f"{distractors} distractors; expected fewer than {receptacles}"
-        )
+    most = min(receptacles, len(VALUES["color"]) * len(VALUES["material"]) * len(VALUES["size"]))
+    if not 0 <= distractors < most or not 0 <= clutter < 100 - most:
+        told = f"{distractors} distractors and {clutter} other things; expected fewer than {most}, and not below 0"
+        raise DataError("household", "-", str(distractors), told)
     for _ in range(TRIES):
         made = _home(rng, receptacles)
         if made is not None:
@@ -263,12 +266,13 @@ def _home(rng: random.Random, count: int) -> Any:
 def _things(rng: random.Random, held: tuple[Receptacle, ...], distractors: int, clutter: int) -> tuple[Thing, ...]:
     category = rng.choice(CATEGORIES)
     every = [(c, m, s) for c in VALUES["color"] for m in VALUES["material"] for s in VALUES["size"]]
-    places = rng.sample(held, distractors + 1)
+    places, numbers = rng.sample(held, distractors + 1), rng.sample(range(100), distractors + 1 + clutter)
+    # Numbers are drawn: who could tell by its name which thing is meant would neither ask nor remember.
     found = [
-        Thing(f"{category}-{i}", category, *looks, place.id)
-        for i, (looks, place) in enumerate(zip(rng.sample(every, distractors + 1), places, strict=True))
+        Thing(f"{category}-{number}", category, *looks, place.id)
+        for number, looks, place in zip(numbers, rng.sample(every, distractors + 1), places, strict=False)
     ]
-    for i in range(clutter):
+    for number in numbers[distractors + 1 :]:
         other = rng.choice([one for one in CATEGORIES if one != category])
-        found.append(Thing(f"{other}-{distractors + 1 + i}", other, *rng.choice(every), rng.choice(held).id))
+        found.append(Thing(f"{other}-{number}", other, *rng.choice(every), rng.choice(held).id))
     return tuple(found)

@@ -17,6 +17,7 @@ RECALLED = 5
 _CALL = re.compile(r"<action>\s*(?P<name>\w+)\s*\((?P<given>[^<>]*)\)\s*</action>")
 _PAIR = re.compile(r"\[?\s*(-?\d+)\s*,\s*(-?\d+)\s*\]?")
 _LONGEST = 2000
+_WORDS = re.compile(r"[a-z]+")
 
 
 class Code(StrEnum):
@@ -93,7 +94,7 @@ class Household:
     """One search as it goes on.
 
     at: where one stands. visited: receptacles that were looked at. visible: what can be seen from here. seen: all that
-    was. asked, read: questions and looks at memory. distance: metres walked.
+    was. recalled: what memory has said. asked, read: questions and looks at memory. distance: metres walked.
     """
 
     search: Episode
@@ -102,6 +103,7 @@ class Household:
     visited: list[str] = field(default_factory=list)
     visible: tuple[Thing, ...] = ()
     seen: dict[str, Thing] = field(default_factory=dict)
+    recalled: tuple[Noted, ...] = ()
     asked: int = 0
     read: int = 0
     steps: int = 0
@@ -179,6 +181,8 @@ class Household:
         steps = scene.steps(self.at).get(cell)
         if steps is None:
             return Code.UNREACHABLE, "", Cost()
+        if cell == self.at:
+            return Code.DONE, f"You are in the {self.room()}.", Cost()
         self.at, self.standing, self.visible = cell, "", ()
         return Code.DONE, f"You are in the {self.room()}.", self._walked(steps * scene.cell_size)
 
@@ -203,7 +207,9 @@ class Household:
 
     def _remember(self, given: str) -> tuple[Code, str, Cost]:
         self.read += 1
-        found = [one for one in self.search.memory if not given or given.lower() in one.category][:RECALLED]
+        wanted = {word.removesuffix("s") for word in _WORDS.findall(given.lower())}
+        found = [one for one in self.search.memory if not wanted or one.category in wanted][:RECALLED]
+        self.recalled = tuple(dict.fromkeys((*self.recalled, *found)))
         told = "\n".join(map(self.told, found)) or "You remember nothing of that."
         return Code.DONE, told, Cost(memory=self.search.prices.memory)
 
@@ -220,31 +226,33 @@ class Household:
         return (Code.FOUND if right else Code.WRONG), "That is it." if right else "That is not it.", Cost()
 
 
-_WORDS = re.compile(r"[a-z]+")
 _ATTRIBUTES = {
     "color": {"color", "colour"},
     "material": {"material", "made"},
     "size": {"size", "big", "large", "small"},
 }
+_FURNITURE = {"furniture", "receptacle", "on"}
 
 
 def answered(question: str, search: Episode) -> str:
-    """What the user says to a question: by its words, the first rule that fits; always of the thing that is meant."""
-    said, target, scene = set(_WORDS.findall(question.lower()[:_LONGEST])), search.target, search.scene
+    """What the user says to a question: by its words, the first rule that fits; always of the thing that is meant. Of
+    several values all must be its own."""
+    words = _WORDS.findall(question.lower()[:_LONGEST])
+    said, target, scene = set(words), search.target, search.scene
     values = {value: name for name, every in VALUES.items() for value in every}
-    named = {values[word]: word for word in said & values.keys()}
-    if named and said & {"is", "it", "the"} and not said & {"or"}:
-        known = [name for name in named if name in search.knows]
+    named = [(values[word], word) for word in words if word in values]
+    if named and said & {"is", "it", "the"} and "or" not in said:
+        known = [(name, value) for name, value in named if name in search.knows]
         if not known:
             return "I'm not sure."
-        return "Yes." if all(getattr(target, name) == named[name] for name in known) else "No."
-    for name, words in _ATTRIBUTES.items():
-        if said & words:
+        return "Yes." if all(getattr(target, name) == value for name, value in known) else "No."
+    for name, meant in _ATTRIBUTES.items():
+        if said & meant:
             return f"It is {getattr(target, name)}." if name in search.knows else "I don't remember."
-    if said & {"where", "which", "room", "location"}:
+    if said & {"where", "room", "location"} or ("which" in said and not said & _FURNITURE):
         room = scene.names[scene.by_id[target.receptacle].room]
         return f"In the {room}." if "room" in search.knows else "I don't remember."
-    if said & {"on", "in", "furniture", "receptacle"}:
+    if said & {"in", *_FURNITURE}:
         return f"On {target.receptacle}." if "receptacle" in search.knows else "I don't remember."
     return "I do not understand."
 
