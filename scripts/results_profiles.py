@@ -40,7 +40,7 @@ KEPT = Kept("results/profiles")
 row = partial(table_row, how="make results-profiles")
 SEEDS = (0, 1, 2)
 PEOPLE = ProfilesData(split="validation", people=100, statements=60, bank="minilm")
-COMPACT = PersonaTreeSettings(style="compact", pairs=1, k=3)
+COMPACT = PersonaTreeSettings(style="compact", pairs=1)
 EXPERIMENTS = {"rl": "personatree", "sft": "personatree-sft"}
 
 

@@ -82,5 +82,20 @@ def test_one_that_is_not_there_or_cannot_be_read_is_refused(
         policy.sample([Request(ask("broken"), Distribution(), 0)])
 
 
+def test_a_text_that_is_whole_can_only_end(policy: CausalPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(catalogue.BUILT_IN["grammars"], "answer", "test_grammars:answer")
+    actions = policy.sample([Request(ask("answer"), Distribution(temperature=2.0), seed) for seed in range(20)])
+    assert {action.text for action in actions} == {"yes", "no"} and all(a.stop is Stop.END for a in actions)
+    with torch.no_grad():
+        [batch] = pack([Unit(a, 1.0, 1.0) for a in actions], budget=4000)
+        assert torch.allclose(policy.score(batch), torch.from_numpy(batch.old), atol=1e-5)
+    with pytest.raises(PolicyError, match="does not follow its grammar"):
+        policy.grammars.along("answer", policy.encode(ask("answer"), "maybe").tokens)
+
+
+def answer(given: str) -> str:
+    return 'start: "yes" | "no"'
+
+
 def broken(given: str) -> str:
     return 'start: "a" ('

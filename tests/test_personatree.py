@@ -139,6 +139,23 @@ class TestListening:
         asyncio.run(run())
         assert made.tree(ANNA).leaves() == {NAME: "Anna"} and made.tree(Scope("Ben")).leaves() == {NAME: "Ben"}
 
+    def test_what_others_say_changes_nobody_elses_tree(self) -> None:
+        made = agent(Greedy(RuleListener()))
+        found = hear(made, "Anna: I live in Rome.", "Ben: I live in Oslo.", "Anna: I love chess.")
+        assert made.tree(ANNA).leaves() == {RESIDENCE: "Rome", HOBBIES: "chess"} and len(found) == 2
+        assert "Oslo" in " ".join(one.text for one in made.bank.list(Scope("Anna", "dialogue")))
+
+    def test_one_whose_scope_has_another_name_is_who_speaks(self) -> None:
+        made = agent(Greedy(RuleListener()))
+        hear(made, "user: I live in Oslo.")
+        assert made.tree(ANNA).leaves() == {RESIDENCE: "Oslo"}
+
+    @pytest.mark.parametrize("style", ["full", "compact"])
+    def test_what_an_assistant_says_is_not_of_the_person(self, style: str) -> None:
+        made = agent(Greedy(RuleListener()), style=style)
+        hear(made, "Anna: Do you like games?", "assistant: I love chess. My name is Bot.", "Anna: I live in Oslo.")
+        assert made.tree(ANNA).leaves() == {RESIDENCE: "Oslo"}
+
 
 class TestRules:
     def hear(self, *said: str) -> dict[str, str]:

@@ -115,7 +115,39 @@ def test_several_messages_in_a_row_are_paid_each_and_again_when_they_are_asked_f
     assert all(one[f"state-{n}"] == 1.0 for one in found for n in range(4))
     asked = [value for one in found for name, value in one.items() if name.startswith("asked")]
     assert asked and set(asked) <= {0.0, 1.0} and sum(asked) > len(asked) / 2
-    assert not [name for one in earned(lambda prompt: "NO_OP()", data) for name in one if name.startswith("asked")]
+
+
+def test_what_was_missed_before_is_not_held_against_a_later_reply() -> None:
+    data = ProfilesData(people=8, statements=12, span=4, rewards=("profile_state",))
+    alone = ProfilesData(people=8, statements=12, rewards=("profile_state",))
+    nothing = lambda prompt: "NO_OP()"  # noqa: E731
+    quiet = [one["state"] == 1.0 for one in earned(nothing, alone)]
+    later = [one[f"state-{n}"] == 1.0 for one in earned(nothing, data) for n in range(4)]
+    assert all(b or not a for a, b in zip(quiet, later, strict=True)) and 0 < sum(quiet) < len(quiet)
+
+
+@pytest.mark.parametrize("pairs", [1, 3])
+def test_a_reply_about_several_messages_is_one(pairs: int) -> None:
+    data = ProfilesData(people=3, statements=12, span=4, rewards=EVERY)
+    settings = replace(COMPACT, pairs=pairs, words=10_000)
+    groups = play(settings.build, data.tasks(0), {"listener": Seat(RuleListener()), "answerer": Seat(RuleListener())})
+    for (run,) in groups:
+        names = {reward.name.partition("-")[0] for reward in run.trajectory.rewards}
+        assert names == {"state", "strict", "graded", "form"}
+
+
+def test_what_was_never_written_is_not_paid_when_it_is_asked_for() -> None:
+    data = ProfilesData(people=6, statements=12, span=4, rewards=("profile_asked",))
+    asked = [value for one in earned(lambda prompt: "NO_OP()", data) for value in one.values()]
+    assert asked and sum(asked) < sum(value for one in earned(right(data), data) for value in one.values())
+
+
+def test_foreign_is_what_never_held_of_the_person() -> None:
+    for number in range(20):
+        told = history(f"p{number}", 40)
+        ever = {part.partition(",")[0].removeprefix("planned: ") for one in told for text in one.tree.values()
+                for part in text.split("; ")}  # fmt: skip
+        assert not told[-1].others & ever
 
 
 def test_what_was_written_early_is_paid_where_it_was_written() -> None:

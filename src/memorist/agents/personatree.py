@@ -191,14 +191,19 @@ class PersonaTree:
         self, messages: Iterable[Message], scope: Scope | None = None
     ) -> AsyncIterator[tuple[Result, ...]]:
         """Read messages in chunks; yield what became of the edits of each. Default scope: that of the person who
-        speaks first in it."""
+        speaks first in it. Where the one whose scope is given is among those who speak, what others say is kept as
+        dialogue and changes no tree."""
+        messages = list(messages)
         for chunk in chunked(messages, self.pairs, self.words):
-            yield await self._listen(chunk, scope)
+            yield await self._listen(chunk, scope, _heard(messages, scope))
 
-    async def _listen(self, chunk: Chunk, scope: Scope | None) -> tuple[Result, ...]:
+    async def _listen(self, chunk: Chunk, scope: Scope | None, heard: bool) -> tuple[Result, ...]:
         person = next((one.speaker for one in chunk.messages if one.by_person), "")
         scope = scope or Scope(person or "user")
         tree = self.tree(scope)
+        if heard and person != scope.user:
+            self._keep(chunk, scope)
+            return ()
         prompt = self._asked(chunk, tree, person or scope.user)
         reply = await self.listener.act(Observation(prompt, max_tokens=LONGEST[self.style], grammar=self.grammar))
         read = read_edits(reply.text)
@@ -206,10 +211,15 @@ class PersonaTree:
         source = tuple(one.id for one in chunk.messages if one.id)
         done = tree.apply(read.found, at=at, source=source)
         done += [Edited(Edit("", "", line[:200]), Gate.UNKNOWN_KIND) for line in read.bad]
-        said = Operation("ADD", _told(chunk.messages), reason="as it was said")
-        self.bank.apply([said], _raw(scope), at=at, source=source)
+        self._keep(chunk, scope)
         held = tree.records()
         return tuple(_result(one, held.get(one.path)) for one in done)
+
+    def _keep(self, chunk: Chunk, scope: Scope) -> None:
+        """What was said, beside the tree."""
+        source = tuple(one.id for one in chunk.messages if one.id)
+        said = Operation("ADD", _told(chunk.messages), reason="as it was said")
+        self.bank.apply([said], _raw(scope), at=chunk.messages[-1].time or UNDATED, source=source)
 
     def _asked(self, chunk: Chunk, tree: ProfileTree, person: str) -> str:
         if self.style == "compact":
@@ -274,12 +284,17 @@ class PersonaTree:
         scope, results, before = Scope(task.speakers[0]), [], dict[int, int]()
         for chunk in chunked(task.messages, self.pairs, self.words):
             before |= {id(message): self.bank.commit for message in chunk.messages}
-            results.append(await self._listen(chunk, scope))
+            results.append(await self._listen(chunk, scope, _heard(task.messages, scope)))
         commits: list[int] = []
         for message in task.messages:
             commits.append(before.get(id(message), commits[-1] if commits else 0))
         answers = await asyncio.gather(*(self.answer(question.text, scope) for question in task.questions))
         return Outcome(tuple(results), tuple(answers), tuple(commits))
+
+
+def _heard(messages: Sequence[Message], scope: Scope | None) -> bool:
+    """Whether the one whose scope it is speaks in some messages by that name."""
+    return scope is not None and any(one.speaker == scope.user for one in messages if one.by_person)
 
 
 def asked_about(question: str, profile: str, told: str, *, may_need: bool = False) -> str:
@@ -293,9 +308,8 @@ def asked_about(question: str, profile: str, told: str, *, may_need: bool = Fals
 
 def _compact(chunk: Chunk, known: Mapping[str, str], person: str) -> str:
     """What is known and what was said, and nothing else: for a small model that has learnt the trunk by heart."""
-    lines = [
-        f"{'' if one.speaker == person else f'{one.speaker}: '}{' '.join(one.shown.split())}" for one in chunk.messages
-    ]
+    said = [one for one in chunk.messages if one.by_person]
+    lines = [f"{'' if one.speaker == person else f'{one.speaker}: '}{' '.join(one.shown.split())}" for one in said]
     return "".join(
         [KNOWN, *(f"{path}: {text}\n" for path, text in known.items()), NEW, *(f"{x}\n" for x in lines), EDITS]
     )

@@ -64,9 +64,7 @@ def read_edits(text: str) -> Edits:
         if match is None:
             bad.append(line)
         elif match["put"]:
-            found.append(
-                Edit(match["put"], match["path"], _BLANKS.sub(" ", _ESCAPED.sub(r"\1", match["value"]).strip(" ")))
-            )
+            found.append(Edit(match["put"], match["path"], _value(match["value"])))
         else:
             found.append(Edit("NO_OP") if match["nothing"] else Edit("DELETE", match["gone"]))
     return Edits(tuple(found), tuple(bad), len(found) + len(bad))
@@ -76,6 +74,11 @@ def _told(text: str) -> Iterator[str]:
     for line in text.split("\n"):
         if line.strip() and not _FENCE.match(line):
             yield _BULLET.sub("", line).strip()
+
+
+def _value(written: str) -> str:
+    """A value as it is meant: unescaped, in one line, with single blanks between words."""
+    return _BLANKS.sub(" ", " ".join(_ESCAPED.sub(r"\1", written).splitlines())).strip(" ")
 
 
 def edits_between(known: Mapping[str, str], own: Mapping[str, str]) -> list[Edit]:

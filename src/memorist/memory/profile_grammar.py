@@ -14,5 +14,5 @@ def profile_grammar(file: str = "") -> str:
         r'start: line ("\n" line)*',
         r'line: ("ADD(" | "UPDATE(") path ", " text ")" | "DELETE(" path ", None)" | "NO_OP()"',
         "path: " + " | ".join(f'"{leaf}"' for leaf in leaves),
-        r'text: /"([^"\\\n]|\\["\\])*"/',
+        r'text: /"([^"\\\x00-\x1f\x85\u2028\u2029]|\\["\\])+"/',
     ])  # fmt: skip

@@ -41,7 +41,7 @@ class Grammars:
             raise PolicyError("a grammar needs llguidance: pip install 'memorist[train]'") from error
         self._library = llguidance
         self._tokenizer = llguidance.hf.from_tokenizer(tokenizer, vocabulary, eos_token=end)
-        self._vocabulary = vocabulary
+        self._vocabulary, self._end = vocabulary, end
         self._known: dict[str, Any] = {}
         self._sets: OrderedDict[tuple[str, tuple[int, ...]], torch.Tensor] = OrderedDict()
 
@@ -69,10 +69,24 @@ class Grammars:
         bits = self._library.torch.allocate_token_bitmask(1, self._vocabulary)
         places = torch.arange(32, dtype=torch.int32)
         for row, matcher in enumerate(matchers):
-            if matcher is not None and not matcher.is_stopped():
+            if matcher is not None and matcher.is_stopped():
+                allowed[row] = False
+                allowed[row, self._end] = True
+            elif matcher is not None:
                 self._library.torch.fill_next_token_bitmask(matcher, bits, 0)
                 allowed[row] = ((bits[0][:, None] >> places) & 1).bool().flatten()[: self._vocabulary]
         return allowed
+
+    def advance(self, matcher: Any, token: int) -> None:
+        """A text goes on with a token; what has ended takes no more.
+
+        Raises:
+            PolicyError: the token is not among those that `next` allows.
+        """
+        if not matcher.is_stopped() and not matcher.consume_token(token):
+            raise PolicyError(
+                f"token {token} does not follow its grammar ({matcher.get_error()}); expected a legal one"
+            )
 
     def along(self, grammar: str, tokens: Sequence[int]) -> torch.Tensor:
         """What each token of an action was limited to, shape (T, V). The last ones are kept: an update asks for them
@@ -84,7 +98,7 @@ class Grammars:
         matcher, rows = self.begin(grammar), []
         for token in tokens:
             rows.append(self.next([matcher]))
-            matcher.consume_token(token)
+            self.advance(matcher, token)
         found = self._sets[key] = torch.cat(rows) if rows else torch.ones((0, self._vocabulary), dtype=torch.bool)
         while sum(one.numel() for one in self._sets.values()) > KEPT and len(self._sets) > 1:
             self._sets.popitem(last=False)
@@ -106,8 +120,8 @@ class Followed:
 
     def wrote(self, row: int, token: int) -> None:
         """A row goes on with a token."""
-        if (matcher := self._matchers[row]) is not None:
-            matcher.consume_token(token)
+        if self._grammars is not None and (matcher := self._matchers[row]) is not None:
+            self._grammars.advance(matcher, token)
 
 
 def legal_at(batch: RowBatch, where: Sequence[int], grammars: Callable[[], Grammars]) -> Legal:

@@ -97,8 +97,8 @@ class ProfileQuestion(Question):
 @dataclass(frozen=True)
 class Heard:
     """One message. tree: what is right after it, by leaf. edits: what makes the tree before it into this one; NO_OP
-    where nothing changes. others: what holds of others by then and not of the person: nothing of it belongs into the
-    tree. questions: one about each subject of which something holds."""
+    where nothing changes. others: what was told of others by then and never held of the person: nothing of it belongs
+    into the tree. questions: one about each subject of which something holds."""
 
     message: Message
     tree: Mapping[str, str]
@@ -118,12 +118,13 @@ def heard(life: Life, name: str, statements: int) -> list[Heard]:
     found: list[Heard] = []
     tree: dict[str, str] = {}
     others: set[str] = set()
+    ever: set[str] = set()
     for message, said in told(life, name, statements):
         before, tree = tree, right_tree(life)
         others |= _of_others(said, life)
-        own = {fact.value for fact in life.facts if fact.person is life.me}
+        ever |= {fact.value for fact in life.facts if fact.person is life.me}
         edits = tuple(edits_between(before, tree))
-        found.append(Heard(message, tree, edits, frozenset(others - own), _questions(life, message.id)))
+        found.append(Heard(message, tree, edits, frozenset(others - ever), _questions(life, message.id)))
     return found
 
 
@@ -172,10 +173,15 @@ class ProfileTask(DialogueTask):
     cuts: ClassVar[tuple[str, ...]] = ()
 
     def states(self, results: Sequence[Sequence[Result]]) -> Iterator[float]:
-        """Of each reply the reward by the tree that it leaves (-1 to 1)."""
+        """Of each reply the reward by the tree that it leaves (-1 to 1), beside what the right edits make of the same
+        tree before it: what was missed earlier is not held against it. Where a reply is about several messages it is
+        one."""
         own = dict(self.trees[0])
-        for done, wanted in zip(results, self.trees[1:], strict=True):
+        trees = self.trees if len(results) == len(self.trees) - 1 else (self.trees[0], self.trees[-1])
+        for done, a, b in zip(results, trees, trees[1:], strict=False):
             before = dict(own)
+            wanted = {path: text for path, text in before.items() if path not in a or path in b}
+            wanted |= {path: text for path, text in b.items() if a.get(path) != text}
             for result in done:
                 path = result.operation.key
                 if result.code is Code.APPLIED and path is not None:
@@ -199,7 +205,8 @@ def _edits_worth(
     """A term that holds the edits of each reply against the right ones from the right tree before it."""
 
     def term(task: ProfileTask, outcome: Any, decisions: Sequence[Decision]) -> tuple[Reward, ...]:
-        pairs = zip(outcome.results, task.trees, task.trees[1:], strict=False)
+        trees = task.trees if len(outcome.results) == len(task.trees) - 1 else (task.trees[0], task.trees[-1])
+        pairs = zip(outcome.results, trees, trees[1:], strict=False)
         found = [like(edits_between(a, b), [_edit(one) for one in done]) for done, a, b in pairs]
         if len(found) == 1:
             return () if decisions else (Reward(name, found[0]),)
@@ -231,7 +238,8 @@ profile_form = _edits_worth("form", _form)
 
 def profile_asked(task: ProfileTask, outcome: Any, decisions: Sequence[Decision]) -> tuple[Reward, ...]:
     """asked: whether a question that is asked after the last message is answered right, on the last reply that changed
-    the leaf where the answer belongs: what was written early is paid when it is asked for."""
+    the leaf where the answer belongs, or should have: what was written early is paid when it is asked for, and what was
+    not written is not."""
     heard = [i for i, decision in enumerate(decisions) if decision.role == "listener"]
     found = []
     for question, answer in zip(task.questions, outcome.answers, strict=True):
@@ -240,8 +248,12 @@ def profile_asked(task: ProfileTask, outcome: Any, decisions: Sequence[Decision]
             i for i, results in zip(heard, outcome.results, strict=False)
             if any(r.code is Code.APPLIED and r.operation.key == question.path for r in results)
         ]  # fmt: skip
-        if wrote:
-            found.append(Reward(f"asked-{question.path}", float(question.right(answer.text)), wrote[-1]))
+        due = [
+            i for i, a, b in zip(heard, task.trees, task.trees[1:], strict=False)
+            if a.get(question.path) != b.get(question.path)
+        ]  # fmt: skip
+        for place in (wrote or due)[-1:]:
+            found.append(Reward(f"asked-{question.path}", float(question.right(answer.text)), place))
     return tuple(found)
 
 

@@ -147,9 +147,15 @@ def decisions_of(run: Run, role: str) -> list[Decision]:
 
 
 def is_flat(group: Group, worth: Worth = Worth()) -> bool:
-    """Whether a group's runs are worth the same, so that siblings teach nothing."""
+    """Whether a group's runs are worth the same, and so are all terms on their decisions, so that siblings teach
+    nothing."""
     found = [worth(run.trajectory) for run in group]
-    return max(found) == min(found)
+    placed: dict[str, set[float]] = {}
+    for run in group:
+        for term in run.trajectory.rewards:
+            if term.decision is not None:
+                placed.setdefault(term.name, set()).add(term.value)
+    return max(found) == min(found) and all(len(values) == 1 for values in placed.values())
 
 
 def credit(

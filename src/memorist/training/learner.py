@@ -216,7 +216,8 @@ def successes(groups: Sequence[Group], stage: Stage, tokens: int, seed: int) -> 
     while pool and count < tokens:
         # However it was drawn, it is imitated under the policy's own distribution: a token outside the few most likely
         # ones that exploration draws from would have no gradient.
-        action = replace(rng.choice(pool), distribution=Distribution())
+        drawn = rng.choice(pool)
+        action = replace(drawn, distribution=Distribution(grammar=drawn.distribution.grammar))
         units.append(Unit(action, 1.0, 1.0 / tokens))
         count += len(action.tokens)
     return units
