@@ -413,10 +413,7 @@ def main() -> None:
             recipe = experiments(seed)[name]
             known = model | {"recipe": recipe.fingerprint(), "lives": str(LIVES)}
             measures[f"{name}-{seed}"] = (known, partial(reinforced, name, seed))
-        for name, (made_by, measure) in measures.items():
-            if args.only is None or name in args.only or name.rpartition("-")[0] in args.only:
-                print(name, flush=True)
-                KEPT.keep(name, made_by, measure)
+        KEPT.keep_all(measures, args.only)
     table()
 
 

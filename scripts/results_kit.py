@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,15 @@ class Kept:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.with_suffix(".new").write_text(json.dumps(found) + "\n")
         place.with_suffix(".new").rename(place)
+
+    def keep_all(
+        self, measures: Mapping[str, tuple[Mapping[str, str], Callable[[], Found]]], only: Sequence[str] | None
+    ) -> None:
+        """Those that are asked for, by their names or by what stands before their last hyphen; None for all."""
+        for name, (made_by, measure) in measures.items():
+            if only is None or name in only or name.rpartition("-")[0] in only:
+                print(name, flush=True)
+                self.keep(name, made_by, measure)
 
     def read(self, name: str) -> Found:
         """What has been measured under a name; a KeyError says what is missing."""

@@ -171,10 +171,7 @@ def main() -> None:
             for seed in SEEDS if args.seed is None else [args.seed]:
                 known = model | {"recipe": experiment(name, seed).fingerprint()}
                 measures[f"{name}-{seed}"] = (known, partial(trained, name, seed))
-        for name, (made_by, measure) in measures.items():
-            if args.only is None or name in args.only or name.rpartition("-")[0] in args.only:
-                print(name, flush=True)
-                KEPT.keep(name, made_by, measure)
+        KEPT.keep_all(measures, args.only)
     table()
 
 

@@ -194,14 +194,15 @@ class PersonaTree:
         speaks first in it. Where the one whose scope is given is among those who speak, what others say is kept as
         dialogue and changes no tree."""
         messages = list(messages)
+        named = _named(messages, scope)
         for chunk in chunked(messages, self.pairs, self.words):
-            yield await self._listen(chunk, scope, _heard(messages, scope))
+            yield await self._listen(chunk, scope, named)
 
-    async def _listen(self, chunk: Chunk, scope: Scope | None, heard: bool) -> tuple[Result, ...]:
+    async def _listen(self, chunk: Chunk, scope: Scope | None, named: bool) -> tuple[Result, ...]:
         person = next((one.speaker for one in chunk.messages if one.by_person), "")
         scope = scope or Scope(person or "user")
         tree = self.tree(scope)
-        if heard and person != scope.user:
+        if named and person != scope.user:
             self._keep(chunk, scope)
             return ()
         prompt = self._asked(chunk, tree, person or scope.user)
@@ -282,9 +283,10 @@ class PersonaTree:
     async def run(self, task: DialogueExercise) -> Outcome:
         """Listen to what is said, then answer what is asked, of the first speaker."""
         scope, results, before = Scope(task.speakers[0]), [], dict[int, int]()
+        named = _named(task.messages, scope)
         for chunk in chunked(task.messages, self.pairs, self.words):
             before |= {id(message): self.bank.commit for message in chunk.messages}
-            results.append(await self._listen(chunk, scope, _heard(task.messages, scope)))
+            results.append(await self._listen(chunk, scope, named))
         commits: list[int] = []
         for message in task.messages:
             commits.append(before.get(id(message), commits[-1] if commits else 0))
@@ -292,7 +294,7 @@ class PersonaTree:
         return Outcome(tuple(results), tuple(answers), tuple(commits))
 
 
-def _heard(messages: Sequence[Message], scope: Scope | None) -> bool:
+def _named(messages: Sequence[Message], scope: Scope | None) -> bool:
     """Whether the one whose scope it is speaks in some messages by that name."""
     return scope is not None and any(one.speaker == scope.user for one in messages if one.by_person)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from memorist.tasks.household.episode import HOURS, Noted
@@ -168,20 +168,16 @@ class Planner:
     def _anywhere(self, house: Household) -> Act:
         left = [r.id for r in house.search.scene.receptacles if r.id not in house.visited]
         if left:
-            return Act(
-                "Navigate", min(left, key=lambda place: (self._metres(house.search.scene, house.at, place), place))
-            )
+            scene = house.search.scene
+            return Act("Navigate", min(left, key=lambda place: (self._metres(scene, house.at, place), place)))
         return Act("Stop", next(iter(house.seen), "nothing"))
 
     def _acts(self, house: Household) -> list[Act]:
         here = [t for t in house.visible if t.category == house.search.category and self._may(t)]
         acts = [Act("Stop", thing.id) for thing in here]
         if not self.belief.refused:
-            acts += [
-                Act("Ask", f"Which {name} is it?")
-                for name in _NAMES
-                if name not in self.belief.asked | self.belief.known.keys()
-            ]
+            unknown = [name for name in _NAMES if name not in self.belief.asked | self.belief.known.keys()]
+            acts += [Act("Ask", f"Which {name} is it?") for name in unknown]
             acts += [Act("Ask", "In which room is it?")] if "room" not in self.belief.asked else []
         acts += [Act("Navigate", place) for place in self._order(house, house.at, set(house.visited))[:PLACES]]
         acts += [
@@ -251,16 +247,18 @@ class Planner:
         lies: dict[str, list[int]] = {}
         for i, place in enumerate(world.places):
             lies.setdefault(place, []).append(i)
+
+        def has(some: Iterable[int]) -> bool:
+            told = [(_NAMES.index(name), value) for name, value in known.items()]
+            return any(all(world.looks[i][at_] == value for at_, value in told) for i in some)
+
         # What was seen and may be meant is gone back to when nothing is left.
         order = [first] if first else ([standing] if standing else [])
         while True:
             if not order:
-                order = [p for p in self._order(house, at, visited, known) if not room or scene.by_id[p].room == room][
-                    :1
-                ]
-                order = (
-                    order or [p for p in lies if p in visited and any(self._has(world, i, known) for i in lies[p])][:1]
-                )
+                places = self._order(house, at, visited, known)
+                order = [place for place in places if room in ("", scene.by_id[place].room)][:1]
+                order = order or [place for place in lies if place in visited and has(lies[place])][:1]
                 if not order:
                     return cost + FAILED
             place = order.pop()
@@ -272,13 +270,7 @@ class Planner:
             standing = place
             visited = visited | {place}
             for i in lies.get(place, ()):
-                if self._has(world, i, known):
+                if has([i]):
                     return cost + (0.0 if i == 0 else FAILED)
-            if len(visited) >= len(scene.receptacles) and not any(
-                self._has(world, i, known) for i in range(len(world.looks))
-            ):
+            if len(visited) >= len(scene.receptacles) and not has(range(len(world.looks))):
                 return cost + FAILED
-
-    @staticmethod
-    def _has(world: World, i: int, known: Mapping[str, str]) -> bool:
-        return all(world.looks[i][_NAMES.index(name)] == value for name, value in known.items())

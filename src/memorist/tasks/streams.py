@@ -65,10 +65,15 @@ def told(life: Life, name: str, statements: int) -> Iterator[tuple[Message, Said
             made += 1
 
 
+def _begun(name: str, split: str, seed: int) -> tuple[random.Random, Life]:
+    """Who it is about, and what chance is drawn from as their life goes on and questions are asked."""
+    rng = random.Random(f"stream/{split}/{seed}/{name}")
+    return rng, Life(rng, split=split, voice=rng.choice(VOICES), rough=0.3, subjects_=rng.randint(3, 7))
+
+
 def stream(name: str, statements: int, *, split: str = "train", seed: int = 0) -> StreamTask:
     """One person's stream of so many statements, and a question for each thing that was told of."""
-    rng = random.Random(f"stream/{split}/{seed}/{name}")
-    life = Life(rng, split=split, voice=rng.choice(VOICES), rough=0.3, subjects_=rng.randint(3, 7))
+    rng, life = _begun(name, split, seed)
     messages: list[Message] = []
     worth: set[str] = set()
     things: dict[tuple[Person, str], _Thing] = {}
@@ -83,11 +88,10 @@ def stream(name: str, statements: int, *, split: str = "train", seed: int = 0) -
 
 
 def moments(name: str, statements: int, *, split: str = "train", seed: int = 0) -> list[StreamTask]:
-    """Each statement of a stream as a task of its own: from a bank in which all before it was written down as is right,
+    """Each statement of a life as a task of its own: from a bank in which all before it was written down as is right,
     with a question for each thing that was told of by then. What was decided wrong before is nobody's temptation here:
     over a bank with stale memories any statement is better off in the place of one of them, whatever it is about."""
-    rng = random.Random(f"stream/{split}/{seed}/{name}")
-    life = Life(rng, split=split, voice=rng.choice(VOICES), rough=0.3, subjects_=rng.randint(3, 7))
+    rng, life = _begun(name, split, seed)
     tasks: list[StreamTask] = []
     ids: dict[str, str] = {}
     things: dict[tuple[Person, str], _Thing] = {}
