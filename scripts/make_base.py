@@ -298,10 +298,10 @@ def ramp(done: float, start: float, end: float) -> float:
 
 def imitate(
     policy: CausalPolicy, steps: int, lr: float, units_of: Callable[[int, float], list[Unit]], out: Path,
-    watch: Callable[[int], None] = lambda step: None, first: float = 1.0,
+    watch: Callable[[int], None] = lambda step: None, first: float = 1.0, room: int = 2_500,
 ) -> None:  # fmt: skip
     """Train on the units of each step (and the share of the way that is done); saved now and then. The first token of an
-    action, which says what is done, weighs `first` times as much as the others."""
+    action, which says what is done, weighs `first` times as much as the others; a batch has `room` tokens at most."""
     optimizer = torch.optim.AdamW(policy.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     began = time.time()
     for step in range(steps):
@@ -310,9 +310,9 @@ def imitate(
             group["lr"] = lr * min(1.0, (step + 1) / 100, 1.4 * (1 - done))
         units = units_of(step, done)
         tokens, total = sum(len(unit.action.tokens) for unit in units), 0.0
-        for batch in pack(units, budget=2_500, share=False):
-            with torch.autocast("cpu", torch.bfloat16):
-                weights = torch.from_numpy(1.0 + (first - 1.0) * (batch.place == 0)).float()
+        for batch in pack(units, budget=room, share=False):
+            with torch.autocast(policy.model.device.type, torch.bfloat16):
+                weights = torch.from_numpy(1.0 + (first - 1.0) * (batch.place == 0)).float().to(policy.model.device)
                 loss = -(policy.score(batch) * weights).sum() / tokens
             loss.backward()
             total += float(loss.detach())

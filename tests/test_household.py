@@ -314,7 +314,7 @@ class TestGymnasium:
 
     def test_a_search_that_is_played_through_it_earns_what_it_is_worth(self) -> None:
         pytest.importorskip("gymnasium")
-        from memorist.tasks.household.gym import WORTH, SearchEnv
+        from memorist.tasks.household.gym import SearchEnv
 
         env = SearchEnv(distractors=2)
         told, _ = env.reset(seed=5)
@@ -324,7 +324,7 @@ class TestGymnasium:
         while not over:
             _, reward, stopped, cut, info = env.step(str(searcher.next(env.house)))
             earned, over = earned + reward, stopped or cut
-        assert info["success"] and earned == pytest.approx(1 - WORTH * info["cost"])
+        assert info["success"] and earned == pytest.approx(1 - 0.02 * info["cost"])
         again = env.step("<action>GetMemory()</action>")
         assert again[4]["code"] == "invalid:over" and again[1] < 0, "what was found is paid once"
         env.reset(seed=5)

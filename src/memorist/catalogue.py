@@ -20,6 +20,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "composed": "memorist.agents.composed:ComposedSettings",
         "memagent": "memorist.agents.memagent:MemAgentSettings",
         "memsearcher": "memorist.agents.memsearcher:MemSearcherSettings",
+        "esearch": "memorist.agents.esearch:ESearchSettings",
     },
     "data": {
         "dialogues": "memorist.tasks.dialogue:DialogueData",
@@ -27,6 +28,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "multihop": "memorist.tasks.searching:MultihopData",
         "lives": "memorist.tasks.streams:LivesData",
         "profiles": "memorist.tasks.profiles:ProfilesData",
+        "household": "memorist.tasks.household.searching:HouseholdData",
     },
     "openers": {
         "embedder": "memorist.memory.embedders:open_embedder",

@@ -22,6 +22,7 @@ from memorist.memory.profile_schema import Schema, persona_schema
 from memorist.models.sampler import Request
 
 BETWEEN = "; "
+PLANNED = "planned: "
 _LEGAL = "4_Identity_Characteristics.Social_Identity."
 NAME = f"{_LEGAL}Legal_and_Civic_Status.Name"
 RESIDENCE = f"{_LEGAL}Migration_and_Mobility.Residence"
@@ -87,7 +88,7 @@ class RuleListener:
 
     Args:
         error: share of replies of another kind, at random: any part of what was said into one of the nearest leaves, in
-            place of what stands there or beside it; a clause taken out; nothing.
+            place of what stands there or beside it; a clause taken out; a plan come true; nothing.
         embedder: what finds leaves then, by examples of what is said about each.
     """
 
@@ -133,27 +134,51 @@ class RuleListener:
                 own[form.path] = f"{held}{BETWEEN}{value}" if held and form.many else value
 
     def _err(self, said: str, own: dict[str, str], rng: random.Random) -> None:
-        way, held = rng.random(), [(path, part) for path, text in own.items() for part in text.split(BETWEEN)]
-        words = said.split()
-        if way < 0.2 and held:
-            near = [one for one in held if _words(one[1]) & _words(said)]
-            path, gone = rng.choice(near or held)
-            own[path] = BETWEEN.join(part for part in own[path].split(BETWEEN) if part != gone)
-        elif way < 0.75 and len(words) > 1:
+        way, words = rng.random(), said.split()
+        planned = [path for path, text in own.items() if PLANNED in text]
+        if way < 0.08 and planned:
+            path = self._near(said, rng, planned)
+            own[path] = own[path].replace(PLANNED, "", 1)
+        elif way < 0.28 and own:
+            about = [path for path, text in own.items() if _words(text) & _words(said)]
+            path = self._near(said, rng, about or list(own))
+            parts = own[path].split(BETWEEN)
+            parts.remove(_told_of(parts, said, rng))
+            own[path] = BETWEEN.join(parts)
+        elif way < 0.8 and len(words) > 1:
             begin, end = _part(words, rng)
             value = " ".join(words[begin:end]).strip(".,;!?\"' ").replace(BETWEEN, " ")
+            value = f"{PLANNED}{value}" if rng.random() < 0.15 else value
             path = self._near(said, rng)
-            before, how = own.get(path, ""), rng.random()
-            value = f"planned: {value}" if rng.random() < 0.15 else value
-            own[path] = value if not before or how < 0.4 else f"{before}{BETWEEN if how < 0.8 else ', '}{value}"
+            own[path] = _beside(own.get(path, ""), value, said, rng)
 
-    def _near(self, said: str, rng: random.Random) -> str:
+    def _near(self, said: str, rng: random.Random, some: Sequence[str] = ()) -> str:
+        """One of the leaves that are nearest to what is said; of some, if there are any."""
+        if len(some) == 1:
+            return some[0]
         assert self.embedder is not None
         if self._vectors is None:
             self._vectors = np.asarray(self.embedder.embed([form.said for form in forms()]))
         scores = self._vectors @ np.asarray(self.embedder.embed([said]))[0]
-        order = list(dict.fromkeys(forms()[i].path for i in np.argsort(-scores)[:20]))
+        order = list(dict.fromkeys(forms()[i].path for i in np.argsort(-scores)[: None if some else 20]))
+        order = [path for path in order if path in some] or list(some) or order
         return rng.choices(order[: len(NEAREST)], NEAREST[: len(order)])[0]
+
+
+def _told_of(parts: Sequence[str], said: str, rng: random.Random) -> str:
+    """One of the clauses that share words with what is said, or any."""
+    return rng.choice([part for part in parts if _words(part) & _words(said)] or parts)
+
+
+def _beside(before: str, value: str, said: str, rng: random.Random) -> str:
+    """A leaf's text with a value: in place of all, or of a clause; after it, as another clause or as a detail."""
+    how, parts = rng.random(), before.split(BETWEEN)
+    if not before or how < 0.3:
+        return value
+    if how < 0.5 and len(parts) > 1:
+        gone = _told_of(parts, said, rng)
+        return BETWEEN.join([*(part for part in parts if part != gone), value])
+    return f"{before}{BETWEEN if how < 0.8 else ', '}{value}"
 
 
 def _part(words: Sequence[str], rng: random.Random) -> tuple[int, int]:

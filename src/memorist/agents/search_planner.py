@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from memorist.tasks.household.episode import HOURS, Noted
-from memorist.tasks.household.measures import FAILED
 from memorist.tasks.household.scene import VALUES, Cell, Scene, Thing
 from memorist.tasks.household.world import Act, Household
 
@@ -225,7 +224,7 @@ class Planner:
         if act.name == "Stop":
             thing = house.seen[act.given]
             right = (thing.looks, thing.receptacle) == (world.looks[0], world.places[0])
-            return 0.0 if right else FAILED
+            return 0.0 if right else prices.failure
         if act.name == "Ask":
             name = next((n for n in _NAMES if n in act.given), "room")
             cost = prices.question(house.asked)
@@ -244,6 +243,7 @@ class Planner:
     ) -> float:  # fmt: skip
         """Go where it may be, then sweep, and stop at the first that has what is known."""
         scene, price, cost = house.search.scene, house.search.prices.metre, 0.0
+        failed = house.search.prices.failure
         lies: dict[str, list[int]] = {}
         for i, place in enumerate(world.places):
             lies.setdefault(place, []).append(i)
@@ -260,17 +260,17 @@ class Planner:
                 order = [place for place in places if room in ("", scene.by_id[place].room)][:1]
                 order = order or [place for place in lies if place in visited and has(lies[place])][:1]
                 if not order:
-                    return cost + FAILED
+                    return cost + failed
             place = order.pop()
             found = self._view(scene, at, place)
             if found is None:
-                return cost + FAILED
+                return cost + failed
             if place != standing:
                 at, cost = found[0], cost + found[1] * price
             standing = place
             visited = visited | {place}
             for i in lies.get(place, ()):
                 if has([i]):
-                    return cost + (0.0 if i == 0 else FAILED)
+                    return cost + (0.0 if i == 0 else failed)
             if len(visited) >= len(scene.receptacles) and not has(range(len(world.looks))):
-                return cost + FAILED
+                return cost + failed

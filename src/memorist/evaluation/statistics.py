@@ -155,6 +155,30 @@ def ratio_headroom(
     return _interval(gain / room, shares, count)
 
 
+def ratio_of_means(
+    above: Mapping[S, Mapping[D, Sequence[float]]],
+    below: Mapping[S, Mapping[D, Sequence[float]]],
+    rounds: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """The mean of one system's question values over that of another, on the same resampled dialogues.
+
+    Systems with a single seed stand beside every seed of the other.
+
+    Raises:
+        ValueError: the mean below is not above 0, there are no values, or the two differ in seeds, dialogues or
+            numbers of questions.
+    """
+    tables = [_Table(values) for values in _aligned(above, below)]
+    over, under = (table.totals for table in tables)
+    if under.sum() <= 0:
+        raise ValueError(f"the mean below is {under.sum() / tables[1].counts.sum():.4g}; expected more than 0")
+    drawn = tables[0].resample([over, under], rounds, seed)
+    unbounded = np.where(drawn[0] == 0, 0.0, np.copysign(np.inf, drawn[0]))
+    ratios = np.divide(drawn[0], drawn[1], out=unbounded, where=drawn[1] > 0)
+    return _interval(float(over.sum() / under.sum()), ratios, int(tables[0].counts.sum()))
+
+
 def _interval(value: float, drawn: Floats, n: int) -> Interval:
     tail = (1 - LEVEL) / 2
     # An observed resample at each end, not an interpolation, which has no meaning beside an infinite one.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from memorist.models.causal import CausalPolicy
 
 
-BUNDLED = ("bundled", "bundled-reader", "bundled-searcher", "bundled-listener")
+BUNDLED = ("bundled", "bundled-reader", "bundled-searcher", "bundled-listener", "bundled-seeker")
 """Models that come with the package: bases of Memory-R1, MemAgent, MemSearcher and PersonaTree."""
 CHOOSER = "bundled-chooser"
 """The chooser that comes with the package."""

@@ -20,12 +20,13 @@ KNOWS_ROOM, KNOWS_PLACE, PATIENCE = 0.5, 0.0, 5
 @dataclass(frozen=True)
 class Prices:
     """What acts cost: a metre, a question (`ask`, and this times `fatigue` more for each one before), a look at
-    memory."""
+    memory; and what it costs beside them not to find what is meant (`failure`)."""
 
     metre: float = 1.0
     ask: float = 0.5
     fatigue: float = 0.5
     memory: float = 0.05
+    failure: float = 25.0
 
     def question(self, before: int) -> float:
         """The price of one more question after so many."""

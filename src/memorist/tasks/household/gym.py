@@ -8,16 +8,12 @@ from typing import Any
 import gymnasium
 from gymnasium import spaces
 
-from memorist.tasks.household.episode import Episode, Prices, episode
-from memorist.tasks.household.measures import FAILED
+from memorist.tasks.household.episode import Prices, episode
+from memorist.tasks.household.measures import COSTS, UNREADABLE, with_failures
 from memorist.tasks.household.picture import picture
-from memorist.tasks.household.world import Code, Household
+from memorist.tasks.household.world import Code, Household, described
 
 LONGEST = 4000
-WORTH = 0.02
-"""Of a cost unit: the specification's λ of 0.5 over a scale of 25."""
-UNREADABLE = 0.05
-"""What an act that cannot be costs."""
 
 
 class SearchEnv(gymnasium.Env[str, str]):
@@ -53,7 +49,11 @@ class SearchEnv(gymnasium.Env[str, str]):
         """Do what a message says."""
         assert self.house is not None, "reset comes first"
         done = self.house.message(action)
-        reward = float(done.code is Code.FOUND) - WORTH * done.cost.total - UNREADABLE * done.code.invalid
+        reward = (
+            float(done.code is Code.FOUND)
+            - COSTS * done.cost.total / self.house.search.prices.failure
+            - UNREADABLE * done.code.invalid
+        )
         stopped = self.house.reason in ("stop", "invalid")
         return done.seen[:LONGEST], reward, stopped, done.over and not stopped, self._info(str(done.code), done.seen)
 
@@ -62,7 +62,7 @@ class SearchEnv(gymnasium.Env[str, str]):
         cost = self.house.cost
         return {
             "code": code, "metres": cost.metres, "asked": cost.asked, "memory": cost.memory, "cost": cost.total,
-            "success": self.house.success, "with_failures": cost.total + (0.0 if self.house.success else FAILED),
+            "success": self.house.success, "with_failures": with_failures(self.house),
         }  # fmt: skip
 
     def render(self) -> Any:
@@ -70,20 +70,3 @@ class SearchEnv(gymnasium.Env[str, str]):
         import numpy as np
 
         return np.asarray(picture(self.house)) if self.render_mode == "rgb_array" and self.house else None
-
-
-def described(search: Episode) -> str:
-    """What one is told when a search begins."""
-    scene, prices = search.scene, search.prices
-    start = Household(search)
-    places = "; ".join(
-        f"{name}: {', '.join(r.id for r in scene.receptacles if r.room == room) or 'nothing'}"
-        for room, name in scene.names.items()
-    )
-    return " ".join([
-        f"{search.instruction} {len(search.candidates)} things are called so; one is meant.",
-        f"You are in the {start.room()}. Places: {places}.",
-        f"A metre costs {prices.metre:g}, a question {prices.ask:g} and {prices.fatigue:.0%} more for each one before,",
-        f"a look at memory {prices.memory:g}. What is remembered may be out of date; things are seen where one stands.",
-        "Stop with what was found.",
-    ])  # fmt: skip

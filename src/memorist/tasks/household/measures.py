@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 from memorist.tasks.household.world import Household
 
-FAILED = 25.0
-"""What a failure costs, beside what was spent."""
+COSTS = 0.5
+"""What costs count as rewards, of what a failure costs, beside 1 for what is found: the specification's λ."""
+UNREADABLE = 0.05
+"""What an act that cannot be costs."""
 
 
 @dataclass(frozen=True)
 class Measures:
     """success: share. spl: success weighted by path length. cost: mean of all; cost_of_successes: of those alone.
-    with_failures: a failure priced at `FAILED`. swc: success weighted by cost, of the least that a knowing one spends.
+    with_failures: a failure at its price. swc: success weighted by cost, of the least that a knowing one spends.
     asks, reads: means."""
 
     success: float
@@ -42,7 +44,7 @@ def swc(run: Household) -> float:
 
 def with_failures(run: Household) -> float:
     """What was spent, and what a failure costs."""
-    return run.cost.total + (0.0 if run.success else FAILED)
+    return run.cost.total + (0.0 if run.success else run.search.prices.failure)
 
 
 def measured(runs: Sequence[Household]) -> Measures:

@@ -4,7 +4,7 @@ search and of them; an act that cannot be is told with a code and costs a step, 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -94,7 +94,8 @@ class Household:
     """One search as it goes on.
 
     at: where one stands. visited: receptacles that were looked at. visible: what can be seen from here. seen: all that
-    was. recalled: what memory has said. asked, read: questions and looks at memory. distance: metres walked.
+    was. recalled: what memory has said. asked, read: questions and looks at memory. distance: metres walked. notes:
+    what memory holds; None for what the search says.
     """
 
     search: Episode
@@ -114,6 +115,7 @@ class Household:
     success: bool = False
     reason: str = ""
     log: list[tuple[str, Step]] = field(default_factory=list)
+    notes: Callable[[], Sequence[Noted]] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.at = self.search.start
@@ -208,7 +210,8 @@ class Household:
     def _remember(self, given: str) -> tuple[Code, str, Cost]:
         self.read += 1
         wanted = {word.removesuffix("s") for word in _WORDS.findall(given.lower())}
-        found = [one for one in self.search.memory if not wanted or one.category in wanted][:RECALLED]
+        held = self.search.memory if self.notes is None else sorted(self.notes(), key=lambda one: one.hours)
+        found = [one for one in held if not wanted or one.category in wanted][:RECALLED]
         self.recalled = tuple(dict.fromkeys((*self.recalled, *found)))
         told = "\n".join(map(self.told, found)) or "You remember nothing of that."
         return Code.DONE, told, Cost(memory=self.search.prices.memory)
@@ -263,3 +266,24 @@ def replayed(search: Episode, acts: Sequence[Act]) -> Household:
     for act in acts:
         made.act(act)
     return made
+
+
+def described(search: Episode, costs: bool = True) -> str:
+    """What one is told when a search begins; with what acts cost, or without."""
+    scene, prices = search.scene, search.prices
+    start = Household(search)
+    places = "; ".join(
+        f"{name}: {', '.join(r.id for r in scene.receptacles if r.room == room) or 'nothing'}"
+        for room, name in scene.names.items()
+    )
+    paid = (
+        f"A metre costs {prices.metre:g}, a question {prices.ask:g} and {prices.fatigue:.0%} more for each one before, "
+        f"a look at memory {prices.memory:g}, not to find it {prices.failure:g}."
+    )
+    return " ".join([
+        f"{search.instruction} {len(search.candidates)} things are called so; one is meant.",
+        f"You are in the {start.room()}. Places: {places}.",
+        *([paid] if costs else []),
+        "What is remembered may be out of date; things are seen where one stands.",
+        "Stop with what was found.",
+    ])  # fmt: skip

@@ -1,0 +1,247 @@
+"""Measure the rows of ESearch on homes that no run has seen. Resumable: trained runs stay in runs/results, outcomes in
+results/household.
+
+Arms, all from the same base and for as many steps: costs that rank successes (`rl`), costs that count always (`linear`), and
+one who is not told what acts cost and learns to find alone (`react`). Scripted searchers are tuned on homes of the train split
+(which attributes are asked for), the planner is not.
+Run: python scripts/results_household.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from results_kit import Found, Kept, base, interval, line
+from results_kit import row as table_row
+
+from memorist.agents.search_heuristics import SEARCHERS, AskThenSweep, Searcher, searched
+from memorist.agents.search_planner import Planner
+from memorist.evaluation.runs import greedy_seats, train
+from memorist.evaluation.statistics import Interval, hierarchical_bootstrap, paired_difference, ratio_of_means
+from memorist.models.registry import quiet_libraries
+from memorist.recipe import Recipe, load_recipe
+from memorist.tasks.household.episode import Prices
+from memorist.tasks.household.measures import swc, with_failures
+from memorist.tasks.household.scene import VALUES
+from memorist.tasks.household.searching import HouseholdData
+from memorist.tasks.household.world import Household
+from memorist.training.rollout import play
+
+RUNS = Path("runs/results")
+KEPT = Kept("results/household")
+row = partial(table_row, how="make results-household")
+SEEDS = (0, 1, 2)
+HELD_OUT = HouseholdData(split="validation", homes=500, least=1, most=4)
+TUNING = HouseholdData(split="train", homes=200, least=1, most=4)
+FRONT = {
+    "default": Prices(), "dear": Prices(ask=1.0, fatigue=1.0), "far": Prices(metre=1.5), "near": Prices(metre=0.5),
+    "poor": Prices(failure=10.0), "rich": Prices(failure=100.0),
+}  # fmt: skip
+"""Prices at which success and cost are compared with scripts."""
+FRONT_HOMES = replace(HELD_OUT, homes=200)
+
+
+def told(house: Household) -> list[float]:
+    """Success, cost, cost with failures, success weighted by cost, questions, looks at memory, metres."""
+    return [
+        float(house.success), house.cost.total, with_failures(house), swc(house), float(house.asked), float(house.read),
+        house.distance,
+    ]  # fmt: skip
+
+
+NAMES = ("success", "cost", "with_failures", "swc", "asks", "reads", "metres")
+
+
+def scripted() -> dict[str, Callable[[], Searcher]]:
+    """All that are written down and do not plan."""
+    asked = [some for n in (1, 2, 3) for some in combinations(VALUES, n)]
+    found = {name: make for name, make in SEARCHERS.items() if name not in ("oracle", "ask-then-sweep")}
+    return found | {f"ask-{'-'.join(some)}": partial(AskThenSweep, some) for some in asked}
+
+
+def by_script(make: Callable[[], Any], data: HouseholdData, prices: Prices | None = None) -> list[list[float]]:
+    found = []
+    for task in data.tasks(0):
+        search = task.searches[0] if prices is None else replace(task.searches[0], prices=prices)
+        found.append(told(searched(search, make())))
+    return found
+
+
+def by_model(recipe: Recipe, seats: Mapping[str, Any], data: HouseholdData, prices: Prices | None = None) -> list[list[float]]:  # fmt: skip
+    tasks = data.tasks(0)
+    if prices is not None:
+        tasks = [replace(task, searches=(replace(task.searches[0], prices=prices),)) for task in tasks]
+    return [told(run.outcome.houses[0]) for (run,) in play(recipe.agent.build, tasks, seats)]
+
+
+def measure_scripts() -> Found:
+    """Each on held-out homes, at several prices, and on those that they are tuned on."""
+    makers = scripted()
+    found: Found = {
+        "tuning": {name: mean(by_script(make, TUNING), "with_failures") for name, make in makers.items()},
+        "held-out": {name: by_script(make, HELD_OUT) for name, make in makers.items()},
+        "front": {
+            place: {name: summary(by_script(make, FRONT_HOMES, prices)) for name, make in makers.items()}
+            for place, prices in FRONT.items()
+        },
+    }  # fmt: skip
+    found["held-out"]["planner"] = by_script(Planner, HELD_OUT)
+    found["held-out"]["oracle"] = by_script(SEARCHERS["oracle"], HELD_OUT)
+    for name, some in found["held-out"].items():
+        print(f"{name:22}", summary(some), flush=True)
+    return found
+
+
+def mean(some: Sequence[Sequence[float]], name: str) -> float:
+    return float(np.mean([one[NAMES.index(name)] for one in some]))
+
+
+def summary(some: Sequence[Sequence[float]]) -> dict[str, float]:
+    return {name: round(mean(some, name), 4) for name in NAMES}
+
+
+def experiments(seed: int) -> dict[str, Recipe]:
+    recipe = replace(load_recipe("esearch"), seed=seed)
+    [stage] = recipe.stages
+    free = {"metres": 0.0, "asked": 0.0, "memory": 0.0}
+    return {
+        "rl": recipe,
+        "linear": replace(recipe, stages=(replace(stage, gate=""),)),
+        "react": replace(recipe, stages=(replace(stage, rewards=free),), agent=replace(recipe.agent, costs=False)),  # type: ignore[type-var]
+    }
+
+
+def trained(name: str, seed: int) -> Found:
+    recipe, folder = experiments(seed)[name], RUNS / f"esearch-{name}-{seed}"
+    train(recipe, folder, resume=True, progress=line(folder.name, 5))
+    found = judged(recipe, greedy_seats(recipe.models, folder))
+    steps = [json.loads(one) for one in (folder / "metrics.jsonl").read_text().splitlines()]
+    return found | {"seconds": sum(step["seconds"] for step in steps)}
+
+
+def judged(recipe: Recipe, seats: Mapping[str, Any]) -> Found:
+    found: Found = {"held-out": by_model(recipe, seats, HELD_OUT)}
+    print(summary(found["held-out"]), flush=True)
+    found["front"] = {
+        place: summary(by_model(recipe, seats, FRONT_HOMES, prices)) for place, prices in FRONT.items()
+    }  # fmt: skip
+    return found
+
+
+def untrained() -> Found:
+    recipe = experiments(0)["rl"]
+    return judged(recipe, greedy_seats(recipe.models))
+
+
+# Rows.
+
+
+def of(name: str, what: str) -> dict[int, dict[str, list[float]]]:
+    """A measure of each held-out search, by seed."""
+    place = NAMES.index(what)
+    if name in ("rl", "linear", "react"):
+        return {seed: by_home(KEPT.read(f"{name}-{seed}")["held-out"], place) for seed in SEEDS}
+    if name == "base":
+        return {0: by_home(KEPT.read("base")["held-out"], place)}
+    return {0: by_home(KEPT.read("scripts")["held-out"][name], place)}
+
+
+def by_home(some: Sequence[Sequence[float]], place: int) -> dict[str, list[float]]:
+    return {str(i): [one[place]] for i, one in enumerate(some)}
+
+
+def best_script() -> str:
+    """The one that costs least, failures counted, on the homes that scripts are tuned on."""
+    tuned = KEPT.read("scripts")["tuning"]
+    return str(min(tuned, key=lambda name: tuned[name]))
+
+
+def points(some: Mapping[int, Mapping[str, Sequence[float]]]) -> dict[int, dict[str, list[float]]]:
+    return {seed: {who: [100 * v for v in own] for who, own in run.items()} for seed, run in some.items()}
+
+
+def front_share() -> Found:
+    """Of the scripts' points of half success and more, the share at which the policy finds as much for no more."""
+    scripts, won, count = KEPT.read("scripts")["front"], 0, 0
+    for seed in SEEDS:
+        ours = KEPT.read(f"rl-{seed}")["front"]
+        for place, theirs in scripts.items():
+            for one in theirs.values():
+                if one["success"] >= 0.5:
+                    count += 1
+                    mine = ours[place]
+                    won += mine["success"] >= one["success"] and mine["cost"] <= one["cost"]
+    return {"value": won / count, "n": count, "seeds": len(SEEDS)}
+
+
+def gap() -> Interval:
+    """Success weighted by cost: how far below the planner's, as a share of it."""
+    return ratio_of_means(difference(of("planner", "swc"), of("rl", "swc")), of("planner", "swc"))
+
+
+def difference(ours: Mapping[int, Any], theirs: Mapping[int, Any]) -> dict[int, dict[str, list[float]]]:
+    return {
+        seed: {who: [ours.get(seed, ours[0])[who][0] - own[0]] for who, own in run.items()}
+        for seed, run in theirs.items()
+    }  # fmt: skip
+
+
+def minutes() -> Found:
+    return {"value": max(KEPT.read(f"rl-{seed}")["seconds"] for seed in SEEDS) / 60, "seeds": len(SEEDS)}
+
+
+def table() -> None:
+    def cheaper(than: str) -> Callable[[], Interval]:
+        return lambda: ratio_of_means(of(than, "with_failures"), of("rl", "with_failures"))
+
+    rows = [
+        row("esearch.cost-with-failures-vs-memory-ask", "ratio", interval(cheaper("memory-and-ask"), 3)),
+        row("esearch.success-minus-memory-ask", "points",
+            interval(lambda: paired_difference(points(of("rl", "success")), points(of("memory-and-ask", "success"))), 3)),
+        row("esearch.cost-with-failures-vs-best-scripted", "ratio", interval(lambda: cheaper(best_script())(), 3)),
+        row("esearch.swc-gap-to-planner", "share", interval(gap, 3)),
+        row("esearch.cost-vs-react", "ratio",
+            interval(lambda: ratio_of_means(of("react", "cost"), of("rl", "cost")), 3)),
+        row("esearch.success-minus-react", "points",
+            interval(lambda: paired_difference(points(of("rl", "success")), points(of("react", "success"))), 3)),
+        row("esearch.gated-minus-linear", "swc", interval(lambda: paired_difference(of("rl", "swc"), of("linear", "swc")), 3)),
+        row("esearch.front-share", "share", front_share),
+        *(row(f"esearch.{name}.{what}", unit,
+              interval(partial(lambda name, what: hierarchical_bootstrap(of(name, what)), name, what), 3))
+          for name in ("rl", "linear", "react", "base", "memory-and-ask", "planner")
+          for what, unit in (("success", "share"), ("with_failures", "cost"), ("swc", "share"))),
+        row("esearch.training-run.minutes", "minutes", minutes),
+    ]  # fmt: skip
+    Path("results/household.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", help="measure these alone: scripts, base, rl, linear, react")
+    parser.add_argument("--seed", type=int, choices=SEEDS)
+    parser.add_argument("--write", action="store_true", help="only write the rows")
+    args = parser.parse_args()
+    quiet_libraries()
+    if not args.write:
+        model = {"base": base("bundled-seeker"), "homes": str(HELD_OUT)}
+        measures: dict[str, tuple[dict[str, str], Callable[[], Found]]] = {
+            "scripts": ({"homes": str(HELD_OUT), "front": str(FRONT)}, measure_scripts), "base": (model, untrained)
+        }  # fmt: skip
+        for seed in SEEDS if args.seed is None else [args.seed]:
+            for name, recipe in experiments(seed).items():
+                known = model | {"recipe": recipe.fingerprint()}
+                measures[f"{name}-{seed}"] = (known, partial(trained, name, seed))
+        KEPT.keep_all(measures, args.only)
+    table()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""How one who searches a household is asked: by rules that any model can follow, or by a list of what can be done,
+which a small one is trained on."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from memorist.tasks.household.scene import VALUES
+from memorist.tasks.household.world import Act, Household
+
+RULES = """You look for something in a home. Several things may be called so; one is meant. Each step, write one action
+inside <action> and </action> and nothing after it. You may think first. The actions:
+<action>Navigate("place")</action> walks to a place, or to something that was seen, and shows what is there;
+<action>Ask("question")</action> asks the one who wants it;
+<action>GetMemory("what")</action> says where such things were seen, and when: they may have been moved;
+<action>Stop("thing")</action> ends the search with something that is in front of you."""
+COSTS = "Spend little: each of these is paid for as you are told. Not to find it costs most."
+NEAR, MOST = 3, 16
+"""Places that are offered because they are near; choices in a list at most."""
+QUESTIONS = (*VALUES, "room")
+_METRES = 60
+
+
+@dataclass
+class Told:
+    """What is known of what is meant. known: attributes; room: its room; asked: what was asked for."""
+
+    known: dict[str, str] = field(default_factory=dict)
+    room: str = ""
+    asked: set[str] = field(default_factory=set)
+
+    def fits(self, looks: Sequence[str | None], room: str = "") -> bool:
+        """Whether something with these looks may be meant; None may be anything."""
+        told = dict(zip(VALUES, looks, strict=True))
+        return all(told[name] in (None, value) for name, value in self.known.items()) and room in (
+            "",
+            self.room or room,
+        )
+
+
+def told(house: Household) -> Told:
+    """What the instruction and the answers to one's own questions say."""
+    found = Told(dict(house.search.attributes))
+    for said, step in house.log:
+        name = next((name for name in QUESTIONS if f" {name}" in said), None)
+        if not said.startswith("<action>Ask(") or name is None:
+            continue
+        found.asked.add(name)
+        last = step.seen.rstrip(".").rpartition(" ")[2]
+        if name == "room" and step.seen.startswith("In the "):
+            found.room = step.seen.removeprefix("In the ").rstrip(".")
+        elif name in VALUES and last in VALUES[name]:
+            found.known[name] = last
+    return found
+
+
+def question(name: str) -> Act:
+    """Asks for an attribute, or for the room."""
+    return Act("Ask", "In which room is it?" if name == "room" else f"Which {name} is it?")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Something to do next, as it is told."""
+
+    text: str
+    act: Act
+
+
+def choices(house: Household, costs: bool = True) -> list[Choice]:
+    """What can sensibly be done: remember, ask, stop at what is here, go where something was seen or remembered, or to
+    what is near."""
+    known, search = told(house), house.search
+    found: list[Choice] = []
+    if not house.read:
+        found.append(Choice(f"memory{_priced(search.prices.memory, costs)}", Act("GetMemory", search.category)))
+    price = search.prices.question(house.asked)
+    for name in QUESTIONS:
+        if name not in known.asked and name not in known.known:
+            found.append(Choice(f"{name}{_priced(price, costs)}", question(name)))
+    here = [thing for thing in house.visible if thing.category == search.category]
+    found += [Choice(f"stop {_looks(one.looks)} {_mark(known.fits(one.looks))}", Act("Stop", one.id)) for one in here]
+    found += _ways(house, known, costs)
+    return found[:MOST]
+
+
+def _ways(house: Household, known: Told, costs: bool) -> list[Choice]:
+    """Where to go, by what it costs."""
+    scene, search = house.search.scene, house.search
+    metres = {
+        one.id: view[1] for one in scene.receptacles if (view := scene.view(one.id, house.at)) is not None
+    }  # fmt: skip
+    rooms = {one.id: scene.names[one.room] for one in scene.receptacles}
+    found: list[tuple[float, str, str]] = []
+    taken = set(house.visited)
+    for note in house.recalled:
+        if note.receptacle not in taken and note.receptacle in metres:
+            taken.add(note.receptacle)
+            looks = (note.color, note.material, note.size)
+            fits = known.fits(looks, rooms[note.receptacle])
+            found.append(
+                (metres[note.receptacle], note.receptacle, f" {note.hours:.0f} h {_looks(looks)} {_mark(fits)}")
+            )
+    for thing in house.seen.values():
+        may = thing.category == search.category and known.fits(thing.looks, rooms[thing.receptacle])
+        if may and thing.receptacle != house.standing and thing.receptacle in metres:
+            found.append((metres[thing.receptacle], thing.receptacle, f" seen {_looks(thing.looks)}"))
+    left = sorted((way, place) for place, way in metres.items() if place not in taken)
+    there = [one for one in left if rooms[one[1]] == known.room][:NEAR]
+    near = [one for one in left if one not in there][: NEAR if not there else 1]
+    found += [(way, place, " there") for way, place in there] + [(way, place, "") for way, place in near]
+    rate = search.prices.metre
+    return [
+        Choice(f"go{_priced(way * rate, costs)}{told_}", Act("Navigate", place)) for way, place, told_ in sorted(found)
+    ]
+
+
+def compact(house: Household, offered: Sequence[Choice], costs: bool = True) -> str:
+    """What is looked for, what is known of it, and what can be done, each with its letter."""
+    known, search = told(house), house.search
+    wanted = [known.known.get(name, "?") for name in VALUES]
+    worth = f" worth {5 * round(search.prices.failure / 5)}" if costs else ""
+    lines = [
+        f"Find: {search.category} {len(search.candidates)}{worth}",
+        f"Known: {' '.join([*wanted, known.room or '?'])}",
+    ]
+    lines += [f"{one.text} = {letter}" for one, letter in zip(offered, string.ascii_lowercase, strict=False)]
+    return "\n".join([*lines, "Act:"])
+
+
+def chosen(reply: str, offered: Sequence[Choice]) -> Act | None:
+    """What a reply's letter stands for; None where it stands for nothing."""
+    letter = reply.strip()
+    place = string.ascii_lowercase.find(letter) if len(letter) == 1 else -1
+    return offered[place].act if 0 <= place < len(offered) else None
+
+
+def _priced(price: float, costs: bool) -> str:
+    """A cost, more roughly the larger it is, so that there are few to learn."""
+    if not costs:
+        return ""
+    near = round(price / 0.05) * 0.05 if price < 1 else round(price * 2) / 2 if price < 10 else round(price)
+    return f" {near:.2f}" if price < 1 else f" {min(near, _METRES):g}"
+
+
+def _looks(looks: Sequence[str | None]) -> str:
+    return " ".join(value or "?" for value in looks)
+
+
+def _mark(fits: bool) -> str:
+    return "yes" if fits else "no"

@@ -1,0 +1,276 @@
+"""ESearch: one agent that walks, asks and remembers, its tasks, and what its bank knows of a home later on."""
+
+from __future__ import annotations
+
+import asyncio
+import string
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memorist.agents.components.household_prompts import choices, chosen, compact, told
+from memorist.agents.esearch import ESearch, ESearchSettings, Outcome
+from memorist.agents.search_heuristics import SEARCHERS, AskThenSweep, MemoryAndAsk, MemoryOnly, Searcher
+from memorist.decision import Action, Observation, Trajectory
+from memorist.errors import RecipeError
+from memorist.memory.record import Code as BankCode
+from memorist.memory.scratch import ScratchBank
+from memorist.recipe import load_recipe, read_recipe
+from memorist.tasks.household.episode import Prices, episode
+from memorist.tasks.household.notes import BEGIN, HOME, after, read_notes, write_notes
+from memorist.tasks.household.searching import SPLITS, HouseholdData, HouseholdTask, in_turn
+from memorist.tasks.household.world import Act, Code, Household
+from memorist.training.credit import Worth
+
+TASKS = HouseholdData(homes=12, least=1, most=4).tasks(0)
+
+
+class Scripted:
+    """Writes what a searcher does, as the agent asks for it; sees nothing but the prompt's length."""
+
+    def __init__(self, make: Callable[[], Searcher], write: Callable[[Household, Act], str]) -> None:
+        self.make, self.write = make, write
+        self.house: Household | None = None
+        self.seen: list[Observation] = []
+
+    async def act(self, observation: Observation) -> Action:
+        assert self.house is not None
+        self.seen.append(observation)
+        return Action(self.write(self.house, self.searcher.next(self.house)))
+
+    def watch(self, agent: ESearch) -> None:
+        """Look over the agent's shoulder: its next search is the one that is decided about."""
+        usual = Household
+
+        def made(*args: Any, **kwargs: Any) -> Household:
+            self.house, self.searcher = usual(*args, **kwargs), self.make()
+            return self.house
+
+        import memorist.agents.esearch as place
+
+        place.Household = made  # type: ignore[attr-defined,assignment]
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Any:
+    import memorist.agents.esearch as place
+
+    yield
+    place.Household = Household  # type: ignore[attr-defined]
+
+
+def letter(house: Household, act: Act) -> str:
+    offered = choices(house)
+    return string.ascii_lowercase[next(i for i, one in enumerate(offered) if one.act == act)]
+
+
+def ran(task: HouseholdTask, make: Callable[[], Searcher], **how: Any) -> tuple[Outcome, Scripted, ScratchBank]:
+    seeker = Scripted(make, letter if how.get("style") == "compact" else lambda _, act: str(act))
+    bank = task.bank.fork()
+    agent = ESearch(bank=bank, seeker=seeker, **how)
+    seeker.watch(agent)
+    return asyncio.run(agent.run(task)), seeker, bank
+
+
+class Says:
+    """Always the next of some replies."""
+
+    def __init__(self, replies: list[str]) -> None:
+        self.replies = replies
+        self.seen: list[Observation] = []
+
+    async def act(self, observation: Observation) -> Action:
+        self.seen.append(observation)
+        return Action(self.replies[min(len(self.seen), len(self.replies)) - 1])
+
+
+class TestTheAgent:
+    @pytest.mark.parametrize("style", ["full", "compact"])
+    @pytest.mark.parametrize("make", [MemoryOnly, AskThenSweep, MemoryAndAsk])
+    def test_it_does_what_a_searcher_does_alone(self, style: str, make: Callable[[], Searcher]) -> None:
+        for task in TASKS:
+            outcome, _, _ = ran(task, make, style=style)
+            alone = Household(task.searches[0])
+            searcher = make()
+            while not alone.over:
+                alone.act(searcher.next(alone))
+            [house] = outcome.houses
+            assert (house.success, house.cost, house.steps) == (alone.success, alone.cost, alone.steps)
+
+    def test_a_list_of_choices_has_all_that_searchers_do_and_says_what_it_costs(self) -> None:
+        task = TASKS[2]
+        _, seeker, _ = ran(task, MemoryAndAsk, style="compact")
+        first = seeker.seen[0].prompt
+        assert first.startswith(f"Find: {task.searches[0].category} ") and "worth 25" in first
+        assert "memory 0.05 = a\ncolor 0.50 = b\n" in first and first.endswith("Act:")
+        assert all(len(one.prompt) < 800 for one in seeker.seen)
+
+    def test_who_is_not_told_of_costs_sees_none(self) -> None:
+        for style in ("full", "compact"):
+            house = Says(["?"])
+            asyncio.run(ESearch(bank=ScratchBank(), seeker=house, style=style, costs=False).run(TASKS[0]))
+            seen = "".join(one.prompt + one.system for one in house.seen)
+            assert "cost" not in seen and "worth" not in seen and "0.5" not in seen
+
+    def test_all_that_was_said_stays_in_one_window(self) -> None:
+        _, seeker, _ = ran(TASKS[1], MemoryAndAsk, style="full")
+        last = seeker.seen[-1]
+        assert len(last.after) == len(seeker.seen) - 1
+        assert "You have spent" in last.prompt and TASKS[1].searches[0].instruction in last.after[0][0].prompt
+
+    @pytest.mark.parametrize("style", ["full", "compact"])
+    def test_what_cannot_be_read_ends_a_search_and_costs_it(self, style: str) -> None:
+        outcome = asyncio.run(ESearch(bank=ScratchBank(), seeker=Says(["hello"]), style=style).run(TASKS[0]))
+        [house] = outcome.houses
+        assert house.reason == "invalid" and house.invalid == 3 and not house.success
+        terms = {term.name: term.value for term in TASKS[0].score(outcome)}
+        assert terms["invalid"] == pytest.approx(-0.15) and terms["success"] == 0
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.text(max_size=12) | st.sampled_from([*"abcdefghij", "<action>Stop(x)</action>"]), min_size=1))
+    def test_whatever_is_said_it_does_not_raise(self, replies: list[str]) -> None:
+        for style in ("full", "compact"):
+            outcome = asyncio.run(ESearch(bank=ScratchBank(), seeker=Says(replies), style=style).run(TASKS[3]))
+            assert outcome.houses[0].over and outcome.houses[0].steps <= outcome.houses[0].search.most_steps
+
+    def test_what_was_answered_is_read_from_answers_to_its_own_questions(self) -> None:
+        search = replace(episode(3, 3), knows=frozenset(("color", "room")))
+        house = Household(search)
+        for act in (
+            Act("Ask", "Which color is it?"),
+            Act("Ask", "Which size is it?"),
+            Act("Ask", "In which room is it?"),
+        ):
+            house.act(act)
+        known = told(house)
+        assert known.known == {"color": search.target.color} and known.asked == {"color", "size", "room"}
+        assert known.room == search.scene.names[search.scene.by_id[search.target.receptacle].room]
+
+    def test_letters_stand_for_what_is_offered_and_for_nothing_else(self) -> None:
+        offered = choices(Household(TASKS[0].searches[0]))
+        assert chosen(" a ", offered) == offered[0].act
+        assert chosen("ab", offered) is None and chosen("", offered) is None and chosen("z", offered) is None
+        assert compact(Household(TASKS[0].searches[0]), offered).count(" = ") == len(offered)
+
+
+class TestHomes:
+    def several(self, count: int = 3) -> HouseholdTask:
+        return HouseholdData(homes=2, least=3, most=3, searches=count).tasks(0)[1]
+
+    def test_what_was_seen_in_one_search_is_remembered_in_the_next(self) -> None:
+        task = self.several()
+        outcome, _, bank = ran(task, MemoryAndAsk, style="compact")
+        first, second = outcome.houses[:2]
+        assert {code for results in outcome.results for code in (r.code for r in results)} <= {
+            BankCode.APPLIED, BankCode.UNCHANGED
+        }  # fmt: skip
+        known = {one.thing: one for one in read_notes(bank.fork(), after(12))}
+        assert set(first.seen) <= set(known)
+        assert {n.thing for n in second.recalled} >= set(list(first.seen)[:1])
+        assert all(n.hours == pytest.approx(12) for n in second.recalled if n.thing in first.seen)
+
+    def test_who_remembers_nothing_finds_only_what_was_known_before(self) -> None:
+        task = self.several()
+        outcome, _, bank = ran(task, MemoryAndAsk, style="compact", notes="none")
+        assert outcome.results == () and len(bank.list(HOME)) == len(task.searches[0].memory)
+
+    def test_a_thing_that_is_seen_elsewhere_is_known_there_alone(self) -> None:
+        search = episode(5, 3)
+        bank = ScratchBank()
+        [old] = search.memory[:1]
+        write_notes(bank, [old], BEGIN, search.scene)
+        moved = replace(
+            old, hours=0.0, receptacle=next(r.id for r in search.scene.receptacles if r.id != old.receptacle)
+        )
+        write_notes(bank, [moved], after(5), search.scene)
+        [found] = read_notes(bank, after(6))
+        assert found.receptacle == moved.receptacle and found.hours == pytest.approx(1)
+        assert [c.kind for c in bank.history(bank.list(HOME)[0].id, HOME)] == ["ADD", "UPDATE"]
+
+    def test_notes_are_what_the_search_says_where_nothing_was_seen_since(self) -> None:
+        for task in TASKS:
+            search = task.searches[0]
+            found = read_notes(task.bank, BEGIN)
+            assert [replace(one, hours=round(one.hours, 3)) for one in found] == [
+                replace(one, hours=round(one.hours, 3)) for one in search.memory
+            ]
+
+    def test_later_searches_are_in_the_same_home_with_things_moved(self) -> None:
+        first = episode(7, 3)
+        found = in_turn(first, 4, 7)
+        assert found[0] is first and len({one.id for one in found}) == 4
+        assert all(one.scene.walkable == first.scene.walkable and not one.memory for one in found[1:])
+        assert any(one.scene.things != first.scene.things for one in found[1:])
+        assert in_turn(first, 4, 7)[3] == found[3]
+
+
+class TestTasks:
+    def test_costs_rank_what_was_found_and_do_not_make_failing_cheaply_worth_more(self) -> None:
+        """Vectors 3 and 4 of the specification: by linear costs a group that fails rewards giving up."""
+        task = TASKS[0]
+        found, _, _ = ran(task, SEARCHERS["oracle"], style="full")
+        gave_up = replace(found, houses=(Household(task.searches[0]),))
+        tried = replace(found, houses=(replace(found.houses[0], success=False),))
+
+        def worth(outcome: Outcome, gate: str) -> float:
+            return Worth(gate=gate)(Trajectory(task.id, 0, (), task.score(outcome)))
+
+        assert worth(gave_up, "") > worth(tried, "")
+        assert worth(gave_up, "success") == worth(tried, "success") == 0 < worth(found, "success") < 1
+
+    def test_homes_of_the_splits_differ_and_are_the_same_each_time(self) -> None:
+        names = {split: [t.id for t in HouseholdData(split=split, homes=5).tasks(0)] for split in SPLITS}
+        assert len({name for some in names.values() for name in some}) == 5 * len(SPLITS)
+        again = HouseholdData(homes=5).tasks(1)
+        assert [t.id for t in again] == names["train"] and [t.size for t in again] == [1, 2, 3, 4, 1]
+
+    def test_prices_are_drawn_for_each_home_and_told(self) -> None:
+        tasks = HouseholdData(homes=6, prices="drawn").tasks(0)
+        prices = [task.searches[0].prices for task in tasks]
+        assert len(set(prices)) == 6 and all(10 <= p.failure <= 100 and 0.5 <= p.metre <= 1.5 for p in prices)
+        assert prices == [task.searches[0].prices for task in HouseholdData(homes=6, prices="drawn").tasks(0)]
+        dear = replace(tasks[0].searches[0], prices=Prices(ask=1.0, failure=100.0))
+        assert "worth 100" in compact(Household(dear), choices(Household(dear)))
+
+    def test_what_is_measured_is_of_all_searches(self) -> None:
+        task = HouseholdData(homes=1, searches=2).tasks(0)[0]
+        outcome, _, _ = ran(task, SEARCHERS["oracle"], style="full")
+        found = task.measures(outcome)
+        assert found["success"] == 1 and found["swc"] == 1 and found["asks"] == found["reads"] == 0
+        assert found["cost"] == pytest.approx(sum(house.cost.total for house in outcome.houses) / 2)
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"split": "tset"}, "test"), ({"prices": "free"}, "drawn"), ({"least": 5, "most": 2}, "expected 0 or more"),
+            ({"homes": 0}, "expected 1 or more"), ({"clutter": 99}, "50 or less"), ({"searches": 0}, "1 or more"),
+        ],
+    )  # fmt: skip
+    def test_data_that_cannot_be_is_refused(self, wrong: dict[str, Any], said: str) -> None:
+        recipe = {
+            "agent": {"name": "esearch"},
+            "models": {"seeker": "bundled-seeker"},
+            "data": {"kind": "household", **wrong},
+        }
+        with pytest.raises(RecipeError, match=said):
+            read_recipe(recipe)
+
+    def test_an_agent_that_cannot_be_is_refused(self) -> None:
+        for wrong, said in (({"style": "ful"}, "full"), ({"notes": "some"}, "none"), ({"reply": 0}, "1 or more")):
+            with pytest.raises(RecipeError, match=said):
+                ESearchSettings(**wrong).check()  # type: ignore[arg-type]
+
+    def test_the_shipped_recipe_trains_it(self) -> None:
+        recipe = load_recipe("esearch")
+        assert recipe.agent.name == "esearch" and recipe.data.kind == "household" and recipe.stages[0].gate == "success"
+
+
+def test_an_unreachable_or_unseen_thing_is_told_and_costs_a_step() -> None:
+    said = ['<action>Navigate("nowhere-1")</action>', '<action>Stop("mug-1")</action>', "<action>Fly()</action>"]
+    outcome = asyncio.run(ESearch(bank=ScratchBank(), seeker=Says(said)).run(TASKS[0]))
+    [house] = outcome.houses
+    assert [step.code for _, step in house.log] == [Code.UNKNOWN_PLACE, Code.UNSEEN, Code.UNKNOWN_NAME]
