@@ -17,6 +17,7 @@ from memorist.errors import PolicyError, RecipeError  # noqa: E402
 from memorist.memory.profile_edits import read_edits  # noqa: E402
 from memorist.memory.profile_grammar import profile_grammar  # noqa: E402
 from memorist.models.causal import CausalPolicy  # noqa: E402
+from memorist.models.grammars import along  # noqa: E402
 from memorist.models.registry import open_policy  # noqa: E402
 from memorist.models.rows import Unit, pack  # noqa: E402
 from memorist.models.sampler import Request  # noqa: E402
@@ -90,7 +91,7 @@ def test_a_text_that_is_whole_can_only_end(policy: CausalPolicy, monkeypatch: py
         [batch] = pack([Unit(a, 1.0, 1.0) for a in actions], budget=4000)
         assert torch.allclose(policy.score(batch), torch.from_numpy(batch.old), atol=1e-5)
     with pytest.raises(PolicyError, match="does not follow its grammar"):
-        policy.grammars.along("answer", policy.encode(ask("answer"), "maybe").tokens)
+        along(policy.grammars, "answer", policy.encode(ask("answer"), "maybe").tokens)
 
 
 def answer(given: str) -> str:

@@ -39,7 +39,7 @@ from memorist.models.distributions import (
     warp,
     warp_few,
 )
-from memorist.models.grammars import Followed, Grammars, legal_at
+from memorist.models.grammars import FollowedRows, Grammars, legal_at
 from memorist.models.masks import pairs_per_token, tree_masks, why_not_shared
 from memorist.models.prompting import observation_ids, text_ids
 from memorist.models.rows import RowBatch, Unit, pack
@@ -330,7 +330,7 @@ class CausalPolicy:
         written: list[list[int]] = [[] for _ in requests]
         scored: list[list[float]] = [[] for _ in requests]
         live = list(range(len(requests)))
-        texts = Followed([r.observation.grammar for r in requests], lambda: self.grammars)
+        texts = FollowedRows([r.observation.grammar for r in requests], lambda: self.grammars)
         for place in range(room):
             logits = texts.limited(logits, live)
             token, logprob = draw(logits, [requests[i].distribution for i in live], draws[live, place], place)

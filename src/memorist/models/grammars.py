@@ -18,7 +18,7 @@ from memorist.models.distributions import Legal, limit
 from memorist.models.rows import RowBatch
 
 KEPT = 1 << 28
-"""Bytes of sets that are kept for scoring what was sampled."""
+"""Bytes of sets that are kept."""
 
 
 class Grammars:
@@ -63,72 +63,119 @@ class Grammars:
             self._known[grammar] = made
         return self._known[grammar].deep_copy()
 
-    def next(self, matchers: Sequence[Any]) -> torch.Tensor:
-        """What each may go on with, shape (N, V); all for None."""
-        allowed = torch.ones((len(matchers), self._vocabulary), dtype=torch.bool)
+    def after(self, grammar: str, written: tuple[int, ...], matcher: Callable[[], Any]) -> torch.Tensor:
+        """What a text may go on with after these tokens, shape (V,).
+
+        Kept: siblings begin alike, and an update asks again for what was sampled under.
+
+        Args:
+            matcher: gives the grammar's matcher after these tokens, where the set is not kept.
+        """
+        key = (grammar, written)
+        if key in self._sets:
+            self._sets.move_to_end(key)
+            return self._sets[key]
+        found = self._sets[key] = self._allowed(matcher())
+        while len(self._sets) > max(1, KEPT // self._vocabulary):
+            self._sets.popitem(last=False)
+        return found
+
+    def _allowed(self, matcher: Any) -> torch.Tensor:
+        if matcher.is_stopped():
+            ended = torch.zeros(self._vocabulary, dtype=torch.bool)
+            ended[self._end] = True
+            return ended
         bits = self._library.torch.allocate_token_bitmask(1, self._vocabulary)
+        self._library.torch.fill_next_token_bitmask(matcher, bits, 0)
         places = torch.arange(32, dtype=torch.int32)
-        for row, matcher in enumerate(matchers):
-            if matcher is not None and matcher.is_stopped():
-                allowed[row] = False
-                allowed[row, self._end] = True
-            elif matcher is not None:
-                self._library.torch.fill_next_token_bitmask(matcher, bits, 0)
-                allowed[row] = ((bits[0][:, None] >> places) & 1).bool().flatten()[: self._vocabulary]
-        return allowed
+        # A copy: what is cut out of something larger would keep all of it.
+        return ((bits[0][:, None] >> places) & 1).bool().flatten()[: self._vocabulary].clone()
 
     def advance(self, matcher: Any, token: int) -> None:
         """A text goes on with a token; what has ended takes no more.
 
         Raises:
-            PolicyError: the token is not among those that `next` allows.
+            PolicyError: the token does not follow the grammar.
         """
         if not matcher.is_stopped() and not matcher.consume_token(token):
             raise PolicyError(
                 f"token {token} does not follow its grammar ({matcher.get_error()}); expected a legal one"
             )
 
-    def along(self, grammar: str, tokens: Sequence[int]) -> torch.Tensor:
-        """What each token of an action was limited to, shape (T, V). The last ones are kept: an update asks for them
-        more than once."""
-        key = (grammar, tuple(tokens))
-        if key in self._sets:
-            self._sets.move_to_end(key)
-            return self._sets[key]
-        matcher, rows = self.begin(grammar), []
-        for token in tokens:
-            rows.append(self.next([matcher]))
-            self.advance(matcher, token)
-        found = self._sets[key] = torch.cat(rows) if rows else torch.ones((0, self._vocabulary), dtype=torch.bool)
-        while sum(one.numel() for one in self._sets.values()) > KEPT and len(self._sets) > 1:
-            self._sets.popitem(last=False)
-        return found
-
 
 class Followed:
+    """A text that is written along a grammar.
+
+    Raises:
+        PolicyError: while it goes on, where a token does not follow the grammar.
+    """
+
+    def __init__(self, grammars: Grammars, grammar: str) -> None:
+        self._grammars, self._grammar = grammars, grammar
+        self._written: tuple[int, ...] = ()
+        self._matcher: Any = None
+        self._read = 0
+
+    def allowed(self) -> torch.Tensor:
+        """What may come next, shape (V,)."""
+        return self._grammars.after(self._grammar, self._written, self._here)
+
+    def wrote(self, token: int) -> None:
+        """It goes on with a token."""
+        if not self.allowed()[token]:
+            self._grammars.advance(self._here(), token)  # raises, and says why; of what has ended nothing follows
+        self._written = (*self._written, token)
+
+    def _here(self) -> Any:
+        """The matcher after what is written; it reads only where a set is not kept."""
+        if self._matcher is None:
+            self._matcher = self._grammars.begin(self._grammar)
+        for token in self._written[self._read :]:
+            self._grammars.advance(self._matcher, token)
+        self._read = len(self._written)
+        return self._matcher
+
+
+class FollowedRows:
     """The grammars of rows that are being written; "" for none."""
 
     def __init__(self, asked: Sequence[str], grammars: Callable[[], Grammars]) -> None:
-        self._grammars = grammars() if any(asked) else None
-        self._matchers = [self._grammars.begin(one) if self._grammars and one else None for one in asked]
+        self._texts = [Followed(grammars(), one) if one else None for one in asked]
 
     def limited(self, logits: torch.Tensor, live: Sequence[int]) -> torch.Tensor:
         """Logits of the rows that are live, shape (N, V), with minus infinity for what they may not go on with."""
-        if self._grammars is None:
-            return logits
-        return limit(logits, list(self._grammars.next([self._matchers[i] for i in live])))
+        return limit(logits, [text.allowed() if (text := self._texts[i]) else None for i in live])
 
     def wrote(self, row: int, token: int) -> None:
         """A row goes on with a token."""
-        if self._grammars is not None and (matcher := self._matchers[row]) is not None:
-            self._grammars.advance(matcher, token)
+        if (text := self._texts[row]) is not None:
+            text.wrote(token)
 
 
 def legal_at(batch: RowBatch, where: Sequence[int], grammars: Callable[[], Grammars]) -> Legal:
     """What each of a batch's action tokens, by their indices, was limited to."""
+    sets: dict[int, list[torch.Tensor]] = {}
     found: list[tuple[int, ...] | torch.Tensor | None] = []
     for n in where:
-        action, place = batch.units[batch.unit[n]].action, int(batch.place[n])
-        drawn = action.distribution
-        found.append(grammars().along(drawn.grammar, action.tokens)[place] if drawn.grammar else drawn.legal_at(place))
+        unit = int(batch.unit[n])
+        action, place = batch.units[unit].action, int(batch.place[n])
+        if not action.distribution.grammar:
+            found.append(action.distribution.legal_at(place))
+            continue
+        if unit not in sets:
+            sets[unit] = along(grammars(), action.distribution.grammar, action.tokens)
+        found.append(sets[unit][place])
+    return found
+
+
+def along(grammars: Grammars, grammar: str, tokens: Sequence[int]) -> list[torch.Tensor]:
+    """What each token of an action was limited to, each of shape (V,).
+
+    Raises:
+        PolicyError: a token does not follow the grammar.
+    """
+    text, found = Followed(grammars, grammar), []
+    for token in tokens:
+        found.append(text.allowed())
+        text.wrote(token)
     return found
