@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import string
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
+from typer.testing import CliRunner
 
 from memorist.agents.components.household_prompts import choices, chosen, compact, told
 from memorist.agents.esearch import ESearch, ESearchSettings, Outcome
 from memorist.agents.search_heuristics import SEARCHERS, AskThenSweep, MemoryAndAsk, MemoryOnly, Searcher
+from memorist.cli import app
 from memorist.decision import Action, Observation, Trajectory
 from memorist.errors import RecipeError
+from memorist.evaluation.household import by_script, gone, homes, run, write_report
 from memorist.memory.record import Code as BankCode
 from memorist.memory.scratch import ScratchBank
 from memorist.recipe import load_recipe, read_recipe
@@ -274,3 +281,41 @@ def test_an_unreachable_or_unseen_thing_is_told_and_costs_a_step() -> None:
     outcome = asyncio.run(ESearch(bank=ScratchBank(), seeker=Says(said)).run(TASKS[0]))
     [house] = outcome.houses
     assert [step.code for _, step in house.log] == [Code.UNKNOWN_PLACE, Code.UNSEEN, Code.UNKNOWN_NAME]
+
+
+class TestJudging:
+    def test_a_report_shows_what_each_is_worth_and_ways_that_were_gone(self, tmp_path: Path) -> None:
+        data = homes(6)
+        found = {name: by_script(SEARCHERS[name], data) for name in ("memory-and-ask", "ask-then-sweep")}
+        write_report(tmp_path / "report.html", found)
+        page = (tmp_path / "report.html").read_text()
+        assert page.count("<polyline") == 2 * 4 and "ask-then-sweep" in page and "script" not in page.lower()
+        assert "http" not in page.replace("http-equiv", "")
+
+    def test_the_way_that_was_gone_is_as_long_as_what_was_walked(self) -> None:
+        for house in by_script(MemoryAndAsk, homes(8)):
+            way, stops = gone(house)
+            scene = house.search.scene
+            assert (len(way) - 1) * scene.cell_size == pytest.approx(house.distance)
+            assert way[-1] == house.at and set(way) <= scene.walkable and set(stops) <= set(way)
+            assert all(abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in pairwise(way))
+
+    def test_text_of_models_is_escaped(self, tmp_path: Path) -> None:
+        outcome = asyncio.run(ESearch(bank=ScratchBank(), seeker=Says(["<img src=x onerror=y>"])).run(TASKS[0]))
+        write_report(tmp_path / "report.html", {"<b>model</b>": list(outcome.houses)})
+        page = (tmp_path / "report.html").read_text()
+        assert "<img" not in page and "&lt;img" in page and "<b>model" not in page
+
+    def test_the_command_judges_scripts_and_the_base(self, tmp_path: Path) -> None:
+        pytest.importorskip("torch")
+        asked = ["eval", "household", "--homes", "3", "--out", str(tmp_path), "--json"]
+        found = json.loads(CliRunner().invoke(app, asked).stdout)
+        assert found["oracle"]["success"] == 1 and {"planner", "bundled-seeker"} <= set(found)
+        assert (tmp_path / "report.html").exists()
+        none = CliRunner().invoke(app, ["eval", "household", "--homes", "0"])
+        assert isinstance(none.exception, RecipeError) and "expected 1 or more" in str(none.exception)
+
+    def test_a_run_of_another_agent_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "recipe.yaml").write_text("name: other\n")
+        with pytest.raises(RecipeError, match="does not search homes"):
+            run(tmp_path, None, homes(1), tmp_path, True, Console(quiet=True), Console(quiet=True))

@@ -131,14 +131,28 @@ def _personamem(
     personamem.run(file, contexts, model, out, as_json, console(), system=described)
 
 
+def _household(run: Path | None, count: int, endpoint: str | None, out: Path, as_json: bool, err: Console) -> None:
+    from memorist.evaluation import household
+    from memorist.evaluation.progress import Calls
+    from memorist.models.recorded import open_recorded
+
+    if run and endpoint:
+        raise RecipeError("--endpoint takes the place of --run; give one of them")
+    key = os.environ.get("MEMORIST_KEY")
+    served = endpoint and open_recorded(endpoint, out / "replies.jsonl", key=key, told=Calls(err, "model"))
+    household.run(run, served or None, household.homes(count), out, as_json, console(), err)
+
+
 @app.command(
     name="eval",
     epilog="Examples: memorist eval synthetic --grammar b; memorist eval locomo --json; memorist eval locomo "
     "--endpoint http://localhost:8000/v1#MODEL --judge https://HOST/v1#JUDGE --out runs/locomo; "
-    "memorist eval likebench",
+    "memorist eval likebench; memorist eval household --run runs/esearch",
 )
 def evaluate(
-    benchmark: Annotated[str, typer.Argument(help="synthetic, locomo, longmemeval, msc, personamem or likebench")],
+    benchmark: Annotated[
+        str, typer.Argument(help="synthetic, locomo, longmemeval, msc, personamem, likebench, household")
+    ],
     run: RunFolder = None,
     grammar: Annotated[str, typer.Option(help="synthetic: a, or b for phrasings that training never saw")] = "a",
     dialogues: Annotated[int, typer.Option(help="synthetic: how many test dialogues")] = 24,
@@ -161,6 +175,7 @@ def evaluate(
         list[str] | None, typer.Option(help="likebench: only these, or joined; default all baselines")
     ] = None,
     replay: Annotated[Path | None, typer.Option(help="likebench: rate this transcript anew")] = None,
+    homes: Annotated[int, typer.Option(help="household: how many held-out searches")] = 100,
     out: Annotated[
         Path | None,
         typer.Option(help="folder for a row per question (JSONL), and an endpoint's replies (then default runs/eval)"),
@@ -184,6 +199,9 @@ def evaluate(
             endpoint=endpoint or "", judge=judge or "",
             keys=(os.environ.get("MEMORIST_KEY"), os.environ.get("MEMORIST_JUDGE_KEY")),
         )  # fmt: skip
+        return
+    if benchmark == "household":
+        _household(run, homes, endpoint, out or Path("runs") / "household", as_json, err)
         return
     if benchmark == "personamem":
         _personamem(run, file, contexts, endpoint, described, out or Path("runs") / "personamem", as_json, err)
