@@ -31,7 +31,7 @@ from memorist.tasks.household.searching import SPLITS, drawn_prices
 from memorist.tasks.household.world import Household
 
 VOCABULARY = 640
-ERROR, SWITCH = 0.15, 0.3
+ERROR, SWITCH = 0.15, 0.5
 SILENT = 1 / 3
 LETTERS = "abcdefghijklmnop"
 WORDS = (*CATEGORIES, *NAMES, *(value for values in VALUES.values() for value in values), *QUESTIONS, "memory", "go", "stop", "seen", "there",
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("src/memorist/models/bundled-seeker"))
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--width", type=int, default=96)
+    parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--searches", type=int, default=10, help="of a step")
     args = parser.parse_args()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import string
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,13 +21,15 @@ from typer.testing import CliRunner
 from memorist.agents.components.household_prompts import choices, chosen, compact, told
 from memorist.agents.esearch import ESearch, ESearchSettings, Outcome
 from memorist.agents.search_heuristics import SEARCHERS, AskThenSweep, MemoryAndAsk, MemoryOnly, Searcher
+from memorist.agents.search_planner import Belief
 from memorist.cli import app
-from memorist.decision import Action, Observation, Trajectory
+from memorist.decision import Action, Decision, Observation, Trajectory
 from memorist.errors import RecipeError
 from memorist.evaluation.household import by_script, gone, homes, run, write_report
 from memorist.memory.record import Code as BankCode
 from memorist.memory.scratch import ScratchBank
 from memorist.recipe import load_recipe, read_recipe
+from memorist.tasks.household.belief import places, way
 from memorist.tasks.household.episode import Prices, episode
 from memorist.tasks.household.notes import BEGIN, HOME, after, read_notes, write_notes
 from memorist.tasks.household.searching import SPLITS, HouseholdData, HouseholdTask, in_turn
@@ -319,3 +322,49 @@ class TestJudging:
         (tmp_path / "recipe.yaml").write_text("name: other\n")
         with pytest.raises(RecipeError, match="does not search homes"):
             run(tmp_path, None, homes(1), tmp_path, True, Console(quiet=True), Console(quiet=True))
+
+
+class TestBelief:
+    @pytest.mark.parametrize("seed", range(6))
+    def test_it_is_what_worlds_drawn_from_it_say(self, seed: int) -> None:
+        """The exact shares beside the planner's samples, after some acts of a searcher."""
+        search = episode(seed, 3)
+        house, searcher = Household(search), MemoryAndAsk()
+        for _ in range(4):
+            house.act(searcher.next(house))
+        if house.over:
+            return
+        known = told(house)
+        belief = Belief(dict(known.known), known.room)
+        worlds = belief.worlds(house, random.Random(seed), 4000)
+        exact = places(house, known.known, known.room)
+        assert sum(exact.values()) == pytest.approx(1)
+        for place in {w.places[0] for w in worlds} | set(exact):
+            share = sum(w.places[0] == place for w in worlds) / len(worlds)
+            assert share == pytest.approx(exact.get(place, 0.0), abs=0.05)
+
+    def test_asking_remembering_and_looking_bring_the_end_nearer_on_average(self) -> None:
+        """What is learnt costs entropy, never adds to it on average: over 60 homes each act brings the end nearer."""
+        gained: dict[str, list[float]] = {}
+        for task in HouseholdData(homes=60).tasks(0):
+            alone, searcher = Household(task.searches[0]), MemoryAndAsk()
+            while not alone.over:
+                alone.act(searcher.next(alone))
+            for (said, _), before, after_ in zip(alone.log, left := way(alone), left[1:], strict=False):
+                gained.setdefault(said.partition("(")[0], []).append(before - after_)
+        assert {name: sum(some) > 0 for name, some in gained.items()} == {
+            "<action>GetMemory": True, "<action>Ask": True, "<action>Navigate": True
+        }  # fmt: skip
+
+    def test_who_is_shaped_is_paid_for_each_act_but_the_last(self) -> None:
+        task = HouseholdData(homes=1, least=3, most=3, shaping=2.0).tasks(0)[0]
+        outcome, seeker, _ = ran(task, MemoryAndAsk, style="compact")
+        decisions = [Decision("seeker", "x", one, Action("")) for one in seeker.seen]
+        terms = task.placed(outcome, decisions)
+        assert [term.decision for term in terms] == list(range(len(decisions) - 1))
+        assert task.placed(outcome, decisions[1:]) == ()
+        left = way(outcome.houses[0])
+        assert terms[0].value == pytest.approx(2.0 * 0.02 * (left[0] - left[1]))
+        assert replace(task, shaping=0.0).placed(outcome, decisions) == ()
+        with pytest.raises(RecipeError, match="shaping"):
+            HouseholdData(shaping=-1.0).check()

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memorist.agents.search_heuristics import SEARCHERS, searched
-from memorist.agents.search_planner import Belief, Planner, gain, still_there
+from memorist.agents.search_planner import Belief, Planner, gain
 from memorist.errors import DataError
+from memorist.tasks.household.belief import still_there
 from memorist.tasks.household.episode import Episode, Prices, episode, priced
 from memorist.tasks.household.measures import measured, spl, swc
 from memorist.tasks.household.scene import VALUES, Receptacle, Scene, Thing, around, build

@@ -8,7 +8,8 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from memorist.tasks.household.episode import HOURS, Noted
+from memorist.tasks.household.belief import entropy, still_there, unmatched
+from memorist.tasks.household.episode import Noted
 from memorist.tasks.household.scene import VALUES, Cell, Scene, Thing
 from memorist.tasks.household.world import Act, Household
 
@@ -18,17 +19,6 @@ READS = 1.0
 """Memory is looked at first where that costs at most so much, and else not at all: what it would say is not weighed."""
 Looks = tuple[str, str, str]
 _NAMES = tuple(VALUES)
-
-
-def still_there(hours: float) -> float:
-    """How likely something is where it was seen so many hours ago."""
-    return math.exp(-hours / HOURS)
-
-
-def entropy(shares: Sequence[float]) -> float:
-    """In bits, of shares of any sum."""
-    total = sum(shares)
-    return -sum(s / total * math.log2(s / total) for s in shares if s > 0) if total else 0.0
 
 
 def gain(values: Sequence[str]) -> float:
@@ -107,16 +97,6 @@ def _placed(noted: Noted, left: Sequence[str], places: int, rng: random.Random) 
     if stays + moved <= 0:
         return None
     return noted.receptacle if rng.random() < stays / (stays + moved) else rng.choice(others)
-
-
-def unmatched(memory: Sequence[Noted], seen: Sequence[Thing]) -> list[Noted]:
-    """Memories of things that have not been seen since, as far as looks tell."""
-    left = list(memory)
-    for thing in seen:
-        fitting = sorted((one for one in left if one.fits(thing)), key=lambda one: one.receptacle != thing.receptacle)
-        if fitting:
-            left.remove(fitting[0])
-    return left
 
 
 def _filled(noted: Noted, rng: random.Random) -> Looks:

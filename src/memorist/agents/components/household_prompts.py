@@ -7,6 +7,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from memorist.tasks.household.belief import told_by
 from memorist.tasks.household.scene import VALUES
 from memorist.tasks.household.world import Act, Household
 
@@ -44,15 +45,14 @@ def told(house: Household) -> Told:
     """What the instruction and the answers to one's own questions say."""
     found = Told(dict(house.search.attributes))
     for said, step in house.log:
-        name = next((name for name in QUESTIONS if f" {name}" in said), None)
-        if not said.startswith("<action>Ask(") or name is None:
+        if not said.startswith("<action>Ask("):
             continue
-        found.asked.add(name)
-        last = step.seen.rstrip(".").rpartition(" ")[2]
-        if name == "room" and step.seen.startswith("In the "):
-            found.room = step.seen.removeprefix("In the ").rstrip(".")
-        elif name in VALUES and last in VALUES[name]:
-            found.known[name] = last
+        found.asked |= {name for name in QUESTIONS if f" {name}" in said}
+        for name, value in told_by(said, step.seen):
+            if name == "room":
+                found.room = value
+            else:
+                found.known[name] = value
     return found
 
 

@@ -7,13 +7,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import ClassVar, Protocol
 
-from memorist.decision import Reward
+from memorist.decision import Decision, Reward
 from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
 from memorist.memory.scratch import ScratchBank
-from memorist.tasks.household.episode import HOURS, Episode, Prices, episode
+from memorist.tasks.household.belief import still_there, way
+from memorist.tasks.household.episode import Episode, Prices, episode
 from memorist.tasks.household.measures import COSTS, UNREADABLE, swc, with_failures
 from memorist.tasks.household.notes import BEGIN, write_notes
 from memorist.tasks.household.scene import Scene, Thing
@@ -37,10 +39,12 @@ class HomeOutcome(Protocol):
 
 @dataclass(frozen=True)
 class HouseholdTask:
-    """Searches in one home, one after the other. bank: what is remembered of it before."""
+    """Searches in one home, one after the other. bank: what is remembered of it before. shaping: what a metre less to
+    be walked, by all that is known (`belief.still_to_walk`), is worth to the act that brought it, of what it costs."""
 
     id: str
     searches: tuple[Episode, ...]
+    shaping: float = 0.0
     bank: MemoryBank = field(default_factory=ScratchBank, compare=False)
 
     cuts: ClassVar[tuple[str, ...]] = ()
@@ -68,6 +72,22 @@ class HouseholdTask:
             Reward("invalid", -UNREADABLE * sum(house.invalid for house in outcome.houses) / count),
         )
 
+    def placed(self, outcome: HomeOutcome, decisions: Sequence[Decision]) -> tuple[Reward, ...]:
+        """With shaping, a term for each act but the last of a search, compared with siblings' acts at the same step:
+        how much nearer it brought the end, by what is known then. It is no potential in the sense that leaves the best
+        policy as it is: each act is paid for itself alone. What ends a search earns nothing, else giving up would."""
+        if not self.shaping:
+            return ()
+        found: list[Reward] = []
+        first = 0
+        for number, house in enumerate(outcome.houses):
+            left, prices = way(house), house.search.prices
+            rate = self.shaping * COSTS / prices.failure * prices.metre
+            for step, (before, after) in enumerate(pairwise(left)):
+                found.append(Reward(f"nearer-{number}-{step}", rate * (before - after), first + step))
+            first += len(house.log)
+        return tuple(found) if first == len(decisions) else ()
+
     def measures(self, outcome: HomeOutcome) -> dict[str, float]:
         """Means of what searches are judged by (`measures`)."""
         count = len(self.searches)
@@ -88,7 +108,7 @@ class HouseholdData:
     homes: how many. least, most: things that look like the one that is meant, in turn. prices: "default", or "drawn"
     for each home: a metre from 0.5 to 1.5, a question from 0.25 to 1, its rise with each one before from 0 to 1, a
     failure from 10 to 100. searches: in each home, one after the other; things are moved in between. clutter: other
-    things in it.
+    things in it. shaping: see `HouseholdTask`.
     """
 
     kind: str = "household"
@@ -99,6 +119,7 @@ class HouseholdData:
     prices: str = "default"
     searches: int = 1
     clutter: int = 0
+    shaping: float = 0.0
     seed: int = 0
 
     exercise: ClassVar[str] = "household"
@@ -116,6 +137,8 @@ class HouseholdData:
         for name, below in (("homes", 1), ("searches", 1), ("clutter", 0)):
             if getattr(self, name) < below:
                 raise RecipeError(f"{where}.{name} is {getattr(self, name)}; expected {below} or more")
+        if not 0 <= self.shaping < math.inf:
+            raise RecipeError(f"{where}.shaping is {self.shaping}; expected 0 (none) or more")
         if self.clutter > 50:
             raise RecipeError(f"{where}.clutter is {self.clutter}; expected 50 or less")
 
@@ -128,7 +151,7 @@ class HouseholdData:
         alike = self.least + number % (self.most - self.least + 1)
         prices = drawn_prices(name) if self.prices == "drawn" else Prices()
         first = replace(home(name, alike, self.clutter), prices=prices)
-        return HouseholdTask(f"{self.split}-{name}-{alike}", tuple(in_turn(first, self.searches, name)))
+        return HouseholdTask(f"{self.split}-{name}-{alike}", tuple(in_turn(first, self.searches, name)), self.shaping)
 
 
 @lru_cache(8192)
@@ -161,7 +184,7 @@ def in_turn(first: Episode, count: int, seed: int) -> list[Episode]:
 
 def _moved(scene: Scene, rng: random.Random) -> Scene:
     places = [r.id for r in scene.receptacles]
-    stays = math.exp(-BETWEEN / HOURS)
+    stays = still_there(BETWEEN)
 
     def moved(thing: Thing) -> Thing:
         if rng.random() < stays:
