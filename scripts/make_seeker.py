@@ -35,7 +35,7 @@ ERROR, SWITCH = 0.15, 0.5
 SILENT = 1 / 3
 LETTERS = "abcdefghijklmnop"
 WORDS = (*CATEGORIES, *NAMES, *(value for values in VALUES.values() for value in values), *QUESTIONS, "memory", "go", "stop", "seen", "there",
-         "yes", "no", "h", "?", "worth")  # fmt: skip
+         "h", "?", "worth")  # fmt: skip
 PIECES = ["Find:", "Known:", "Act:", "\n", *(f" = {letter}" for letter in LETTERS), *(f" {word}" for word in WORDS),
           *(f" {i / 20:.2f}" for i in range(20)), *(f" {i / 2:g}" for i in range(2, 20)), *(f" {i}" for i in range(10, 61)), *(f" {i}" for i in range(65, 105, 5))]  # fmt: skip
 

@@ -188,6 +188,36 @@ class TestHomes:
         outcome, _, bank = ran(task, MemoryAndAsk, style="compact", notes="none")
         assert outcome.results == () and len(bank.list(HOME)) == len(task.searches[0].memory)
 
+    @pytest.mark.parametrize(
+        ("style", "reply"), [("full", "I keep <remember>{0}, nothing-9</remember>"), ("compact", "a")]
+    )
+    def test_who_chooses_remembers_what_it_names_and_nothing_else(self, style: str, reply: str) -> None:
+        search = episode(11, 3)
+        agent = ESearch(bank=ScratchBank(), seeker=Says([reply]), style=style, notes="chosen")
+        house = Household(search)
+        for place in dict.fromkeys(thing.receptacle for thing in search.scene.things):
+            house.act(Act("Navigate", place))
+        first = next(iter(house.seen))
+        agent.seeker = Says([reply.format(first)])
+        asyncio.run(agent._remember(house, after(1)))
+        assert [one.thing for one in read_notes(agent.bank, after(1))] == [first]
+        agent.seeker = Says(["<remember>" if style == "full" else "?"])
+        other = ESearch(bank=ScratchBank(), seeker=agent.seeker, style=style, notes="chosen")
+        assert asyncio.run(other._remember(house, after(1))) == () and not other.bank.list(HOME)
+
+    def test_what_is_not_where_it_was_said_to_be_is_forgotten(self) -> None:
+        search = next(s for s in map(episode, range(40)) if any(
+            s.scene.thing[n.thing].receptacle != n.receptacle for n in s.memory))  # fmt: skip
+        moved = [n for n in search.memory if search.scene.thing[n.thing].receptacle != n.receptacle]
+        bank = ScratchBank()
+        write_notes(bank, search.memory, BEGIN, search.scene)
+        house = Household(search)
+        house.act(Act("Navigate", moved[0].receptacle))
+        asyncio.run(ESearch(bank=bank, seeker=Says([""]))._remember(house, BEGIN))
+        left = {one.thing for one in read_notes(bank, BEGIN)}
+        assert moved[0].thing not in left
+        assert left >= {n.thing for n in search.memory if n.receptacle != moved[0].receptacle}
+
     def test_a_thing_that_is_seen_elsewhere_is_known_there_alone(self) -> None:
         search = episode(5, 3)
         bank = ScratchBank()
@@ -356,15 +386,19 @@ class TestBelief:
             "<action>GetMemory": True, "<action>Ask": True, "<action>Navigate": True
         }  # fmt: skip
 
-    def test_who_is_shaped_is_paid_for_each_act_but_the_last(self) -> None:
+    def test_who_is_shaped_is_paid_for_each_act_and_what_came_of_it(self) -> None:
         task = HouseholdData(homes=1, least=3, most=3, shaping=2.0).tasks(0)[0]
         outcome, seeker, _ = ran(task, MemoryAndAsk, style="compact")
         decisions = [Decision("seeker", "x", one, Action("")) for one in seeker.seen]
         terms = task.placed(outcome, decisions)
-        assert [term.decision for term in terms] == list(range(len(decisions) - 1))
+        assert [term.decision for term in terms] == list(range(len(decisions)))
         assert task.placed(outcome, decisions[1:]) == ()
-        left = way(outcome.houses[0])
-        assert terms[0].value == pytest.approx(2.0 * 0.02 * (left[0] - left[1]))
+        [house] = outcome.houses
+        left = way(house)
+        assert terms[0].value == pytest.approx(2.0 * 0.02 * (left[0] - left[1] - 0.05))
+        assert sum(term.value for term in terms) == pytest.approx(0.04 * (left[0] - house.cost.total)), "what is saved"
+        lost = replace(outcome, houses=(replace(house, success=False),))
+        assert task.placed(lost, decisions)[-1].value == pytest.approx(-0.04 * 25)
         assert replace(task, shaping=0.0).placed(outcome, decisions) == ()
         with pytest.raises(RecipeError, match="shaping"):
             HouseholdData(shaping=-1.0).check()

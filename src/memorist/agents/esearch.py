@@ -13,19 +13,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
-from memorist.agents.components.household_prompts import COSTS, RULES, choices, chosen, compact
+from memorist.agents.components.household_prompts import COSTS, KEEP, RULES, choices, chosen, compact, keeping, kept
 from memorist.decision import Observation
 from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
 from memorist.memory.record import Result
 from memorist.models.sampler import Actor
 from memorist.tasks.household.episode import Episode
-from memorist.tasks.household.notes import after, read_notes, seen_now, write_notes
+from memorist.tasks.household.notes import after, gone, read_notes, seen_now, write_notes
+from memorist.tasks.household.scene import Thing
 from memorist.tasks.household.searching import BETWEEN
 from memorist.tasks.household.world import Household, described
 
 STYLES = ("full", "compact")
-NOTES = ("all", "none")
+NOTES = ("all", "chosen", "none")
 
 
 class HomeExercise(Protocol):
@@ -53,7 +54,8 @@ class ESearch:
         seeker: acts.
         style: "full" or "compact".
         costs: whether it is told what acts cost.
-        notes: what of the things that were seen is remembered when a search is over: "all" or "none".
+        notes: what of the things that were seen is remembered when a search is over: "all", what the seeker then names
+            ("chosen"), or "none".
         reply: tokens that a message may have.
     """
 
@@ -75,8 +77,8 @@ class ESearch:
         for number, search in enumerate(task.searches):
             at = after(number * BETWEEN)
             houses.append(await self.search(search, at))
-            if self.notes == "all" and number + 1 < len(task.searches):
-                results.append(self._remember(houses[-1], at))
+            if self.notes != "none" and number + 1 < len(task.searches):
+                results.append(await self._remember(houses[-1], at))
         return Outcome(tuple(houses), tuple(results))
 
     async def search(self, search: Episode, at: datetime) -> Household:
@@ -112,11 +114,23 @@ class ESearch:
         price = house.search.prices.question(house.asked)
         return f"(You have spent {house.cost.total:.2f}; the next question costs {price:.2f}.)"
 
-    def _remember(self, house: Household, at: datetime) -> tuple[Result, ...]:
+    async def _remember(self, house: Household, at: datetime) -> tuple[Result, ...]:
         """Write down what was seen, and forget what is not where it was said to be."""
         scene = house.search.scene
-        notes = [seen_now(thing, scene) for thing in house.seen.values()]
-        return tuple(write_notes(self.bank, notes, at, scene))
+        things = list(house.seen.values())
+        if self.notes == "chosen" and things:
+            things = await self._chosen(things, house.search.category)
+        notes = [seen_now(thing, scene) for thing in things]
+        return (*write_notes(self.bank, notes, at, scene), *gone(self.bank, house, at))
+
+    async def _chosen(self, things: list[Thing], wanted: str) -> list[Thing]:
+        asked = keeping(things, wanted)
+        letters = self.style == "compact"
+        if not letters:
+            names = ", ".join(f"{one.id} ({one.color} {one.material}, {one.size})" for one in things)
+            asked = f"You looked for a {wanted} and saw: {names}."
+        reply = await self.seeker.act(Observation(asked, "" if letters else KEEP, max_tokens=self.reply))
+        return kept(reply.text, things, letters=letters)
 
 
 @dataclass(frozen=True)
@@ -124,7 +138,7 @@ class ESearchSettings:
     """How recipes set it.
 
     style: "full" or "compact". costs: whether it is told what acts cost. notes: "all" that was seen is remembered for
-    the next search in the same home, or "none". reply: tokens of a message.
+    the next search in the same home, or what the seeker names ("chosen"), or "none". reply: tokens of a message.
     """
 
     name: str = "esearch"

@@ -3,12 +3,14 @@ which a small one is trained on."""
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from memorist.agents.components.tags import blocks
 from memorist.tasks.household.belief import told_by
-from memorist.tasks.household.scene import VALUES
+from memorist.tasks.household.scene import VALUES, Thing
 from memorist.tasks.household.world import Act, Household
 
 RULES = """You look for something in a home. Several things may be called so; one is meant. Each step, write one action
@@ -17,11 +19,14 @@ inside <action> and </action> and nothing after it. You may think first. The act
 <action>Ask("question")</action> asks the one who wants it;
 <action>GetMemory("what")</action> says where such things were seen, and when: they may have been moved;
 <action>Stop("thing")</action> ends the search with something that is in front of you."""
+KEEP = """You have looked for something in a home and will look for other things there later. Say which of what you saw
+is worth remembering: their names, one after the other, inside <remember> and </remember>; nothing else is kept."""
 COSTS = "Spend little: each of these is paid for as you are told. Not to find it costs most."
 NEAR, MOST = 3, 16
 """Places that are offered because they are near; choices in a list at most."""
 QUESTIONS = (*VALUES, "room")
 _METRES = 60
+_NAME = re.compile(r"[\w-]+")
 
 
 @dataclass
@@ -70,8 +75,8 @@ class Choice:
 
 
 def choices(house: Household, costs: bool = True) -> list[Choice]:
-    """What can sensibly be done: remember, ask, stop at what is here, go where something was seen or remembered, or to
-    what is near."""
+    """What can sensibly be done: remember, ask, stop at what may be meant and is here, go where such a thing was seen
+    or is remembered, or to what is near. What does not fit what is known is not offered: small models compare badly."""
     known, search = told(house), house.search
     found: list[Choice] = []
     if not house.read:
@@ -80,8 +85,8 @@ def choices(house: Household, costs: bool = True) -> list[Choice]:
     for name in QUESTIONS:
         if name not in known.asked and name not in known.known:
             found.append(Choice(f"{name}{_priced(price, costs)}", question(name)))
-    here = [thing for thing in house.visible if thing.category == search.category]
-    found += [Choice(f"stop {_looks(one.looks)} {_mark(known.fits(one.looks))}", Act("Stop", one.id)) for one in here]
+    here = [thing for thing in house.visible if thing.category == search.category and known.fits(thing.looks)]
+    found += [Choice(f"stop {_looks(one.looks)}", Act("Stop", one.id)) for one in here]
     found += _ways(house, known, costs)
     return found[:MOST]
 
@@ -89,20 +94,15 @@ def choices(house: Household, costs: bool = True) -> list[Choice]:
 def _ways(house: Household, known: Told, costs: bool) -> list[Choice]:
     """Where to go, by what it costs."""
     scene, search = house.search.scene, house.search
-    metres = {
-        one.id: view[1] for one in scene.receptacles if (view := scene.view(one.id, house.at)) is not None
-    }  # fmt: skip
+    metres = {one.id: view[1] for one in scene.receptacles if (view := scene.view(one.id, house.at)) is not None}
     rooms = {one.id: scene.names[one.room] for one in scene.receptacles}
     found: list[tuple[float, str, str]] = []
     taken = set(house.visited)
     for note in house.recalled:
-        if note.receptacle not in taken and note.receptacle in metres:
-            taken.add(note.receptacle)
-            looks = (note.color, note.material, note.size)
-            fits = known.fits(looks, rooms[note.receptacle])
-            found.append(
-                (metres[note.receptacle], note.receptacle, f" {note.hours:.0f} h {_looks(looks)} {_mark(fits)}")
-            )
+        looks, place = (note.color, note.material, note.size), note.receptacle
+        if place not in taken and place in metres and known.fits(looks, rooms[place]):
+            taken.add(place)
+            found.append((metres[place], place, f" {note.hours:.0f} h {_looks(looks)}"))
     for thing in house.seen.values():
         may = thing.category == search.category and known.fits(thing.looks, rooms[thing.receptacle])
         if may and thing.receptacle != house.standing and thing.receptacle in metres:
@@ -113,7 +113,7 @@ def _ways(house: Household, known: Told, costs: bool) -> list[Choice]:
     found += [(way, place, " there") for way, place in there] + [(way, place, "") for way, place in near]
     rate = search.prices.metre
     return [
-        Choice(f"go{_priced(way * rate, costs)}{told_}", Act("Navigate", place)) for way, place, told_ in sorted(found)
+        Choice(f"go{_priced(way * rate, costs)}{said}", Act("Navigate", place)) for way, place, said in sorted(found)
     ]
 
 
@@ -149,5 +149,18 @@ def _looks(looks: Sequence[str | None]) -> str:
     return " ".join(value or "?" for value in looks)
 
 
-def _mark(fits: bool) -> str:
-    return "yes" if fits else "no"
+def keeping(things: Sequence[Thing], wanted: str) -> str:
+    """Asks what of the things that were seen is to be remembered, each with its letter."""
+    lines = [
+        f"{one.category} {_looks(one.looks)} = {letter}"
+        for one, letter in zip(things, string.ascii_lowercase, strict=False)
+    ]
+    return "\n".join([f"Found: {wanted}", *lines, "Keep:"])
+
+
+def kept(reply: str, things: Sequence[Thing], *, letters: bool) -> list[Thing]:
+    """What a reply says is to be remembered: letters of a list, or names in a tag; of what cannot be read, nothing."""
+    if letters:
+        return [one for one, letter in zip(things, string.ascii_lowercase, strict=False) if letter in reply]
+    told_ = set(_NAME.findall(" ".join(blocks(reply, "remember") or ())))
+    return [one for one in things if one.id in told_]

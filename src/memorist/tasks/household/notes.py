@@ -10,6 +10,7 @@ from memorist.memory.bank import MemoryBank
 from memorist.memory.record import MemoryRecord, Operation, Result, Scope
 from memorist.tasks.household.episode import Noted
 from memorist.tasks.household.scene import VALUES, Scene, Thing
+from memorist.tasks.household.world import Household
 
 HOME = Scope("home")
 BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
@@ -57,3 +58,14 @@ def seen_now(thing: Thing, scene: Scene) -> Noted:
     color, material, size = thing.looks
     room = scene.by_id[thing.receptacle].room
     return Noted(0.0, thing.category, color, material, size, thing.receptacle, room, thing.id)
+
+
+def gone(bank: MemoryBank, house: Household, at: datetime) -> list[Result]:
+    """Forget what is not where it was said to be, and was not seen elsewhere."""
+    looked = set(house.visited)
+    found = [
+        Operation("DELETE", id=record.id, reason="it is not there")
+        for record in bank.list(HOME)
+        if (record.payload or {}).get("receptacle") in looked and record.key not in house.seen
+    ]
+    return bank.apply(found, HOME, at=at) if found else []

@@ -7,7 +7,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import pairwise
 from typing import ClassVar, Protocol
 
 from memorist.decision import Decision, Reward
@@ -24,6 +23,8 @@ from memorist.tasks.household.world import Household
 SPLITS = {"train": 0, "validation": 10_000_000, "test": 20_000_000, "base": 30_000_000}
 """Where the seeds of each begin."""
 PRICES = ("default", "drawn")
+ALIKE = 5
+"""Acts are compared with each other where what is still to be spent differs by less."""
 BETWEEN = 12.0
 """Hours from one search in a home to the next."""
 
@@ -39,8 +40,8 @@ class HomeOutcome(Protocol):
 
 @dataclass(frozen=True)
 class HouseholdTask:
-    """Searches in one home, one after the other. bank: what is remembered of it before. shaping: what a metre less to
-    be walked, by all that is known (`belief.still_to_walk`), is worth to the act that brought it, of what it costs."""
+    """Searches in one home, one after the other. bank: what is remembered of it before. shaping: what
+    an act is paid for itself alone for bringing the end nearer, of what is saved by that."""
 
     id: str
     searches: tuple[Episode, ...]
@@ -73,20 +74,22 @@ class HouseholdTask:
         )
 
     def placed(self, outcome: HomeOutcome, decisions: Sequence[Decision]) -> tuple[Reward, ...]:
-        """With shaping, a term for each act but the last of a search, compared with siblings' acts at the same step:
-        how much nearer it brought the end, by what is known then. It is no potential in the sense that leaves the best
-        policy as it is: each act is paid for itself alone. What ends a search earns nothing, else giving up would."""
+        """With shaping, a term for each act, compared with siblings' acts that had about as far to go: how much nearer
+        it brought the end, by what is known then, less what it cost; the last one by what came of it. So each act has
+        the advantage that a critic would give it which reckons with `belief.still_to_walk`. It is paid for itself
+        alone: this is no potential in the sense that leaves the best policy as it is, and is an option for that."""
         if not self.shaping:
             return ()
         found: list[Reward] = []
-        first = 0
-        for number, house in enumerate(outcome.houses):
-            left, prices = way(house), house.search.prices
-            rate = self.shaping * COSTS / prices.failure * prices.metre
-            for step, (before, after) in enumerate(pairwise(left)):
-                found.append(Reward(f"nearer-{number}-{step}", rate * (before - after), first + step))
-            first += len(house.log)
-        return tuple(found) if first == len(decisions) else ()
+        for house in outcome.houses:
+            left, prices = [metres * house.search.prices.metre for metres in way(house)], house.search.prices
+            after = [*left[1:], 0.0 if house.success else left[-1] + prices.failure]
+            for step, (_, done) in enumerate(house.log):
+                gain = left[step] - after[step] - done.cost.total
+                place = len(found)
+                name = f"nearer-from-{ALIKE * round(left[step] / ALIKE)}"
+                found.append(Reward(name, self.shaping * COSTS / prices.failure * gain, place))
+        return tuple(found) if len(found) == len(decisions) else ()
 
     def measures(self, outcome: HomeOutcome) -> dict[str, float]:
         """Means of what searches are judged by (`measures`)."""
