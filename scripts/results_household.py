@@ -50,6 +50,9 @@ FAILURES = (10.0, 25.0, 50.0, 100.0)
 FRONT_HOMES = replace(HELD_OUT, homes=150)
 
 
+IN_TURN = replace(HELD_OUT, homes=150, searches=3, least=3, most=3)
+
+
 def told(house: Household) -> list[float]:
     """Success, cost, cost with failures, success weighted by cost, questions, looks at memory, metres."""
     return [
@@ -138,6 +141,18 @@ def judged(recipe: Recipe, seats: Mapping[str, Any]) -> Found:
     return found
 
 
+def in_turn(seed: int) -> Found:
+    """What the second and third searches of a home cost, with failures, where what was seen before is remembered and
+    where only what was known at first is."""
+    recipe, folder = experiments(seed)["rl"], RUNS / f"esearch-rl-{seed}"
+    seats, found = greedy_seats(recipe.models, folder), {}
+    for notes in ("all", "none"):
+        build = replace(recipe.agent, notes=notes).build  # type: ignore[type-var,attr-defined]
+        later = [run.outcome.houses[1:] for (run,) in play(build, IN_TURN.tasks(0), seats)]
+        found[notes] = [[told(house) for house in houses] for houses in later]
+    return found
+
+
 def untrained() -> Found:
     recipe = experiments(0)["rl"]
     return judged(recipe, greedy_seats(recipe.models))
@@ -186,6 +201,15 @@ def front_share() -> Found:
     return {"value": won / count, "n": count, "seeds": len(SEEDS)}
 
 
+def later(notes: str, what: str) -> dict[int, dict[str, list[float]]]:
+    """A measure of the second and third searches of each home, by seed."""
+    place = NAMES.index(what)
+    return {
+        seed: {str(i): [one[place] for one in own] for i, own in enumerate(KEPT.read(f"homes-{seed}")[notes])}
+        for seed in SEEDS
+    }
+
+
 def gap() -> Interval:
     """Success weighted by cost: how far below the planner's, as a share of it."""
     return ratio_of_means(difference(of("planner", "swc"), of("rl", "swc")), of("planner", "swc"))
@@ -218,6 +242,8 @@ def table() -> None:
             interval(lambda: paired_difference(points(of("rl", "success")), points(of("react", "success"))), 3)),
         row("esearch.gated-minus-linear", "swc", interval(lambda: paired_difference(of("rl", "swc"), of("linear", "swc")), 3)),
         row("esearch.front-share", "share", front_share),
+        row("esearch.remembering.cost-with-failures-saved", "cost", interval(
+            lambda: paired_difference(later("none", "with_failures"), later("all", "with_failures")), 3)),
         *(row(f"esearch.{name}.{what}", unit,
               interval(partial(lambda name, what: hierarchical_bootstrap(of(name, what)), name, what), 3))
           for name in ("rl", "linear", "react", "base", "memory-and-ask", "planner")
@@ -229,7 +255,7 @@ def table() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", help="measure these alone: scripts, base, rl, linear, react")
+    parser.add_argument("--only", nargs="*", help="measure these alone: scripts, base, rl, linear, react, homes")
     parser.add_argument("--seed", type=int, choices=SEEDS)
     parser.add_argument("--write", action="store_true", help="only write the rows")
     args = parser.parse_args()
@@ -243,6 +269,8 @@ def main() -> None:
             for name, recipe in experiments(seed).items():
                 known = model | {"recipe": recipe.fingerprint()}
                 measures[f"{name}-{seed}"] = (known, partial(trained, name, seed))
+                if name == "rl":
+                    measures[f"homes-{seed}"] = (known | {"homes": str(IN_TURN)}, partial(in_turn, seed))
         KEPT.keep_all(measures, args.only)
     table()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import string
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,6 +36,7 @@ from memorist.tasks.household.notes import BEGIN, HOME, after, read_notes, write
 from memorist.tasks.household.searching import SPLITS, HouseholdData, HouseholdTask, in_turn
 from memorist.tasks.household.world import Act, Code, Household
 from memorist.training.credit import Worth
+from test_endpoint import completion, serving
 
 TASKS = HouseholdData(homes=12, least=1, most=4).tasks(0)
 
@@ -402,3 +404,27 @@ class TestBelief:
         assert replace(task, shaping=0.0).placed(outcome, decisions) == ()
         with pytest.raises(RecipeError, match="shaping"):
             HouseholdData(shaping=-1.0).check()
+
+
+def test_a_model_behind_a_real_server_is_judged_in_one_window(tmp_path: Path) -> None:
+    """The server's program goes from place to place and stops at the first thing of the kind that it is told of."""
+
+    def answer(n: int, body: dict[str, Any]) -> Any:
+        said = [m["content"] for m in body["messages"] if m["role"] == "user"]
+        assert "<action>" in body["messages"][0]["content"]
+        wanted = re.search(r"Bring me the (\w+)", said[0])
+        assert wanted is not None
+        there = re.search(rf"({wanted[1]}-\d+) \(", said[-1])
+        places = re.findall(r"[a-z]+-\d+", said[0].partition("Places:")[2])
+        act = f'Stop("{there[1]}")' if there else f'Navigate("{places[len(said) - 1]}")'
+        return completion(f"<think>next</think> <action>{act}</action>")
+
+    with serving(answer) as (url, seen):
+        asked = ["eval", "household", "--homes", "4", "--endpoint", f"{url}#m", "--out", str(tmp_path), "--json"]
+        found = json.loads(CliRunner().invoke(app, asked).stdout)
+        assert len(seen) > 4 and max(len(body["messages"]) for body in seen) > 3
+        once = len(seen)
+        again = json.loads(CliRunner().invoke(app, asked).stdout)
+        assert again == found and len(seen) == once, "replies are kept"
+    [name] = set(found) - {*SEARCHERS, "planner"}
+    assert found[name]["cost"] > 0 and found[name]["asks"] == 0

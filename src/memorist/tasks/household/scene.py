@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -91,11 +90,15 @@ class Scene:
         """What lies on each receptacle."""
         return {r.id: tuple(t for t in self.things if t.receptacle == r.id) for r in self.receptacles}
 
+    @cached_property
+    def _beside(self) -> Mapping[Cell, tuple[Cell, ...]]:
+        return _beside(self.walkable)
+
     def steps(self, start: Cell) -> Mapping[Cell, int]:
         """Steps from a cell to each that can be reached."""
         known = self._steps.get(start)
         if known is None:
-            known = self._steps[start] = _walked(self.walkable, start)
+            known = self._steps[start] = _walked(self._beside, start)
         return known
 
     def view(self, receptacle: str, start: Cell) -> tuple[Cell, float] | None:
@@ -183,15 +186,22 @@ def _cell(pair: Any) -> Cell:
     return int(x), int(y)
 
 
-def _walked(walkable: frozenset[Cell], start: Cell) -> dict[Cell, int]:
-    steps, queue = {start: 0}, deque([start])
-    while queue:
-        x, y = cell = queue.popleft()
-        further = steps[cell] + 1
-        for near in ((x + 1, y), (x - 1, y), (x, y + 1), (x, y - 1)):
-            if near in walkable and near not in steps:
-                steps[near] = further
-                queue.append(near)
+def _beside(walkable: frozenset[Cell]) -> dict[Cell, tuple[Cell, ...]]:
+    """Of each cell the neighbours that can be walked on."""
+    return {cell: tuple(near for near in around(cell) if near in walkable) for cell in walkable}
+
+
+def _walked(beside: Mapping[Cell, tuple[Cell, ...]], start: Cell) -> dict[Cell, int]:
+    steps, front, further = {start: 0}, [start], 0
+    while front:
+        further += 1
+        reached = []
+        for cell in front:
+            for near in beside.get(cell) or around(cell):
+                if near not in steps and near in beside:
+                    steps[near] = further
+                    reached.append(near)
+        front = reached
     return steps
 
 
@@ -254,7 +264,7 @@ def _home(rng: random.Random, count: int) -> Any:
                 break
     taken = {cell for cell, _ in placed}
     walkable = frozenset({cell for cells in rooms.values() for cell in cells} - taken | doors)
-    if len(placed) < count or len(_walked(walkable, next(iter(doors)))) < len(walkable):
+    if len(placed) < count or len(_walked(_beside(walkable), next(iter(doors)))) < len(walkable):
         return None
     held = tuple(
         Receptacle(f"{kind}-{i}", kind, room, cell, kind in OPENABLE, tuple(c for c in around(cell) if c in walkable))
