@@ -2,8 +2,8 @@
 
     python benchmarks/household.py [--json results/household-speed.json] [--homes 300]
 
-A step has to walk the floor once from wherever one stands: about 380 cells. Each repeat makes its homes anew; the median
-counts.
+A step has to walk the floor once from wherever one stands: about 380 cells. Each repeat makes its homes anew; the
+median counts.
 """
 
 from __future__ import annotations

@@ -163,9 +163,10 @@ def main() -> None:
     args = parser.parse_args()
     quiet_libraries()
     if not args.write:
-        model = {"base": base("bundled-listener"), "people": str(PEOPLE)}
+        people = {"people": str(PEOPLE)}
+        model = {"base": base("bundled-listener")} | people
         measures: dict[str, tuple[dict[str, str], Callable[[], Any]]] = {
-            name: (model, measure) for name, measure in still().items()
+            name: (model if name == "base" else people, measure) for name, measure in still().items()
         }
         for name in EXPERIMENTS:
             for seed in SEEDS if args.seed is None else [args.seed]:

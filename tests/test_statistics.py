@@ -15,6 +15,7 @@ from memorist.evaluation.statistics import (
     hierarchical_bootstrap,
     paired_difference,
     ratio_headroom,
+    ratio_of_means,
 )
 
 Values = dict[int, dict[str, list[float]]]
@@ -195,3 +196,18 @@ def test_three_seeds_of_sixty_dialogues_take_well_under_a_second() -> None:
 def test_an_interval_prints_with_its_count() -> None:
     assert str(Interval(0.5, 0.25, 0.75, 12)) == "0.500 [0.250, 0.750] (n=12)"
     assert Interval(0.5, 0.25, 0.75, 12).to_json() == {"value": 0.5, "low": 0.25, "high": 0.75, "n": 12}
+
+
+def test_a_ratio_of_means_is_paired_and_refuses_nothing_below() -> None:
+    rng = np.random.default_rng(0)
+    theirs = {0: {str(i): [float(v)] for i, v in enumerate(rng.uniform(5, 50, 200))}}
+    ours = {seed: {d: [v[0] / 1.25] for d, v in theirs[0].items()} for seed in range(3)}
+    found = ratio_of_means(theirs, ours)
+    assert found.value == pytest.approx(1.25) and found.low == pytest.approx(1.25) and found.n == 600
+    unlike = {0: {str(i): [float(v)] for i, v in enumerate(rng.uniform(5, 50, 200))}}
+    wide = ratio_of_means(theirs, unlike)
+    assert wide.low < wide.value < wide.high
+    with pytest.raises(ValueError, match="expected more than 0"):
+        ratio_of_means(theirs, {0: {d: [0.0] for d in theirs[0]}})
+    with pytest.raises(ValueError, match="different questions"):
+        ratio_of_means(theirs, {0: {"0": [1.0]}})
