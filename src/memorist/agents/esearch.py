@@ -93,7 +93,11 @@ class ESearch:
     async def _by_letters(self, house: Household) -> None:
         while not house.over:
             offered = choices(house, self.costs)
-            reply = await self.seeker.act(Observation(compact(house, offered, self.costs), max_tokens=self.reply))
+            # Where few things can be done, a small model named letters that stood for nothing.
+            seen = Observation(
+                compact(house, offered, self.costs), max_tokens=self.reply, grammar=f"letters:{len(offered)}"
+            )
+            reply = await self.seeker.act(seen)
             act = chosen(reply.text, offered)
             if act is None:
                 house.message(reply.text[:200])

@@ -130,6 +130,11 @@ def compact(house: Household, offered: Sequence[Choice], costs: bool = True) -> 
     return "\n".join([*lines, "Act:"])
 
 
+def letters(given: str) -> str:
+    """A grammar of one letter among the first so many."""
+    return "start: " + " | ".join(f'"{letter}"' for letter in string.ascii_lowercase[: int(given)])
+
+
 def chosen(reply: str, offered: Sequence[Choice]) -> Act | None:
     """What a reply's letter stands for; None where it stands for nothing."""
     letter = reply.strip()
