@@ -1,4 +1,5 @@
-"""Draw the curves to expect when a recipe is trained: what `results/agents` kept of each seed's steps, to docs/curves.
+"""Draw the curves to expect when a recipe is trained, from what `results/agents` kept of each seed's steps, and what one policy of
+ESearch finds at which cost, to docs/curves.
 
 Run: python scripts/make_curves.py
 """
@@ -52,6 +53,33 @@ def draw(name: str, found: list[list[float]], label: str, out: Path) -> None:
     out.write_text(re.sub(r"\s+\n", "\n", out.read_text()))
 
 
+def front(out: Path) -> None:
+    """Success against cost, at each setting of prices: scripts as points, each seed of the policy as a line over what it is
+    told a failure costs."""
+    folder = Path("results/household")
+    scripts = json.loads((folder / "scripts.json").read_text())["front"]
+    seeds = [json.loads(file.read_text())["front"] for file in sorted(folder.glob("rl-[0-9].json"))]
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "front", "font.size": 8}):
+        figure = Figure(figsize=(8, 2.8), layout="constrained")
+        every = figure.subplots(1, len(scripts), sharey=True)
+        for axes, (place, theirs) in zip(every, scripts.items(), strict=True):
+            for name, one in theirs.items():
+                axes.plot(one["cost"], one["success"], "o", color="#9ab", markersize=4)
+                if name == "memory-and-ask":
+                    axes.annotate(
+                        name, (one["cost"], one["success"]), fontsize=6, xytext=(-6, -9), textcoords="offset points"
+                    )
+            for seed in seeds:
+                points = sorted((one["cost"], one["success"]) for one in seed[place])
+                axes.plot(*zip(*points, strict=True), ".-", color="#135", linewidth=1, markersize=4)
+            axes.set(xlabel="cost", title=f"prices: {place}")
+            axes.grid(linewidth=0.4)
+            axes.spines[["top", "right"]].set_visible(False)
+        every[0].set(ylabel="found")
+        figure.savefig(out, metadata={"Date": None})
+    out.write_text(re.sub(r"\s+\n", "\n", out.read_text()))
+
+
 def main() -> None:
     folder = Path("docs/curves")
     folder.mkdir(exist_ok=True)
@@ -60,6 +88,8 @@ def main() -> None:
         if found:
             draw(name, found, label, folder / f"{name}.svg")
         print(f"{name}: {len(found)} seeds")
+    if Path("results/household/rl-0.json").exists():
+        front(folder / "esearch-front.svg")
 
 
 if __name__ == "__main__":

@@ -19,20 +19,30 @@ from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
-from memorist.agents.components.household_prompts import choices, chosen, compact, told
+from memorist.agents.components.household_prompts import (
+    QUESTIONS,
+    choices,
+    chosen,
+    compact,
+    kept,
+    question,
+    some_letters,
+    told,
+)
 from memorist.agents.esearch import ESearch, ESearchSettings, Outcome
-from memorist.agents.search_heuristics import SEARCHERS, AskThenSweep, MemoryAndAsk, MemoryOnly, Searcher
-from memorist.agents.search_planner import Belief
+from memorist.agents.search_heuristics import SEARCHERS, AskThenSweep, MemoryAndAsk, MemoryOnly, Searcher, searched
+from memorist.agents.search_planner import Belief, Planner
 from memorist.cli import app
 from memorist.decision import Action, Decision, Observation, Trajectory
 from memorist.errors import RecipeError
 from memorist.evaluation.household import by_script, gone, homes, run, write_report
 from memorist.memory.record import Code as BankCode
+from memorist.memory.record import Operation
 from memorist.memory.scratch import ScratchBank
 from memorist.recipe import load_recipe, read_recipe
 from memorist.tasks.household.belief import places, way
-from memorist.tasks.household.episode import Prices, episode
-from memorist.tasks.household.notes import BEGIN, HOME, after, read_notes, write_notes
+from memorist.tasks.household.episode import Episode, Prices, episode
+from memorist.tasks.household.notes import BEGIN, HOME, after, forget_moved, read_notes, write_notes
 from memorist.tasks.household.searching import SPLITS, HouseholdData, HouseholdTask, in_turn
 from memorist.tasks.household.world import Act, Code, Household
 from memorist.training.credit import Worth
@@ -428,3 +438,140 @@ def test_a_model_behind_a_real_server_is_judged_in_one_window(tmp_path: Path) ->
         assert again == found and len(seen) == once, "replies are kept"
     [name] = set(found) - {*SEARCHERS, "planner"}
     assert found[name]["cost"] > 0 and found[name]["asks"] == 0
+
+
+def test_the_recipe_trains_the_bundled_base_and_every_letter_stands_for_something(tmp_path: Path) -> None:
+    pytest.importorskip("llguidance")
+    from memorist.evaluation.runs import train
+    from memorist.log import read_trajectories
+
+    recipe = load_recipe("esearch")
+    short = replace(recipe.stages[0], steps=1, tasks=3, siblings=4)
+    data = replace(recipe.data, homes=6, searches=2)  # type: ignore[type-var]
+    trainer = train(replace(recipe, stages=(short,), data=data), tmp_path)
+    [step] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {"success", "with_failures", "swc"} <= set(step["measures"]) and step["terms"]["invalid"] == 0
+    assert step["ratio_error_1"] < 1e-4 and step["tokens"] > 0
+    assert trainer is not None
+    [file] = (tmp_path / "trajectories").glob("*.jsonl")
+    for trajectory in read_trajectories(file):
+        for decision in trajectory.decisions:
+            offered = re.findall(r" = (\w)$", decision.observation.prompt, re.MULTILINE)
+            assert decision.action.text in offered
+
+
+class TestWhatAReaderFound:
+    def test_what_is_seen_again_where_it_was_is_known_to_be_there_since(self) -> None:
+        for task in HouseholdData(homes=12, least=3, most=3, searches=3).tasks(0):
+            outcome, _, bank = ran(task, MemoryAndAsk, style="compact")
+            known = {one.thing: one for one in read_notes(bank, after(24))}
+            for thing in outcome.houses[1].seen:
+                assert known[thing].hours == pytest.approx(12)
+
+    @pytest.mark.parametrize(
+        "payload",
+        [
+            {"color": 5}, {"color": ["a"]}, {"receptacle": ["a"]}, {"receptacle": "nowhere-1"}, {"seen": "yesterday"},
+            {"seen": "2025-01-01T00:00:00"}, {"category": None}, {"room": "no room"},
+        ],
+    )  # fmt: skip
+    def test_whatever_lies_in_the_bank_nothing_raises_and_nothing_else_is_lost(self, payload: dict[str, Any]) -> None:
+        search = episode(4, 2)
+        bank = ScratchBank()
+        [good] = search.memory[:1]
+        write_notes(bank, [good], BEGIN, search.scene)
+        [record] = bank.list(HOME)
+        bank.apply(
+            [Operation("ADD", "odd", key="tip", payload={**record.payload, **payload}),
+             Operation("ADD", "a desk", key="desk", payload={"receptacle": good.receptacle})],
+            HOME, at=BEGIN,
+        )  # fmt: skip
+        for make in (MemoryOnly, MemoryAndAsk, Planner):
+            house, searcher = Household(search, notes=lambda: read_notes(bank, BEGIN)), make()
+            while not house.over:
+                assert choices(house)
+                house.act(searcher.next(house))
+            assert house.success or house.reason == "stop"
+            forget_moved(bank.fork(), house, BEGIN)
+        assert {record.key for record in bank.list(HOME)} == {good.thing, "tip", "desk"}
+        forget_moved(bank, replace_visited(search, good.receptacle), BEGIN)
+        assert "desk" in {record.key for record in bank.list(HOME)}, "it is no note of a thing"
+
+    def test_who_chooses_nothing_still_forgets_what_is_not_there(self) -> None:
+        search = episode(4, 2)
+        [noted] = search.memory[:1]
+        elsewhere = next(r.id for r in search.scene.receptacles if r.id != search.scene.thing[noted.thing].receptacle)
+        bank = ScratchBank()
+        write_notes(bank, [replace(noted, receptacle=elsewhere)], BEGIN, search.scene)
+        house = replace_visited(search, elsewhere, search.scene.thing[noted.thing].receptacle)
+        asyncio.run(ESearch(bank=bank, seeker=Says(["-"]), style="compact", notes="chosen")._remember(house, BEGIN))
+        assert not bank.list(HOME)
+
+    def test_acts_are_paid_where_what_to_keep_is_asked_in_between(self) -> None:
+        task = HouseholdData(homes=1, searches=2, shaping=1.0).tasks(0)[0]
+        seeker = Scripted(MemoryAndAsk, letter)
+        agent = ESearch(bank=task.bank.fork(), seeker=seeker, style="compact", notes="chosen")
+        seeker.watch(agent)
+        outcome = asyncio.run(agent.run(task))
+        decisions = [Decision("seeker", "x", one, Action("")) for one in seeker.seen]
+        [asked] = [i for i, one in enumerate(seeker.seen) if one.prompt.endswith("Keep:")]
+        assert outcome.others == (1, 0) and asked == len(outcome.houses[0].log)
+        assert [term.decision for term in task.placed(outcome, decisions)] == [
+            i for i in range(len(decisions)) if i != asked
+        ]
+
+    def test_splits_never_have_a_home_in_common(self) -> None:
+        for wrong in ({"seed": 100}, {"seed": -1}, {"homes": 100_001}):
+            with pytest.raises(RecipeError, match="splits would have homes in common"):
+                HouseholdData(**wrong).check()  # type: ignore[arg-type]
+        assert max(SPLITS["train"] + 100_000 * 99 + 99_999, 0) < SPLITS["validation"]
+
+    def test_values_that_our_homes_do_not_have_are_heard(self) -> None:
+        search = episode(6, 3)
+        target = search.target
+        things = tuple(replace(t, color="yellow") if t.id == target.id else t for t in search.scene.things)
+        search = replace(search, scene=replace(search.scene, things=things))
+        house = Household(search)
+        house.act(question("color"))
+        assert told(house).known == {"color": "yellow"}
+        for make in (AskThenSweep, MemoryAndAsk):
+            assert searched(search, make()).success
+
+    def test_where_nothing_is_left_something_can_still_be_done(self) -> None:
+        search = episode(8, 1)
+        house = Household(replace(search, most_steps=100))
+        for name in QUESTIONS:
+            house.act(question(name))
+        house.act(Act("GetMemory"))
+        for receptacle in search.scene.receptacles:
+            house.act(Act("Navigate", receptacle.id))
+        house.seen, house.visible = {}, ()
+        assert choices(house) and all(one.act.name == "Navigate" for one in choices(house))
+
+    @pytest.mark.parametrize(("reply", "kept_"), [("none", 0), ("-", 0), ("ab", 2), ("b", 1), ("z", 0), ("a, b", 0)])
+    def test_letters_of_what_to_keep_are_letters_of_the_list(self, reply: str, kept_: int) -> None:
+        assert len(kept(reply, episode(1, 2).scene.things[:3], letters=True)) == kept_
+
+    def test_names_with_blanks_and_bars_can_be_kept(self) -> None:
+        things = [replace(episode(1, 2).scene.things[0], id=name) for name in ("my mug", "Mug|1|-2")]
+        assert kept("<remember>Mug|1|-2; my mug</remember>", things, letters=False) == things
+        assert kept("<remember>mug</remember>", things, letters=False) == []
+
+    def test_a_thought_about_an_action_is_none(self) -> None:
+        house = Household(episode(2, 1))
+        done = house.message('<think>Not <action>Stop("x")</action> yet.</think><action>GetMemory()</action>')
+        assert done.code is Code.DONE and house.read == 1
+
+    @pytest.mark.parametrize("count", [1, 2, 5])
+    def test_the_grammar_of_what_to_keep_has_each_letter_once(self, count: int) -> None:
+        llguidance = pytest.importorskip("llguidance")
+        grammar = llguidance.LLMatcher.grammar_from_lark(some_letters(str(count)))
+        assert not llguidance.LLMatcher.validate_grammar(grammar)
+
+
+def replace_visited(search: Episode, *places_: str) -> Household:
+    """A search after a look at some places."""
+    house = Household(search)
+    for place in places_:
+        house.act(Act("Navigate", place))
+    return house

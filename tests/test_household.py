@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,17 @@ class TestActs:
         search = small()
         shut = Scene(**{**{k: getattr(search.scene, k) for k in Scene.__dataclass_fields__ if k != "_steps"},
                         "walkable": search.scene.walkable - {(4, 2)}})  # fmt: skip
-        house = Household(Episode(**{**search.__dict__, "scene": shut}))
+        with pytest.raises(DataError, match=r"3 cannot be reached from \(1, 1\)"):
+            replace(search, scene=shut)
+        open_to = replace(search, scene=shut, candidates=("green-mug", "red-mug", "blue-mug"))
+        house = Household(open_to)
         assert house.act(Act("Navigate", "3")).code is Code.UNREACHABLE
+        for make in (*SEARCHERS.values(), Planner):
+            found = searched(open_to, make())
+            assert found.over and found.invalid == 0
+        assert measured([searched(open_to, SEARCHERS["oracle"]())]).swc == 1
+        with pytest.raises(DataError, match="expected things of the scene"):
+            replace(search, candidates=("a yellow mug",))
         assert house.act(Act("Navigate", "[7, 2]")).code is Code.UNREACHABLE and house.cost.total == 0
 
     def test_what_is_seen_stays_known_and_only_what_is_here_can_be_taken(self) -> None:

@@ -36,6 +36,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "grammars": {
         "profile-edits": "memorist.memory.profile_grammar:profile_grammar",
         "letters": "memorist.agents.components.household_prompts:letters",
+        "some-letters": "memorist.agents.components.household_prompts:some_letters",
     },
     "extractors": {
         "statements": "memorist.agents.components.extractors:statements",

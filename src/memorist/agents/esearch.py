@@ -20,7 +20,7 @@ from memorist.memory.bank import MemoryBank
 from memorist.memory.record import Result
 from memorist.models.sampler import Actor
 from memorist.tasks.household.episode import Episode
-from memorist.tasks.household.notes import after, gone, read_notes, seen_now, write_notes
+from memorist.tasks.household.notes import after, forget_moved, read_notes, seen_now, write_notes
 from memorist.tasks.household.scene import Thing
 from memorist.tasks.household.searching import BETWEEN
 from memorist.tasks.household.world import Household, described
@@ -40,9 +40,11 @@ class HomeExercise(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of the searches. results: of what was remembered after each."""
+    """What came of the searches. others: of each, how many decisions after it were about what to remember. results: of
+    what was remembered after each."""
 
     houses: tuple[Household, ...]
+    others: tuple[int, ...]
     results: tuple[tuple[Result, ...], ...] = ()
 
 
@@ -74,12 +76,15 @@ class ESearch:
         """Search until each search is over."""
         houses: list[Household] = []
         results: list[tuple[Result, ...]] = []
+        others: list[int] = []
         for number, search in enumerate(task.searches):
             at = after(number * BETWEEN)
             houses.append(await self.search(search, at))
+            others.append(0)
             if self.notes != "none" and number + 1 < len(task.searches):
+                others[-1] = int(self.notes == "chosen" and bool(houses[-1].seen))
                 results.append(await self._remember(houses[-1], at))
-        return Outcome(tuple(houses), tuple(results))
+        return Outcome(tuple(houses), tuple(others), tuple(results))
 
     async def search(self, search: Episode, at: datetime) -> Household:
         """One search to its end."""
@@ -125,7 +130,7 @@ class ESearch:
         if self.notes == "chosen" and things:
             things = await self._chosen(things, house.search.category)
         notes = [seen_now(thing, scene) for thing in things]
-        return (*write_notes(self.bank, notes, at, scene), *gone(self.bank, house, at))
+        return (*write_notes(self.bank, notes, at, scene), *forget_moved(self.bank, house, at))
 
     async def _chosen(self, things: list[Thing], wanted: str) -> list[Thing]:
         asked = keeping(things, wanted)
@@ -133,7 +138,10 @@ class ESearch:
         if not letters:
             names = ", ".join(f"{one.id} ({one.color} {one.material}, {one.size})" for one in things)
             asked = f"You looked for a {wanted} and saw: {names}."
-        reply = await self.seeker.act(Observation(asked, "" if letters else KEEP, max_tokens=self.reply))
+        # A grammar of any of the letters, in their order.
+        legal = f"some-letters:{len(things)}" if letters else ""
+        seen = Observation(asked, "" if letters else KEEP, max_tokens=self.reply, grammar=legal)
+        reply = await self.seeker.act(seen)
         return kept(reply.text, things, letters=letters)
 
 

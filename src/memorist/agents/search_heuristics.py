@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from memorist.tasks.household.belief import told_by
 from memorist.tasks.household.episode import Episode, Noted
 from memorist.tasks.household.scene import VALUES, Thing
 from memorist.tasks.household.world import Act, Household
@@ -23,6 +24,12 @@ def nearest(house: Household, places: list[str]) -> str:
     """The nearest of some receptacles, ties by their ids; the first where none can be reached."""
     found = [(view[1], place) for place in places if (view := house.search.scene.view(place, house.at)) is not None]
     return min(found)[1] if found else places[0]
+
+
+def _left(place: str, house: Household) -> bool:
+    """Whether there is such a place, which was not looked at and can be reached."""
+    scene = house.search.scene
+    return place in scene.by_id and place not in house.visited and scene.view(place, house.at) is not None
 
 
 class _Sweep:
@@ -46,7 +53,7 @@ class _Sweep:
         return thing.category == house.search.category and all(getattr(thing, k) == v for k, v in self.known.items())
 
     def _further(self, house: Household) -> Act:
-        left = [r.id for r in house.search.scene.receptacles if r.id not in house.visited]
+        left = [r.id for r in house.search.scene.receptacles if _left(r.id, house)]
         if left:
             return Act("Navigate", nearest(house, left))
         return Act("Stop", next(iter(house.seen), "nothing"))
@@ -59,9 +66,8 @@ class _Sweep:
     def _listen(self, house: Household) -> None:
         """Take the answer to the last question."""
         if self.pending and house.log:
-            said = house.log[-1][1].seen.rstrip(".").rpartition(" ")[2]
-            if said in VALUES[self.pending]:
-                self.known[self.pending] = said
+            said, done = house.log[-1]
+            self.known |= told_by(said, done.seen)
             self.pending = ""
 
 
@@ -79,8 +85,10 @@ class AskThenSweep(_Sweep):
     def next(self, house: Household) -> Act:
         """Ask first."""
         self._listen(house)
-        if self.questions:
-            return self.ask(self.questions.pop(0))
+        while self.questions:
+            name = self.questions.pop(0)
+            if name not in dict(house.search.attributes):
+                return self.ask(name)
         return super().next(house)
 
 
@@ -94,7 +102,7 @@ class MemoryOnly(_Sweep):
         return super().next(house)
 
     def _further(self, house: Household) -> Act:
-        left = [one.receptacle for one in house.recalled if one.receptacle not in house.visited]
+        left = [one.receptacle for one in house.recalled if _left(one.receptacle, house)]
         return Act("Navigate", nearest(house, left)) if left else super()._further(house)
 
 
@@ -112,12 +120,12 @@ class MemoryAndAsk(_Sweep):
         if not house.read:
             return Act("GetMemory", house.search.category)
         held = house.recalled
-        if "color" not in self.asked:
+        if "color" not in self.asked | self.known.keys():
             self.asked.add("color")
             colors = {one.color for one in held}
             if len(held) < len(house.search.candidates) or len(colors) > 1 or None in colors:
                 return self.ask("color")
-        if "material" not in self.asked:
+        if "material" not in self.asked | self.known.keys():
             self.asked.add("material")
             if len(self._fitting(held)) > 1:
                 return self.ask("material")
@@ -127,7 +135,7 @@ class MemoryAndAsk(_Sweep):
         return [one for one in held if all(getattr(one, k) in (None, v) for k, v in self.known.items())]
 
     def _further(self, house: Household) -> Act:
-        left = [one for one in self._fitting(house.recalled) if one.receptacle not in house.visited]
+        left = [one for one in self._fitting(house.recalled) if _left(one.receptacle, house)]
         whole = [one for one in left if all(getattr(one, name) is not None for name in VALUES)]
         if left:
             return Act("Navigate", nearest(house, [one.receptacle for one in whole or left]))

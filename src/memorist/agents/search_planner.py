@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from memorist.tasks.household.belief import entropy, still_there, unmatched
+from memorist.tasks.household.belief import entropy, still_there, told_by, unmatched
 from memorist.tasks.household.episode import Noted
 from memorist.tasks.household.scene import VALUES, Cell, Scene, Thing
 from memorist.tasks.household.world import Act, Household
@@ -135,13 +135,13 @@ class Planner:
 
     def _listen(self, house: Household) -> None:
         if self._pending and house.log:
-            said = house.log[-1][1].seen
-            self.belief.refused = self.belief.refused or "busy" in said
-            last = said.rstrip(".").rpartition(" ")[2]
-            if self._pending == "room":
-                self.belief.room = said.removeprefix("In the ").rstrip(".") if said.startswith("In the ") else ""
-            elif last in VALUES[self._pending]:
-                self.belief.known[self._pending] = last
+            said, done = house.log[-1]
+            self.belief.refused = self.belief.refused or "busy" in done.seen
+            for name, value in told_by(said, done.seen):
+                if name == "room":
+                    self.belief.room = value
+                else:
+                    self.belief.known[name] = value
             self._pending = ""
 
     def _anywhere(self, house: Household) -> Act:

@@ -26,7 +26,6 @@ NEAR, MOST = 3, 16
 """Places that are offered because they are near; choices in a list at most."""
 QUESTIONS = (*VALUES, "room")
 _METRES = 60
-_NAME = re.compile(r"[\w-]+")
 
 
 @dataclass
@@ -88,16 +87,16 @@ def choices(house: Household, costs: bool = True) -> list[Choice]:
     here = [thing for thing in house.visible if thing.category == search.category and known.fits(thing.looks)]
     found += [Choice(f"stop {_looks(one.looks)}", Act("Stop", one.id)) for one in here]
     found += _ways(house, known, costs)
-    return found[:MOST]
+    return found[:MOST] or _ways(house, Told(), costs, again=True)[:MOST]
 
 
-def _ways(house: Household, known: Told, costs: bool) -> list[Choice]:
-    """Where to go, by what it costs."""
+def _ways(house: Household, known: Told, costs: bool, again: bool = False) -> list[Choice]:
+    """Where to go, by what it costs; where one has been too, where nothing else is left."""
     scene, search = house.search.scene, house.search
     metres = {one.id: view[1] for one in scene.receptacles if (view := scene.view(one.id, house.at)) is not None}
     rooms = {one.id: scene.names[one.room] for one in scene.receptacles}
     found: list[tuple[float, str, str]] = []
-    taken = set(house.visited)
+    taken = set() if again else set(house.visited)
     for note in house.recalled:
         looks, place = (note.color, note.material, note.size), note.receptacle
         if place not in taken and place in metres and known.fits(looks, rooms[place]):
@@ -135,6 +134,25 @@ def letters(given: str) -> str:
     return "start: " + " | ".join(f'"{letter}"' for letter in string.ascii_lowercase[: int(given)])
 
 
+def some_letters(given: str) -> str:
+    """A grammar of any letters among the first so many, each once and in order; "-" for none of them."""
+    every = string.ascii_lowercase[: int(given)]
+    return (
+        'start: "-" | '
+        + " | ".join(f"{letter}_{i}" for i, letter in enumerate(every))
+        + "\n"
+        + "\n".join(
+            f'{letter}_{i}: "{letter}"'
+            + (
+                " (" + " | ".join(f"{later}_{k}" for k, later in enumerate(every) if k > i) + ")?"
+                if i + 1 < len(every)
+                else ""
+            )
+            for i, letter in enumerate(every)
+        )
+    )
+
+
 def chosen(reply: str, offered: Sequence[Choice]) -> Act | None:
     """What a reply's letter stands for; None where it stands for nothing."""
     letter = reply.strip()
@@ -166,6 +184,8 @@ def keeping(things: Sequence[Thing], wanted: str) -> str:
 def kept(reply: str, things: Sequence[Thing], *, letters: bool) -> list[Thing]:
     """What a reply says is to be remembered: letters of a list, or names in a tag; of what cannot be read, nothing."""
     if letters:
-        return [one for one, letter in zip(things, string.ascii_lowercase, strict=False) if letter in reply]
-    told_ = set(_NAME.findall(" ".join(blocks(reply, "remember") or ())))
-    return [one for one in things if one.id in told_]
+        named = reply.strip()
+        known = named.isalpha() and set(named) <= set(string.ascii_lowercase[: len(things)])
+        return [one for one, letter in zip(things, string.ascii_lowercase, strict=False) if known and letter in named]
+    said = " ".join(blocks(reply, "remember") or ())
+    return [one for one in things if re.search(rf"(?<![\w-]){re.escape(one.id)}(?![\w-])", said)]

@@ -102,11 +102,10 @@ def _away(scene: Scene, at: Cell, place: str) -> float:
 def told_by(said: str, answer: str) -> Iterator[tuple[str, str]]:
     """What an answer to a question of one attribute, or of the room, says: its name and value."""
     name = next((name for name in (*VALUES, "room") if f" {name}" in said), "")
-    last = answer.rstrip(".").rpartition(" ")[2]
     if name == "room" and answer.startswith("In the "):
         yield name, answer.removeprefix("In the ").rstrip(".")
-    elif name in VALUES and last in VALUES[name]:
-        yield name, last
+    elif name in VALUES and answer.startswith("It is "):
+        yield name, answer.removeprefix("It is ").rstrip(".")
 
 
 def way(house: Household) -> list[float]:

@@ -71,6 +71,21 @@ class Episode:
     most_steps: int = 24
     """More than the specification's 20: two questions, eighteen places and a stop are 21, and its table needs them."""
 
+    def __post_init__(self) -> None:
+        """Refuse what has no end.
+
+        Raises:
+            DataError: what is meant is not there, or there is no way to it from the start.
+        """
+        meant = self.scene.thing.get(self.candidates[0]) if self.candidates else None
+        if meant is None:
+            told = f"candidates are {self.candidates}; expected things of the scene, the one that is meant first"
+            raise DataError("household", "-", self.id, told)
+        if self.start not in self.scene.walkable or self.scene.view(meant.receptacle, self.start) is None:
+            raise DataError(
+                "household", "-", self.id, f"{meant.receptacle} cannot be reached from {self.start}; expected a way"
+            )
+
     @property
     def target(self) -> Thing:
         """What is meant."""

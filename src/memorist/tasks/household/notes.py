@@ -29,11 +29,16 @@ def read_notes(bank: MemoryBank, at: datetime) -> list[Noted]:
 
 
 def _noted(record: MemoryRecord, at: datetime) -> Noted | None:
+    """A record as a note; None for what is another kind of record."""
     held: Any = record.payload or {}
-    if not all(isinstance(held.get(name), str) for name in ("category", "receptacle", "room")):
-        return None
-    hours = max(0.0, (at - record.updated).total_seconds() / 3600)
     looks = {name: held.get(name) for name in VALUES}
+    told = [held.get(name) for name in ("category", "receptacle", "room", "seen")]
+    if not all(isinstance(one, str) for one in told) or not all(isinstance(v, str | None) for v in looks.values()):
+        return None
+    try:
+        hours = max(0.0, (at - datetime.fromisoformat(held["seen"])).total_seconds() / 3600)
+    except (ValueError, TypeError):
+        return None
     place, room, key = held["receptacle"], held["room"], record.key or ""
     return Noted(hours, held["category"], **looks, receptacle=place, room=room, thing=key)
 
@@ -48,9 +53,10 @@ def _written(one: Noted, old: str | None, at: datetime, scene: Scene) -> Operati
     looks = {name: getattr(one, name) for name in VALUES}
     told = " ".join(value or "?" for value in looks.values())
     text = f"{one.category} ({told}) on {one.receptacle} in the {scene.names.get(one.room, one.room)}"
-    held = {"category": one.category, "receptacle": one.receptacle, "room": one.room, **looks}
-    return Operation("UPDATE" if old else "ADD", text, old, None if old else one.thing or None, held,
-                     at=at - timedelta(hours=one.hours))  # fmt: skip
+    seen = at - timedelta(hours=one.hours)
+    # With the time in it, what is seen again as it was is newer.
+    held = {"category": one.category, "receptacle": one.receptacle, "room": one.room, "seen": seen.isoformat(), **looks}
+    return Operation("UPDATE" if old else "ADD", text, old, None if old else one.thing or None, held, at=seen)
 
 
 def seen_now(thing: Thing, scene: Scene) -> Noted:
@@ -60,12 +66,13 @@ def seen_now(thing: Thing, scene: Scene) -> Noted:
     return Noted(0.0, thing.category, color, material, size, thing.receptacle, room, thing.id)
 
 
-def gone(bank: MemoryBank, house: Household, at: datetime) -> list[Result]:
-    """Forget what is not where it was said to be, and was not seen elsewhere."""
-    looked = set(house.visited)
+def forget_moved(bank: MemoryBank, house: Household, at: datetime) -> list[Result]:
+    """Forget what is not where it was said to be."""
     found = [
         Operation("DELETE", id=record.id, reason="it is not there")
         for record in bank.list(HOME)
-        if (record.payload or {}).get("receptacle") in looked and record.key not in house.seen
+        if (note := _noted(record, at)) is not None
+        and note.receptacle in house.visited
+        and not (note.thing in house.seen and house.seen[note.thing].receptacle == note.receptacle)
     ]
     return bank.apply(found, HOME, at=at) if found else []

@@ -22,6 +22,8 @@ from memorist.tasks.household.world import Household
 
 SPLITS = {"train": 0, "validation": 10_000_000, "test": 20_000_000, "base": 30_000_000}
 """Where the seeds of each begin."""
+SEEDS, HOMES = 100, 100_000
+"""Sets of homes of a split, and homes of a set."""
 PRICES = ("default", "drawn")
 ALIKE = 5
 """Acts are compared with each other where what is still to be spent differs by less."""
@@ -35,6 +37,11 @@ class HomeOutcome(Protocol):
     @property
     def houses(self) -> Sequence[Household]:
         """Each search as it ended."""
+        ...
+
+    @property
+    def others(self) -> Sequence[int]:
+        """Of each search, how many decisions after it were no acts."""
         ...
 
 
@@ -81,15 +88,22 @@ class HouseholdTask:
         if not self.shaping:
             return ()
         found: list[Reward] = []
+        acts: list[int] = []
+        begun = 0
+        for house, others in zip(outcome.houses, outcome.others, strict=True):
+            acts += range(begun, begun + len(house.log))
+            begun += len(house.log) + others
+        if len(decisions) != begun:
+            return ()
         for house in outcome.houses:
             left, prices = [metres * house.search.prices.metre for metres in way(house)], house.search.prices
             after = [*left[1:], 0.0 if house.success else left[-1] + prices.failure]
             for step, (_, done) in enumerate(house.log):
                 gain = left[step] - after[step] - done.cost.total
-                place = len(found)
+                place = acts[len(found)]
                 name = f"nearer-from-{ALIKE * round(left[step] / ALIKE)}"
                 found.append(Reward(name, self.shaping * COSTS / prices.failure * gain, place))
-        return tuple(found) if len(found) == len(decisions) else ()
+        return tuple(found)
 
     def measures(self, outcome: HomeOutcome) -> dict[str, float]:
         """Means of what searches are judged by (`measures`)."""
@@ -137,6 +151,11 @@ class HouseholdData:
         need_known(f"{where}.prices", self.prices, PRICES)
         if not 0 <= self.least <= self.most <= 10:
             raise RecipeError(f"{where}.least is {self.least} and most {self.most}; expected 0 or more, up to 10")
+        if not 0 <= self.seed < SEEDS or self.homes > HOMES:
+            raise RecipeError(
+                f"{where}.seed is {self.seed} and homes {self.homes}; expected a seed of 0 to {SEEDS - 1} and up to "
+                f"{HOMES:,} homes: splits would have homes in common"
+            )
         for name, below in (("homes", 1), ("searches", 1), ("clutter", 0)):
             if getattr(self, name) < below:
                 raise RecipeError(f"{where}.{name} is {getattr(self, name)}; expected {below} or more")
@@ -150,7 +169,7 @@ class HouseholdData:
         return [self._task(number) for number in range(self.homes)]
 
     def _task(self, number: int) -> HouseholdTask:
-        name = SPLITS[self.split] + 100_000 * self.seed + number
+        name = SPLITS[self.split] + HOMES * self.seed + number
         alike = self.least + number % (self.most - self.least + 1)
         prices = drawn_prices(name) if self.prices == "drawn" else Prices()
         first = replace(home(name, alike, self.clutter), prices=prices)

@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, Protocol
 
 from memorist.errors import DataError
@@ -106,6 +106,7 @@ def dumped(controller: Controller, house: Mapping[str, Any] | None = None) -> Du
     held: list[Receptacle] = []
     poses: dict[str, dict[Cell, Mapping[str, Any]]] = {}
     called: dict[str, str] = {}
+    names_of = _named(objects)
     for one in objects:
         if not one.get("receptacle") or one.get("pickupable"):
             continue
@@ -114,21 +115,23 @@ def dumped(controller: Controller, house: Mapping[str, Any] | None = None) -> Du
         views = tuple(sorted(cell for cell in found if cell in walkable))
         if views:
             kind, openable = _words(one["objectType"]), bool(one.get("openable"))
-            name = f"{kind}-{len(held)}"
-            held.append(Receptacle(name, kind, room_of[views[0]], here(one["position"]), openable, views))
+            name, cell = names_of[one["objectId"]], here(one["position"])
+            room = min((away(view, cell), room_of[view]) for view in views)[1]
+            held.append(Receptacle(name, kind, room, cell, openable, views))
             poses[name] = {view: found[view] for view in views}
             called[name] = one["objectId"]
     if not held:
         raise DataError("ai2thor", "-", "objects", "no receptacle can be reached; expected some")
-    things = tuple(_things(objects, {thing: name for name, thing in called.items()}, called))
+    things = tuple(_things(objects, names_of, called))
     name = str(controller.last_event.metadata.get("sceneName", "scene"))
     scene = Scene(name, GRID, walkable, rooms, names, tuple(held), things)
     return Dumped(scene, called, poses, float(reached[0]["y"]), corner)
 
 
 def search_in(
-    controller: Controller, category: str, seed: int, *, hours: float = 12.0, prices: Prices | None = None
-) -> tuple[Dumped, Episode]:
+    controller: Controller, category: str, seed: int, *, hours: float = 12.0, prices: Prices | None = None,
+    house: Mapping[str, Any] | None = None,
+) -> tuple[Dumped, Episode]:  # fmt: skip
     """A search for something of a category, which lay elsewhere some hours ago: things are thrown about twice, and
     where they were the first time is remembered.
 
@@ -136,9 +139,9 @@ def search_in(
         DataError: nothing is called so, or the simulator refuses.
     """
     _returned(controller, "InitialRandomSpawn", randomSeed=2 * seed, forceVisible=True)
-    before = dumped(controller)
+    before = dumped(controller, house)
     _returned(controller, "InitialRandomSpawn", randomSeed=2 * seed + 1, forceVisible=True)
-    now = dumped(controller)
+    now = dumped(controller, house)
     rng = random.Random(f"thor/{seed}")
     candidates = [thing.id for thing in now.scene.things if thing.category == category]
     if not candidates:
@@ -148,8 +151,9 @@ def search_in(
     lay = [thing for thing in before.scene.things if thing.category == category]
     notes = [replace(seen_now(thing, before.scene), hours=hours) for thing in lay]
     target = now.scene.thing[candidates[0]]
-    knows = {name for name in VALUES if getattr(target, name) in VALUES[name]} | {"room"}
-    start = rng.choice(sorted(now.scene.walkable))
+    knows = {name for name in VALUES if getattr(target, name) != UNKNOWN} | {"room"}
+    ways = now.scene.steps(now.scene.by_id[target.receptacle].views[0])
+    start = rng.choice(sorted(ways))
     name, said = f"{now.scene.id}-{seed}", f"Bring me the {category}."
     memory = tuple(map(_nothing_guessed, notes))
     return now, Episode(
@@ -159,8 +163,9 @@ def search_in(
 
 @dataclass
 class ThorHousehold(Household):
-    """A search in the simulator: where one goes it goes, what is closed is opened, and what it says is visible is seen.
-    `frame` is the picture from there."""
+    """A search in the simulator: to which place one goes it goes, what is closed is opened, and what it says is visible
+    is seen. `frame` is the picture from there. Other ways to use it than `message` and `act` there are not yet: the
+    agent searches what was dumped."""
 
     controller: Controller | None = None
     dump: Dumped | None = None
@@ -186,7 +191,7 @@ class ThorHousehold(Household):
             return told
         self.visible, self.seen = here, {name: thing for name, thing in self.seen.items() if name not in hidden}
         held = ", ".join(f"{t.id} ({t.color} {t.material}, {t.size})" for t in here)
-        return f"On {receptacle} in the {self.room()}: {held or 'nothing'}."
+        return f"On {receptacle} in the {self.room_of(receptacle)}: {held or 'nothing'}."
 
 
 def in_simulator(controller: Controller, dump: Dumped, search: Episode) -> ThorHousehold:
@@ -230,15 +235,22 @@ def _words(kind: str) -> str:
     return _CAPITAL.sub("_", kind).lower()
 
 
-def _things(objects: Iterable[Mapping[str, Any]], on: Mapping[str, str], called: dict[str, str]) -> Iterable[Thing]:
-    """What can be carried and lies on a receptacle; `called` learns what the simulator calls it."""
-    number = 0
+def _named(objects: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """What everything is called here, by the simulator's ids: the same wherever things lie."""
+    order = sorted((_words(one["objectType"]), one["objectId"]) for one in objects)
+    kinds = groupby(order, lambda one: one[0])
+    return {name: f"{kind}-{number}" for kind, some in kinds for number, (_, name) in enumerate(some)}
+
+
+def _things(objects: Iterable[Mapping[str, Any]], names: Mapping[str, str], called: dict[str, str]) -> Iterable[Thing]:
+    """What can be carried and lies on a receptacle that is known; `called` learns what the simulator calls it."""
+    places = set(called)
     for one in objects:
-        place = next((on[parent] for parent in one.get("parentReceptacles") or () if parent in on), None)
+        parents = [names[parent] for parent in one.get("parentReceptacles") or () if parent in names]
+        place = next((parent for parent in parents if parent in places), None)
         if not one.get("pickupable") or place is None:
             continue
-        name = f"{_words(one['objectType'])}-{number}"
-        number += 1
+        name = names[one["objectId"]]
         called[name] = one["objectId"]
         materials = [material.lower() for material in one.get("salientMaterials") or ()]
         sides = (one.get("axisAlignedBoundingBox") or {}).get("size") or {}
@@ -280,4 +292,9 @@ def _inside(cell: Cell, polygon: Sequence[Cell]) -> bool:
 
 
 def _away(cell: Cell, polygon: Sequence[Cell]) -> float:
-    return min((cell[0] - x) ** 2 + (cell[1] - y) ** 2 for x, y in polygon)
+    return min(away(cell, corner) for corner in polygon)
+
+
+def away(one: Cell, other: Cell) -> float:
+    """The square of how far cells are apart."""
+    return (one[0] - other[0]) ** 2 + (one[1] - other[1]) ** 2

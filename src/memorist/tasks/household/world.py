@@ -18,6 +18,7 @@ _CALL = re.compile(r"<action>\s*(?P<name>\w+)\s*\((?P<given>[^<>]*)\)\s*</action
 _PAIR = re.compile(r"\[?\s*(-?\d+)\s*,\s*(-?\d+)\s*\]?")
 _LONGEST = 2000
 _WORDS = re.compile(r"[a-z]+")
+_ANY_WORD = re.compile(r"[^\W_]+")
 
 
 class Code(StrEnum):
@@ -79,8 +80,8 @@ class Step:
 
 
 def read_act(text: str) -> Act | Code:
-    """The one action of a message; a code where there is none, or more than one."""
-    found = list(_CALL.finditer(text[-_LONGEST:]))
+    """The one action of a message, thoughts apart; a code where there is none, or more than one."""
+    found = list(_CALL.finditer(text.rpartition("</think>")[2][-_LONGEST:]))
     if not found:
         return Code.UNREADABLE
     if len(found) > 1:
@@ -198,7 +199,11 @@ class Household:
             self.visited.append(receptacle)
         self.seen |= {thing.id: thing for thing in self.visible}
         held = ", ".join(f"{t.id} ({t.color} {t.material}, {t.size})" for t in self.visible)
-        return f"On {receptacle} in the {self.room()}: {held or 'nothing'}."
+        return f"On {receptacle} in the {self.room_of(receptacle)}: {held or 'nothing'}."
+
+    def room_of(self, receptacle: str) -> str:
+        """What the room of a receptacle is called."""
+        return self.search.scene.names[self.search.scene.by_id[receptacle].room]
 
     def _ask(self, given: str) -> tuple[Code, str, Cost]:
         cost = Cost(asked=self.search.prices.question(self.asked))
@@ -209,9 +214,9 @@ class Household:
 
     def _remember(self, given: str) -> tuple[Code, str, Cost]:
         self.read += 1
-        wanted = {word.removesuffix("s") for word in _WORDS.findall(given.lower())}
+        wanted = _plain(given)
         held = self.search.memory if self.notes is None else sorted(self.notes(), key=lambda one: one.hours)
-        found = [one for one in held if not wanted or one.category in wanted][:RECALLED]
+        found = [one for one in held if not wanted.strip() or _asked_for(one.category, wanted)][:RECALLED]
         self.recalled = tuple(dict.fromkeys((*self.recalled, *found)))
         told = "\n".join(map(self.told, found)) or "You remember nothing of that."
         return Code.DONE, told, Cost(memory=self.search.prices.memory)
@@ -235,6 +240,17 @@ _ATTRIBUTES = {
     "size": {"size", "big", "large", "small"},
 }
 _FURNITURE = {"furniture", "receptacle", "on"}
+
+
+def _plain(text: str) -> str:
+    """Its words, in small letters, with a blank around each."""
+    return f" {' '.join(_ANY_WORD.findall(text[:_LONGEST].casefold()))} "
+
+
+def _asked_for(category: str, words: str) -> bool:
+    """Whether these words name a category, one or several of it."""
+    name = _plain(category)
+    return any(one in words for one in (name, f"{name[:-1]}s ", f"{name[:-1]}es "))
 
 
 def answered(question: str, search: Episode) -> str:
