@@ -109,8 +109,7 @@ class TestActs:
 
     def test_a_room_that_is_walled_off_cannot_be_reached(self) -> None:
         search = small()
-        shut = Scene(**{**{k: getattr(search.scene, k) for k in Scene.__dataclass_fields__ if k != "_steps"},
-                        "walkable": search.scene.walkable - {(4, 2)}})  # fmt: skip
+        shut = replace(search.scene, walkable=search.scene.walkable - {(4, 2)})
         with pytest.raises(DataError, match=r"3 cannot be reached from \(1, 1\)"):
             replace(search, scene=shut)
         open_to = replace(search, scene=shut, candidates=("green-mug", "red-mug", "blue-mug"))

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from memorist.agents.esearch import ESearchSettings
-from memorist.agents.search_heuristics import SEARCHERS, Searcher
+from memorist.agents.search_heuristics import SEARCHERS, Searcher, searched
 from memorist.agents.search_planner import Planner
 from memorist.errors import RecipeError
 from memorist.evaluation.runs import greedy_seats, recipe_of
@@ -41,13 +41,7 @@ def homes(count: int, alike: int | None = None) -> HouseholdData:
 
 def by_script(make: Callable[[], Searcher], data: HouseholdData) -> list[Household]:
     """What a searcher that is written down does, search by search."""
-    found = []
-    for task in data.tasks(0):
-        house, searcher = Household(task.searches[0]), make()
-        while not house.over:
-            house.act(searcher.next(house))
-        found.append(house)
-    return found
+    return [searched(task.searches[0], make()) for task in data.tasks(0)]
 
 
 def by_model(seats: Mapping[str, Seat], settings: ESearchSettings, data: HouseholdData) -> list[Household]:

@@ -73,7 +73,9 @@ class Scene:
     names: Mapping[str, str]
     receptacles: tuple[Receptacle, ...]
     things: tuple[Thing, ...]
-    _steps: dict[Cell, dict[Cell, int]] = field(default_factory=dict, compare=False, repr=False)
+    _views: dict[Cell, dict[str, tuple[Cell, float]]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     @cached_property
     def by_id(self) -> Mapping[str, Receptacle]:
@@ -96,24 +98,26 @@ class Scene:
 
     def steps(self, start: Cell) -> Mapping[Cell, int]:
         """Steps from a cell to each that can be reached."""
-        known = self._steps.get(start)
-        if known is None:
-            known = self._steps[start] = _walked(self._beside, start)
-        return known
+        return _walked(self._beside, start)
 
     def view(self, receptacle: str, start: Cell) -> tuple[Cell, float] | None:
         """The nearest cell that a receptacle is seen from, ties by (y, x), and how many metres away it is; None where
         none can be reached."""
-        steps = self.steps(start)
-        reached = [(steps[c], c[1], c[0]) for c in self.by_id[receptacle].views if c in steps]
-        if not reached:
-            return None
-        distance, y, x = min(reached)
-        return (x, y), distance * self.cell_size
+        # Of all receptacles at once: that is a hundredth of what the steps take to keep.
+        if start not in self._views:
+            self._views[start] = dict(self._seen_from(self.steps(start)))
+        return self._views[start].get(receptacle)
+
+    def _seen_from(self, steps: Mapping[Cell, int]) -> Iterator[tuple[str, tuple[Cell, float]]]:
+        for receptacle in self.receptacles:
+            reached = [(steps[c], c[1], c[0]) for c in receptacle.views if c in steps]
+            if reached:
+                distance, y, x = min(reached)
+                yield receptacle.id, ((x, y), distance * self.cell_size)
 
     def to_json(self) -> dict[str, Any]:
         """As plain objects."""
-        found = {key: value for key, value in asdict(self).items() if key != "_steps"}
+        found = {key: value for key, value in asdict(self).items() if key != "_views"}
         return found | {"walkable": sorted(self.walkable)}
 
     @classmethod

@@ -213,7 +213,4 @@ def _moved(scene: Scene, rng: random.Random) -> Scene:
             return thing
         return replace(thing, receptacle=rng.choice([place for place in places if place != thing.receptacle]))
 
-    things = tuple(moved(thing) for thing in scene.things)
-    return Scene(
-        scene.id, scene.cell_size, scene.walkable, scene.rooms, scene.names, scene.receptacles, things, scene._steps
-    )  # the ways are the same, so what was measured of them is kept
+    return replace(scene, things=tuple(moved(thing) for thing in scene.things))
