@@ -28,7 +28,7 @@ def test_the_real_requirements_are_found_installed_and_new_enough() -> None:
     assert {"numpy", "torch", "nltk", "pytest"} <= packages.keys()
     assert packages["numpy"].extra == doctor.BASE
     assert packages["torch"].extra == "train"
-    assert all(package.good for package in packages.values())
+    assert all(package.good for package in packages.values() if package.extra != "thor")  # no part of `all`
 
 
 def test_every_extra_says_what_it_is_for() -> None:

@@ -28,6 +28,8 @@ PURPOSES = {
     "report": "curves and bars in reports",
     "track": "metrics in TensorBoard",
     "endpoint": "models and embedders behind an endpoint",
+    "household": "the household as a Gymnasium environment, and pictures of it",
+    "thor": "homes of AI2-THOR",
     "dev": "the project's own checks (make test)",
 }
 """What each extra is for. Extras that only gather others are not listed, so that nothing is shown twice."""
