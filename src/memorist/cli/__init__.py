@@ -93,8 +93,8 @@ def train(
         if tracker:
             tracker.end()
     watch.end()
-    talks = read.agent.name == "memory-r1"  # what `memorist eval` judges
-    screen.print(f"done: {folder}/policies" + (f"; try: memorist eval synthetic --run {folder}" if talks else ""))
+    judged = {"memory-r1": "synthetic", "esearch": "household"}.get(read.agent.name)
+    screen.print(f"done: {folder}/policies" + (f"; try: memorist eval {judged} --run {folder}" if judged else ""))
 
 
 def _set(plain: Any, item: str) -> None:

@@ -27,7 +27,7 @@ from memorist.training.rollout import Seat, play
 
 SHOWN, SIDE = 4, 20
 """Searches that a report shows; pixels of a cell there."""
-WAY = "#2a6fdb"
+WAY, MEANT = "#2a6fdb", "#e08a00"
 HEAD = ("", "found", "cost", "failed: 25", "swc", "spl", "asked", "read")
 
 
@@ -112,7 +112,7 @@ def write_report(file: Path, found: Mapping[str, Sequence[Household]]) -> None:
     last = list(found)[-1]
     parts = [
         "<p>What a search costs: metres, questions, looks at memory, and 25 where nothing was found. Below, some "
-        "searches from above: grey places that were looked at, faint ones that were not, a green ring around what was "
+        "searches from above: grey places that were looked at, faint ones that were not, an orange ring around what was "
         "meant, the way that was gone, and numbers of steps.</p>",
         grid(HEAD, rows),
         figure(
@@ -183,10 +183,11 @@ def drawn(house: Household) -> str:
         shapes.append(f'<g opacity="{1 if one.id in house.visited else 0.45}">{place}</g>')
         x, y = middle(one.cell)
         for thing in scene.on[one.id]:
-            ring, width = ("var(--good)", 3) if thing.id == house.search.target.id else ("var(--ink)", 1)
+            if thing.id == house.search.target.id:
+                shapes.append(f'<circle cx="{x}" cy="{y}" r="{SIDE}" fill="none" stroke="{MEANT}" stroke-width="3"/>')
             shapes.append(
-                f'<circle cx="{x}" cy="{y}" r="{SIDE // 3}" fill="{escaped(thing.color)}" stroke="{ring}" '
-                f'stroke-width="{width}"><title>{escaped(thing.id)}</title></circle>'
+                f'<circle cx="{x}" cy="{y}" r="{SIDE // 3}" fill="{escaped(thing.color)}" stroke="var(--ink)">'
+                f"<title>{escaped(thing.id)}</title></circle>"
             )
     way, stops = gone(house)
     points = " ".join(f"{x},{y}" for x, y in map(middle, way))
