@@ -112,8 +112,8 @@ def write_report(file: Path, found: Mapping[str, Sequence[Household]]) -> None:
     last = list(found)[-1]
     parts = [
         "<p>What a search costs: metres, questions, looks at memory, and 25 where nothing was found. Below, some "
-        "searches from above: grey places that were looked at, faint ones that were not, an orange ring around what was "
-        "meant, the way that was gone, and numbers of steps.</p>",
+        "searches from above: grey places that were looked at, faint ones that were not, an orange ring around what "
+        "was meant, the way that was gone, and numbers of steps.</p>",
         grid(HEAD, rows),
         figure(
             "Cost with failures, and its 95% interval", lambda axes: _bars(axes, found), (7, 0.5 + 0.4 * len(found))
