@@ -20,11 +20,12 @@ import torch
 from make_base import byte_level, imitate, untrained, whole
 from transformers import PreTrainedTokenizerFast
 
-from memorist.agents.components.household_prompts import QUESTIONS, choices, compact, told
+from memorist.agents.components.household_prompts import choices, compact
 from memorist.agents.search_heuristics import AskThenSweep, MemoryOnly
 from memorist.decision import Observation
 from memorist.models.causal import CausalPolicy
 from memorist.models.rows import Unit
+from memorist.tasks.household.belief import QUESTIONS, told
 from memorist.tasks.household.episode import Episode, episode
 from memorist.tasks.household.scene import CATEGORIES, NAMES, VALUES
 from memorist.tasks.household.searching import SPLITS, drawn_prices

@@ -9,7 +9,6 @@ Run: python scripts/results_chooser.py
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import hashlib
 import json
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results_kit import Found, Kept, Right, interval, line
+from results_kit import Found, Kept, Right, asked_for, interval, line
 from results_kit import row as table_row
 
 from memorist.agents.components.extractors import Fact
@@ -393,13 +392,7 @@ def table() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--only", nargs="*", help="measure these alone: cases, started, split, locomo-NAME, rl, rl-only"
-    )
-    parser.add_argument("--seed", type=int, choices=SEEDS)
-    parser.add_argument("--write", action="store_true", help="only write the rows")
-    args = parser.parse_args()
+    args = asked_for(__doc__, "cases, started, split, locomo-NAME, rl, rl-only", SEEDS)
     quiet_libraries()
     if not args.write:
         model = {"chooser": hashlib.sha256((BUNDLED / "model.onnx").read_bytes()).hexdigest()[:12]}
@@ -409,7 +402,7 @@ def main() -> None:
         for name in ("add", "chooser", "threshold", "rules", "memory-r1", *(f"drop{seed}" for seed in DROPS)):
             known = model if name == "chooser" or name.startswith("drop") else {}
             measures[f"locomo-{name}"] = (known, partial(managers, name))
-        for name, seed in product(("rl", "rl-only"), SEEDS if args.seed is None else [args.seed]):
+        for name, seed in product(("rl", "rl-only"), args.seeds):
             recipe = experiments(seed)[name]
             known = model | {"recipe": recipe.fingerprint(), "lives": str(LIVES)}
             measures[f"{name}-{seed}"] = (known, partial(reinforced, name, seed))

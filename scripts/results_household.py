@@ -10,7 +10,6 @@ Run: python scripts/results_household.py
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results_kit import Found, Kept, base, interval, line
+from results_kit import Found, Kept, asked_for, base, interval, line
 from results_kit import row as table_row
 
 from memorist.agents.search_heuristics import SEARCHERS, AskThenSweep, Searcher, searched
@@ -280,11 +279,7 @@ def table() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", help="measure these alone: scripts, base, rl, linear, react, homes")
-    parser.add_argument("--seed", type=int, choices=SEEDS)
-    parser.add_argument("--write", action="store_true", help="only write the rows")
-    args = parser.parse_args()
+    args = asked_for(__doc__, "scripts, base, rl, linear, react, homes", SEEDS)
     quiet_libraries()
     if not args.write:
         homes = {"homes": str(HELD_OUT), "front": f"{FRONT} {FAILURES} {FRONT_HOMES}", "sources": sources()}
@@ -292,7 +287,7 @@ def main() -> None:
         measures: dict[str, tuple[dict[str, str], Callable[[], Found]]] = {
             "scripts": (homes | {"tuning": str(TUNING)}, measure_scripts), "base": (model, untrained)
         }  # fmt: skip
-        for seed in SEEDS if args.seed is None else [args.seed]:
+        for seed in args.seeds:
             for name, recipe in experiments(seed).items():
                 known = model | {"recipe": recipe.fingerprint()}
                 measures[f"{name}-{seed}"] = (known, partial(trained, name, seed))

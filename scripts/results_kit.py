@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import hashlib
 import json
@@ -82,3 +83,20 @@ def line(name: str, every: int = 20) -> Callable[[Mapping[str, Any]], None]:
             print(f"{name} {m['role']} step {m['step']}/{m['steps']} reward {m['reward']:.3f}", flush=True)
 
     return show
+
+
+def asked_for(what: str | None, names: str, seeds: Sequence[int]) -> argparse.Namespace:
+    """What the command line asks for: `only` (names, or None for all), `seeds`, and `write` (nothing is measured).
+
+    Args:
+        what: the script's own words.
+        names: what can be measured.
+        seeds: of trained runs.
+    """
+    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", help=f"measure these alone: {names}")
+    parser.add_argument("--seed", type=int, choices=seeds, help="of trained runs this one alone")
+    parser.add_argument("--write", action="store_true", help="only write the rows")
+    args = parser.parse_args()
+    args.seeds = seeds if args.seed is None else [args.seed]
+    return args

@@ -9,7 +9,6 @@ Run: python scripts/results_profiles.py
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from results_chooser import count
-from results_kit import Found, Kept, Right, base, interval, line
+from results_kit import Found, Kept, Right, asked_for, base, interval, line
 from results_kit import row as table_row
 
 from memorist.agents.personatree import PersonaTreeSettings
@@ -156,11 +155,7 @@ def table() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", help="measure these alone: base, rules, offline, nothing, rl, sft")
-    parser.add_argument("--seed", type=int, choices=SEEDS)
-    parser.add_argument("--write", action="store_true", help="only write the rows")
-    args = parser.parse_args()
+    args = asked_for(__doc__, "base, rules, offline, nothing, rl, sft", SEEDS)
     quiet_libraries()
     if not args.write:
         people = {"people": str(PEOPLE)}
@@ -169,7 +164,7 @@ def main() -> None:
             name: (model if name == "base" else people, measure) for name, measure in still().items()
         }
         for name in EXPERIMENTS:
-            for seed in SEEDS if args.seed is None else [args.seed]:
+            for seed in args.seeds:
                 known = model | {"recipe": experiment(name, seed).fingerprint()}
                 measures[f"{name}-{seed}"] = (known, partial(trained, name, seed))
         KEPT.keep_all(measures, args.only)

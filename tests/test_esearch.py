@@ -20,14 +20,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from memorist.agents.components.household_prompts import (
-    QUESTIONS,
     choices,
     chosen,
     compact,
     kept,
     question,
     some_letters,
-    told,
 )
 from memorist.agents.esearch import ESearch, ESearchSettings, Outcome
 from memorist.agents.search_heuristics import SEARCHERS, AskThenSweep, MemoryAndAsk, MemoryOnly, Searcher, searched
@@ -40,7 +38,7 @@ from memorist.memory.record import Code as BankCode
 from memorist.memory.record import Operation
 from memorist.memory.scratch import ScratchBank
 from memorist.recipe import load_recipe, read_recipe
-from memorist.tasks.household.belief import places, way
+from memorist.tasks.household.belief import QUESTIONS, places, remaining, told
 from memorist.tasks.household.episode import Episode, Prices, episode
 from memorist.tasks.household.notes import BEGIN, HOME, after, forget_moved, read_notes, write_notes
 from memorist.tasks.household.searching import SPLITS, HouseholdData, HouseholdTask, in_turn
@@ -392,7 +390,7 @@ class TestBelief:
             alone, searcher = Household(task.searches[0]), MemoryAndAsk()
             while not alone.over:
                 alone.act(searcher.next(alone))
-            for (said, _), before, after_ in zip(alone.log, left := way(alone), left[1:], strict=False):
+            for (said, _), before, after_ in zip(alone.log, left := remaining(alone), left[1:], strict=False):
                 gained.setdefault(said.partition("(")[0], []).append(before - after_)
         assert {name: sum(some) > 0 for name, some in gained.items()} == {
             "<action>GetMemory": True, "<action>Ask": True, "<action>Navigate": True
@@ -406,7 +404,7 @@ class TestBelief:
         assert [term.decision for term in terms] == list(range(len(decisions)))
         assert task.placed(outcome, decisions[1:]) == ()
         [house] = outcome.houses
-        left = way(house)
+        left = remaining(house)
         assert terms[0].value == pytest.approx(2.0 * 0.02 * (left[0] - left[1] - 0.05))
         assert sum(term.value for term in terms) == pytest.approx(0.04 * (left[0] - house.cost.total)), "what is saved"
         lost = replace(outcome, houses=(replace(house, success=False),))

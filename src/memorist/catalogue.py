@@ -35,7 +35,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "grammars": {
         "profile-edits": "memorist.memory.profile_grammar:profile_grammar",
-        "letters": "memorist.agents.components.household_prompts:letters",
+        "letters": "memorist.agents.components.household_prompts:one_letter",
         "some-letters": "memorist.agents.components.household_prompts:some_letters",
     },
     "extractors": {

@@ -50,13 +50,13 @@ def by_model(seats: Mapping[str, Seat], settings: ESearchSettings, data: Househo
 
 
 def run(
-    run: Path | None, served: Sampler | None, data: HouseholdData, out: Path, as_json: bool, screen: Console,
+    trained: Path | None, served: Sampler | None, data: HouseholdData, out: Path, as_json: bool, screen: Console,
     err: Console,
 ) -> dict[str, list[Household]]:  # fmt: skip
     """Judge scripts, the planner and a model on homes; a table or JSON, and a report.
 
     Args:
-        run: a folder that training wrote; None for the bundled base.
+        trained: a folder that training wrote; None for the bundled base.
         served: a model behind an endpoint, which takes the place of a run and is asked in full.
 
     Raises:
@@ -70,12 +70,12 @@ def run(
     if served is not None:
         found[served.name] = by_model({"seeker": Seat(served)}, ESearchSettings(), data)
     else:
-        recipe = recipe_of(run) if run else None
+        recipe = recipe_of(trained) if trained else None
         settings = recipe.agent if recipe else ESearchSettings(style="compact", reply=8)
         if not isinstance(settings, ESearchSettings):
             raise RecipeError(f"agent {settings.name!r} does not search homes; expected a run of 'esearch'")
         models = recipe.models if recipe else {"seeker": "bundled-seeker"}
-        found[str(run) if run else "bundled-seeker"] = by_model(greedy_seats(models, run), settings, data)
+        found[str(trained or "bundled-seeker")] = by_model(greedy_seats(models, trained), settings, data)
     out.mkdir(parents=True, exist_ok=True)
     write_report(out / "report.html", found)
     if as_json:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 BUNDLED = ("bundled", "bundled-reader", "bundled-searcher", "bundled-listener", "bundled-seeker")
-"""Models that come with the package: bases of Memory-R1, MemAgent, MemSearcher and PersonaTree."""
+"""Models that come with the package: bases of Memory-R1, MemAgent, MemSearcher, PersonaTree and
+ESearch."""
 CHOOSER = "bundled-chooser"
 """The chooser that comes with the package."""
 

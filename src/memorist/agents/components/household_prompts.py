@@ -6,10 +6,10 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from memorist.agents.components.tags import blocks
-from memorist.tasks.household.belief import told_by
+from memorist.tasks.household.belief import QUESTIONS, Told, told
 from memorist.tasks.household.scene import VALUES, Thing
 from memorist.tasks.household.world import Act, Household
 
@@ -24,40 +24,8 @@ is worth remembering: their names, one after the other, inside <remember> and </
 COSTS = "Spend little: each of these is paid for as you are told. Not to find it costs most."
 NEAR, MOST = 3, 16
 """Places that are offered because they are near; choices in a list at most."""
-QUESTIONS = (*VALUES, "room")
-_METRES = 60
-
-
-@dataclass
-class Told:
-    """What is known of what is meant. known: attributes; room: its room; asked: what was asked for."""
-
-    known: dict[str, str] = field(default_factory=dict)
-    room: str = ""
-    asked: set[str] = field(default_factory=set)
-
-    def fits(self, looks: Sequence[str | None], room: str = "") -> bool:
-        """Whether something with these looks may be meant; None may be anything."""
-        told = dict(zip(VALUES, looks, strict=True))
-        return all(told[name] in (None, value) for name, value in self.known.items()) and room in (
-            "",
-            self.room or room,
-        )
-
-
-def told(house: Household) -> Told:
-    """What the instruction and the answers to one's own questions say."""
-    found = Told(dict(house.search.attributes))
-    for said, step in house.log:
-        if not said.startswith("<action>Ask("):
-            continue
-        found.asked |= {name for name in QUESTIONS if f" {name}" in said}
-        for name, value in told_by(said, step.seen):
-            if name == "room":
-                found.room = value
-            else:
-                found.known[name] = value
-    return found
+DEAREST = 60
+"""From which cost on all are told alike."""
 
 
 def question(name: str) -> Act:
@@ -129,28 +97,14 @@ def compact(house: Household, offered: Sequence[Choice], costs: bool = True) -> 
     return "\n".join([*lines, "Act:"])
 
 
-def letters(given: str) -> str:
+def one_letter(given: str) -> str:
     """A grammar of one letter among the first so many."""
     return "start: " + " | ".join(f'"{letter}"' for letter in string.ascii_lowercase[: int(given)])
 
 
 def some_letters(given: str) -> str:
-    """A grammar of any letters among the first so many, each once and in order; "-" for none of them."""
-    every = string.ascii_lowercase[: int(given)]
-    return (
-        'start: "-" | '
-        + " | ".join(f"{letter}_{i}" for i, letter in enumerate(every))
-        + "\n"
-        + "\n".join(
-            f'{letter}_{i}: "{letter}"'
-            + (
-                " (" + " | ".join(f"{later}_{k}" for k, later in enumerate(every) if k > i) + ")?"
-                if i + 1 < len(every)
-                else ""
-            )
-            for i, letter in enumerate(every)
-        )
-    )
+    """A grammar of any letters among the first so many, each once and in order; of none."""
+    return "start: " + " ".join(f'"{letter}"?' for letter in string.ascii_lowercase[: int(given)])
 
 
 def chosen(reply: str, offered: Sequence[Choice]) -> Act | None:
@@ -165,7 +119,7 @@ def _priced(price: float, costs: bool) -> str:
     if not costs:
         return ""
     near = round(price / 0.05) * 0.05 if price < 1 else round(price * 2) / 2 if price < 10 else round(price)
-    return f" {near:.2f}" if price < 1 else f" {min(near, _METRES):g}"
+    return f" {near:.2f}" if price < 1 else f" {min(near, DEAREST):g}"
 
 
 def _looks(looks: Sequence[str | None]) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from memorist.tasks.household.episode import HOURS, Noted
 from memorist.tasks.household.scene import VALUES, Cell, Scene, Thing
 from memorist.tasks.household.world import Household
 
+QUESTIONS = (*VALUES, "room")
+"""What one can ask for."""
 METRES_A_BIT = 4.0
 """About what a bit of not knowing costs in a sweep: 18 places are 4.2 bits and some 20 metres."""
 
@@ -99,27 +102,49 @@ def _away(scene: Scene, at: Cell, place: str) -> float:
     return 0.0 if found is None else found[1]
 
 
+@dataclass
+class Told:
+    """What one was told of what is meant. known: attributes; room: its room; asked: what one asked for."""
+
+    known: dict[str, str] = field(default_factory=dict)
+    room: str = ""
+    asked: set[str] = field(default_factory=set)
+
+    def fits(self, looks: Sequence[str | None], room: str = "") -> bool:
+        """Whether something of these looks, in this room, may be meant; None, or "", may be anything."""
+        alike = all(looks[i] in (None, self.known.get(name, looks[i])) for i, name in enumerate(VALUES))
+        return alike and (not room or not self.room or room == self.room)
+
+
+def told(house: Household) -> Told:
+    """What the instruction and the answers to one's own questions say."""
+    found = Told(dict(house.search.attributes))
+    for said, step in house.log:
+        if said.startswith("<action>Ask("):
+            found.asked |= {name for name in QUESTIONS if f" {name}" in said}
+            for name, value in told_by(said, step.seen):
+                if name == "room":
+                    found.room = value
+                else:
+                    found.known[name] = value
+    return found
+
+
 def told_by(said: str, answer: str) -> Iterator[tuple[str, str]]:
     """What an answer to a question of one attribute, or of the room, says: its name and value."""
-    name = next((name for name in (*VALUES, "room") if f" {name}" in said), "")
+    name = next((name for name in QUESTIONS if f" {name}" in said), "")
     if name == "room" and answer.startswith("In the "):
         yield name, answer.removeprefix("In the ").rstrip(".")
     elif name in VALUES and answer.startswith("It is "):
         yield name, answer.removeprefix("It is ").rstrip(".")
 
 
-def way(house: Household) -> list[float]:
+def remaining(house: Household) -> list[float]:
     """What was still to be walked, about, before each step of a search that has been: seen as it was then."""
     again = Household(house.search, notes=lambda: list(house.recalled))
-    known, room = dict(house.search.attributes), ""
     found: list[float] = []
-    for said, step in house.log:
-        found.append(still_to_walk(again, known, room))
+    for said, _ in house.log:
+        known = told(again)
+        found.append(still_to_walk(again, known.known, known.room))
         again.message(said)
-        if said.startswith("<action>Ask("):
-            for name, value in told_by(said, step.seen):
-                if name == "room":
-                    room = value
-                else:
-                    known[name] = value
     return found

@@ -13,7 +13,7 @@ from memorist.decision import Decision, Reward
 from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
 from memorist.memory.scratch import ScratchBank
-from memorist.tasks.household.belief import still_there, way
+from memorist.tasks.household.belief import remaining, still_there
 from memorist.tasks.household.episode import Episode, Prices, episode
 from memorist.tasks.household.measures import COSTS, UNREADABLE, swc, with_failures
 from memorist.tasks.household.notes import BEGIN, write_notes
@@ -88,22 +88,17 @@ class HouseholdTask:
         if not self.shaping:
             return ()
         found: list[Reward] = []
-        acts: list[int] = []
         begun = 0
         for house, others in zip(outcome.houses, outcome.others, strict=True):
-            acts += range(begun, begun + len(house.log))
-            begun += len(house.log) + others
-        if len(decisions) != begun:
-            return ()
-        for house in outcome.houses:
-            left, prices = [metres * house.search.prices.metre for metres in way(house)], house.search.prices
+            prices = house.search.prices
+            left = [metres * prices.metre for metres in remaining(house)]
             after = [*left[1:], 0.0 if house.success else left[-1] + prices.failure]
             for step, (_, done) in enumerate(house.log):
                 gain = left[step] - after[step] - done.cost.total
-                place = acts[len(found)]
                 name = f"nearer-from-{ALIKE * round(left[step] / ALIKE)}"
-                found.append(Reward(name, self.shaping * COSTS / prices.failure * gain, place))
-        return tuple(found)
+                found.append(Reward(name, self.shaping * COSTS / prices.failure * gain, begun + step))
+            begun += len(house.log) + others
+        return tuple(found) if len(decisions) == begun else ()
 
     def measures(self, outcome: HomeOutcome) -> dict[str, float]:
         """Means of what searches are judged by (`measures`)."""

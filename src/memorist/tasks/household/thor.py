@@ -116,7 +116,7 @@ def dumped(controller: Controller, house: Mapping[str, Any] | None = None) -> Du
         if views:
             kind, openable = _words(one["objectType"]), bool(one.get("openable"))
             name, cell = names_of[one["objectId"]], here(one["position"])
-            room = min((away(view, cell), room_of[view]) for view in views)[1]
+            room = min((_apart(view, cell), room_of[view]) for view in views)[1]
             held.append(Receptacle(name, kind, room, cell, openable, views))
             poses[name] = {view: found[view] for view in views}
             called[name] = one["objectId"]
@@ -292,9 +292,9 @@ def _inside(cell: Cell, polygon: Sequence[Cell]) -> bool:
 
 
 def _away(cell: Cell, polygon: Sequence[Cell]) -> float:
-    return min(away(cell, corner) for corner in polygon)
+    return min(_apart(cell, corner) for corner in polygon)
 
 
-def away(one: Cell, other: Cell) -> float:
+def _apart(one: Cell, other: Cell) -> float:
     """The square of how far cells are apart."""
     return (one[0] - other[0]) ** 2 + (one[1] - other[1]) ** 2
