@@ -41,7 +41,7 @@ from memorist.recipe import load_recipe, read_recipe
 from memorist.tasks.household.belief import QUESTIONS, places, remaining, told
 from memorist.tasks.household.episode import Episode, Prices, episode
 from memorist.tasks.household.notes import BEGIN, HOME, after, forget_moved, read_notes, write_notes
-from memorist.tasks.household.searching import SPLITS, HouseholdData, HouseholdTask, in_turn
+from memorist.tasks.household.searching import HOMES, SEEDS, SPLITS, HouseholdData, HouseholdTask, in_turn
 from memorist.tasks.household.world import Act, Code, Household
 from memorist.training.credit import Worth
 from test_endpoint import completion, serving
@@ -314,10 +314,6 @@ class TestTasks:
             with pytest.raises(RecipeError, match=said):
                 ESearchSettings(**wrong).check()  # type: ignore[arg-type]
 
-    def test_the_shipped_recipe_trains_it(self) -> None:
-        recipe = load_recipe("esearch")
-        assert recipe.agent.name == "esearch" and recipe.data.kind == "household" and recipe.stages[0].gate == "success"
-
 
 def test_an_unreachable_or_unseen_thing_is_told_and_costs_a_step() -> None:
     said = ['<action>Navigate("nowhere-1")</action>', '<action>Stop("mug-1")</action>', "<action>Fly()</action>"]
@@ -370,10 +366,9 @@ class TestBelief:
         """The exact shares beside the planner's samples, after some acts of a searcher."""
         search = episode(seed, 3)
         house, searcher = Household(search), MemoryAndAsk()
-        for _ in range(4):
+        for _ in range(3):
             house.act(searcher.next(house))
-        if house.over:
-            return
+        assert not house.over
         known = told(house)
         belief = Belief(dict(known.known), known.room)
         worlds = belief.worlds(house, random.Random(seed), 4000)
@@ -446,11 +441,10 @@ def test_the_recipe_trains_the_bundled_base_and_every_letter_stands_for_somethin
     recipe = load_recipe("esearch")
     short = replace(recipe.stages[0], steps=1, tasks=3, siblings=4)
     data = replace(recipe.data, homes=6, searches=2)  # type: ignore[type-var]
-    trainer = train(replace(recipe, stages=(short,), data=data), tmp_path)
+    train(replace(recipe, stages=(short,), data=data), tmp_path)
     [step] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {"success", "with_failures", "swc"} <= set(step["measures"]) and step["terms"]["invalid"] == 0
     assert step["ratio_error_1"] < 1e-4 and step["tokens"] > 0
-    assert trainer is not None
     [file] = (tmp_path / "trajectories").glob("*.jsonl")
     for trajectory in read_trajectories(file):
         for decision in trajectory.decisions:
@@ -522,7 +516,8 @@ class TestWhatAReaderFound:
         for wrong in ({"seed": 100}, {"seed": -1}, {"homes": 100_001}):
             with pytest.raises(RecipeError, match="splits would have homes in common"):
                 HouseholdData(**wrong).check()  # type: ignore[arg-type]
-        assert max(SPLITS["train"] + 100_000 * 99 + 99_999, 0) < SPLITS["validation"]
+        begin = sorted(SPLITS.values())
+        assert all(b - a >= SEEDS * HOMES for a, b in pairwise(begin))
 
     def test_values_that_our_homes_do_not_have_are_heard(self) -> None:
         search = episode(6, 3)

@@ -297,7 +297,9 @@ class TestPlanner:
             house.act(Act("GetMemory", house.search.category))
             house.act(Act("Navigate", house.search.scene.receptacles[0].id))
             belief = Belief({"color": house.search.target.color})
-            for world in belief.worlds(house, random.Random(0)):
+            worlds = belief.worlds(house, random.Random(0))
+            assert len(worlds) > 8
+            for world in worlds:
                 assert len(world.looks) == 4 and world.looks[0][0] == house.search.target.color
                 here = [p for p in world.places if p in house.visited]
                 assert len(here) == len([t for t in house.visible if t.category == house.search.category])

@@ -11,13 +11,14 @@ from gymnasium import spaces
 from memorist.tasks.household.episode import Prices, episode
 from memorist.tasks.household.measures import COSTS, UNREADABLE, with_failures
 from memorist.tasks.household.picture import picture
+from memorist.tasks.household.searching import HOMES, SEEDS
 from memorist.tasks.household.world import Code, Household, described
 
 LONGEST = 4000
 
 
 class SearchEnv(gymnasium.Env[str, str]):
-    """One search after the other, each of its seed.
+    """One search after the other, each of its seed; without one, a home of the train split.
 
     An action is a message with one call: <action>Navigate("desk-3")</action>, Ask, GetMemory or Stop. A step's reward
     is what it costs, below 0, also for what cannot be done, and 1 when the right thing is found; `info` has the code,
@@ -40,7 +41,7 @@ class SearchEnv(gymnasium.Env[str, str]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """A new search; the same one for the same seed."""
         super().reset(seed=seed)
-        number = int(self.np_random.integers(2**31)) if seed is None else seed
+        number = int(self.np_random.integers(SEEDS * HOMES)) if seed is None else seed
         search = episode(number, self.distractors, prices=self.prices)
         self.house = Household(search)
         return described(search), self._info("", "")

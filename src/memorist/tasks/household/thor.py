@@ -163,13 +163,18 @@ def search_in(
 
 @dataclass
 class ThorHousehold(Household):
-    """A search in the simulator: to which place one goes it goes, what is closed is opened, and what it says is visible
-    is seen. `frame` is the picture from there. Other ways to use it than `message` and `act` there are not yet: the
-    agent searches what was dumped."""
+    """A search in the simulator: ways cost what its paths are long, to which place one goes it goes, what is closed is
+    opened, and what it says is visible is seen. `frame` is the picture from there. It is driven by `message` and `act`;
+    the agent searches what was dumped."""
 
     controller: Controller | None = None
     dump: Dumped | None = None
     frame: Any = None
+
+    def _way(self, receptacle: str) -> tuple[Cell, float] | None:
+        assert self.controller is not None and self.dump is not None, "made by `in_simulator`"
+        found = super()._way(receptacle)
+        return found and (found[0], walked(self.controller, self.dump, receptacle, self.at))
 
     def _look(self, receptacle: str) -> str:
         assert self.controller is not None and self.dump is not None, "made by `in_simulator`"

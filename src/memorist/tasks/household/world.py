@@ -171,11 +171,15 @@ class Household:
             return Code.UNKNOWN_PLACE, "", Cost()
         if given == self.standing:
             return Code.DONE, self._look(given), Cost()
-        found = scene.view(given, self.at)
+        found = self._way(given)
         if found is None:
             return Code.UNREACHABLE, "", Cost()
         self.at, metres = found
         return Code.DONE, self._look(given), self._walked(metres)
+
+    def _way(self, receptacle: str) -> tuple[Cell, float] | None:
+        """Where a receptacle is seen from, and how many metres away that is."""
+        return self.search.scene.view(receptacle, self.at)
 
     def _walk_to(self, cell: Cell) -> tuple[Code, str, Cost]:
         scene = self.search.scene
