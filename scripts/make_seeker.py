@@ -1,10 +1,10 @@
 """Make the base of the household's seeker from scratch, in one seeded run: a tiny Llama that imitates `MemoryOnly` and
 `AskThenSweep`, one after the other within a search (it goes over to the other at the rate SWITCH), with acts at random at the rate
 ERROR: so that every way of searching has some probability. When each search was all by one of them, reinforcement chose one and
-never put together what the two know (results/household.md). Homes are of the base split. A third of the prompts do not say what acts cost: what is compared with those
+never put together what the two know (docs/household.md). Homes are of the base split. A third of the prompts do not say what acts cost: what is compared with those
 that do starts from the same base.
 
-Run: python scripts/make_seeker.py (ten minutes on 2 cores)
+Run: python scripts/make_seeker.py (2.6 minutes on 2 cores)
 """
 
 from __future__ import annotations
