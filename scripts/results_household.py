@@ -23,8 +23,9 @@ import numpy as np
 from results_kit import Found, Kept, asked_for, base, interval, line
 from results_kit import row as table_row
 
-from memorist.agents.search_heuristics import SEARCHERS, AskThenSweep, Searcher, searched
+from memorist.agents.search_heuristics import SEARCHERS, AskThenSweep, Searcher
 from memorist.agents.search_planner import Planner
+from memorist.evaluation.household import by_model, by_script
 from memorist.evaluation.runs import greedy_seats, train
 from memorist.evaluation.statistics import Interval, hierarchical_bootstrap, paired_difference, ratio_of_means
 from memorist.models.registry import quiet_libraries
@@ -34,7 +35,6 @@ from memorist.tasks.household.measures import swc, with_failures
 from memorist.tasks.household.scene import VALUES
 from memorist.tasks.household.searching import HouseholdData
 from memorist.tasks.household.world import Household
-from memorist.training.rollout import play
 
 RUNS = Path("runs/results")
 KEPT = Kept("results/household")
@@ -72,34 +72,28 @@ def scripted() -> dict[str, Callable[[], Searcher]]:
     return found | {f"ask-{'-'.join(some)}": partial(AskThenSweep, some) for some in asked}
 
 
-def by_script(make: Callable[[], Any], data: HouseholdData, prices: Prices | None = None) -> list[list[float]]:
-    found = []
-    for task in data.tasks(0):
-        search = task.searches[0] if prices is None else replace(task.searches[0], prices=prices)
-        found.append(told(searched(search, make())))
-    return found
+def script(make: Callable[[], Searcher], data: HouseholdData, prices: Prices | None = None) -> list[list[float]]:
+    return [told(house) for house in by_script(make, data, prices)]
 
 
-def by_model(recipe: Recipe, seats: Mapping[str, Any], data: HouseholdData, prices: Prices | None = None) -> list[list[float]]:  # fmt: skip
-    tasks = data.tasks(0)
-    if prices is not None:
-        tasks = [replace(task, searches=(replace(task.searches[0], prices=prices),)) for task in tasks]
-    return [told(run.outcome.houses[0]) for (run,) in play(recipe.agent.build, tasks, seats)]
+def model(recipe: Recipe, seats: Mapping[str, Any], data: HouseholdData, prices: Prices | None = None) -> list[list[float]]:  # fmt: skip
+    """Of the first search of each home."""
+    return [told(houses[0]) for houses in by_model(seats, recipe.agent, data, prices)]  # type: ignore[arg-type]
 
 
 def measure_scripts() -> Found:
     """Each on held-out homes, at several prices, and on those that they are tuned on."""
     makers = scripted()
     found: Found = {
-        "tuning": {name: mean(by_script(make, TUNING), "with_failures") for name, make in makers.items()},
-        "held-out": {name: by_script(make, HELD_OUT) for name, make in makers.items()},
+        "tuning": {name: mean(script(make, TUNING), "with_failures") for name, make in makers.items()},
+        "held-out": {name: script(make, HELD_OUT) for name, make in makers.items()},
         "front": {
-            place: {name: summary(by_script(make, FRONT_HOMES, prices)) for name, make in makers.items()}
+            place: {name: summary(script(make, FRONT_HOMES, prices)) for name, make in makers.items()}
             for place, prices in FRONT.items()
         },
     }  # fmt: skip
-    found["held-out"]["planner"] = by_script(Planner, HELD_OUT)
-    found["held-out"]["oracle"] = by_script(SEARCHERS["oracle"], HELD_OUT)
+    found["held-out"]["planner"] = script(Planner, HELD_OUT)
+    found["held-out"]["oracle"] = script(SEARCHERS["oracle"], HELD_OUT)
     for name, some in found["held-out"].items():
         print(f"{name:22}", summary(some), flush=True)
     return found
@@ -152,10 +146,10 @@ def trained(name: str, seed: int) -> Found:
 
 
 def judged(recipe: Recipe, seats: Mapping[str, Any]) -> Found:
-    found: Found = {"held-out": by_model(recipe, seats, HELD_OUT)}
+    found: Found = {"held-out": model(recipe, seats, HELD_OUT)}
     print(summary(found["held-out"]), flush=True)
     found["front"] = {
-        place: [summary(by_model(recipe, seats, FRONT_HOMES, replace(prices, failure=one))) for one in FAILURES]
+        place: [summary(model(recipe, seats, FRONT_HOMES, replace(prices, failure=one))) for one in FAILURES]
         for place, prices in FRONT.items()
     }
     return found
@@ -167,9 +161,8 @@ def in_turn(seed: int) -> Found:
     recipe, folder = experiments(seed)["rl"], RUNS / f"esearch-rl-{seed}"
     seats, found = learnt(recipe, folder), {}
     for notes in ("all", "none"):
-        build = replace(recipe.agent, notes=notes).build  # type: ignore[type-var,attr-defined]
-        later = [run.outcome.houses[1:] for (run,) in play(build, IN_TURN.tasks(0), seats)]
-        found[notes] = [[told(house) for house in houses] for houses in later]
+        settings = replace(recipe.agent, notes=notes)  # type: ignore[type-var]
+        found[notes] = [[told(house) for house in houses[1:]] for houses in by_model(seats, settings, IN_TURN)]  # type: ignore[arg-type]
     return found
 
 
@@ -283,13 +276,13 @@ def main() -> None:
     quiet_libraries()
     if not args.write:
         homes = {"homes": str(HELD_OUT), "front": f"{FRONT} {FAILURES} {FRONT_HOMES}", "sources": sources()}
-        model = homes | {"base": base("bundled-seeker")}
+        learnt_from = homes | {"base": base("bundled-seeker")}
         measures: dict[str, tuple[dict[str, str], Callable[[], Found]]] = {
-            "scripts": (homes | {"tuning": str(TUNING)}, measure_scripts), "base": (model, untrained)
+            "scripts": (homes | {"tuning": str(TUNING)}, measure_scripts), "base": (learnt_from, untrained)
         }  # fmt: skip
         for seed in args.seeds:
             for name, recipe in experiments(seed).items():
-                known = model | {"recipe": recipe.fingerprint()}
+                known = learnt_from | {"recipe": recipe.fingerprint()}
                 measures[f"{name}-{seed}"] = (known, partial(trained, name, seed))
                 if name == "rl":
                     measures[f"homes-{seed}"] = (known | {"in turn": str(IN_TURN)}, partial(in_turn, seed))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from memorist.evaluation.runs import greedy_seats, recipe_of
 from memorist.evaluation.statistics import hierarchical_bootstrap
 from memorist.models.sampler import Sampler
 from memorist.page import COLOURS, escaped, figure, grid, page
+from memorist.tasks.household.episode import Prices, priced
 from memorist.tasks.household.measures import Measures, measured, with_failures
 from memorist.tasks.household.scene import Cell, Scene
-from memorist.tasks.household.searching import HouseholdData
+from memorist.tasks.household.searching import HouseholdData, HouseholdTask
 from memorist.tasks.household.world import Household
 from memorist.training.rollout import Seat, play
 
@@ -31,22 +32,31 @@ WAY, MEANT = "#2a6fdb", "#e08a00"
 HEAD = ("", "found", "cost", "failed: 25", "swc", "spl", "asked", "read")
 
 
-def homes(count: int, alike: int | None = None) -> HouseholdData:
-    """Held-out homes: of one to four things that look alike in turn, or of so many."""
-    least, most = (1, 4) if alike is None else (alike, alike)
-    data = HouseholdData(split="test", homes=count, least=least, most=most)
+def homes(count: int) -> HouseholdData:
+    """Held-out homes: of one to four things that look alike in turn."""
+    data = HouseholdData(split="test", homes=count, least=1, most=4)
     data.check("homes")
     return data
 
 
-def by_script(make: Callable[[], Searcher], data: HouseholdData) -> list[Household]:
-    """What a searcher that is written down does, search by search."""
-    return [searched(task.searches[0], make()) for task in data.tasks(0)]
+def by_script(make: Callable[[], Searcher], data: HouseholdData, prices: Prices | None = None) -> list[Household]:
+    """What a searcher that is written down does, search by search; at other prices than the data's, if given."""
+    return [searched(task.searches[0], make()) for task in at_prices(data, prices)]
 
 
-def by_model(seats: Mapping[str, Seat], settings: ESearchSettings, data: HouseholdData) -> list[Household]:
-    """What a model does."""
-    return [house for (run,) in play(settings.build, data.tasks(0), seats) for house in run.outcome.houses]
+def by_model(
+    seats: Mapping[str, Seat], settings: ESearchSettings, data: HouseholdData, prices: Prices | None = None
+) -> list[tuple[Household, ...]]:
+    """What a model does, home by home."""
+    return [run.outcome.houses for (run,) in play(settings.build, at_prices(data, prices), seats)]
+
+
+def at_prices(data: HouseholdData, prices: Prices | None) -> list[HouseholdTask]:
+    """Tasks at other prices than the data's; None for those."""
+    tasks = data.tasks(0)
+    if prices is None:
+        return tasks
+    return [replace(task, searches=tuple(priced(one, prices) for one in task.searches)) for task in tasks]
 
 
 def run(
@@ -68,14 +78,16 @@ def run(
         with err.status(f"searching: {name}"):
             found[name] = by_script(make, data)
     if served is not None:
-        found[served.name] = by_model({"seeker": Seat(served)}, ESearchSettings(), data)
+        seats, name, settings = {"seeker": Seat(served)}, served.name, ESearchSettings()
     else:
         recipe = recipe_of(trained) if trained else None
-        settings = recipe.agent if recipe else ESearchSettings(style="compact", reply=8)
-        if not isinstance(settings, ESearchSettings):
-            raise RecipeError(f"agent {settings.name!r} does not search homes; expected a run of 'esearch'")
+        given = recipe.agent if recipe else ESearchSettings(style="compact", reply=8)
+        if not isinstance(given, ESearchSettings):
+            raise RecipeError(f"agent {given.name!r} does not search homes; expected a run of 'esearch'")
+        settings = given
         models = recipe.models if recipe else {"seeker": "bundled-seeker"}
-        found[str(trained or "bundled-seeker")] = by_model(greedy_seats(models, trained), settings, data)
+        seats, name = greedy_seats(models, trained), str(trained or "bundled-seeker")
+    found[name] = [house for houses in by_model(seats, settings, data) for house in houses]
     out.mkdir(parents=True, exist_ok=True)
     write_report(out / "report.html", found)
     if as_json:
