@@ -1,10 +1,11 @@
 """Make the base of the household's seeker from scratch, in one seeded run: a tiny Llama that imitates `MemoryOnly` and
-`AskThenSweep`, one after the other within a search (it goes over to the other at the rate SWITCH), with acts at random at the rate
-ERROR: so that every way of searching has some probability. When each search was all by one of them, reinforcement chose one and
-never put together what the two know (docs/household.md). Homes are of the base split. A third of the prompts do not say what acts cost: what is compared with those
+`AskThenSweep`, now an act of one, now one of the other, with acts at random at the rate ERROR: so that every way of searching has some
+probability. When each search was all by one of them, reinforcement chose one and never put together what the two know
+(docs/household.md). The more finding is worth, the more is asked and the less is done by memory alone: from a base that took no notice
+of what it is worth, reinforcement learnt to take none. Homes are of the base split. A third of the prompts do not say what acts cost: what is compared with those
 that do starts from the same base.
 
-Run: python scripts/make_seeker.py (2.6 minutes on 2 cores)
+Run: python scripts/make_seeker.py (3.4 minutes on 2 cores)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from make_base import byte_level, imitate, untrained, whole
 from transformers import PreTrainedTokenizerFast
 
-from memorist.agents.components.household_prompts import choices, compact
+from memorist.agents.components.household_prompts import WORTH, choices, compact, worth
 from memorist.agents.search_heuristics import AskThenSweep, MemoryOnly
 from memorist.decision import Observation
 from memorist.models.causal import CausalPolicy
@@ -32,13 +33,17 @@ from memorist.tasks.household.searching import SPLITS, drawn_prices
 from memorist.tasks.household.world import Household
 
 VOCABULARY = 640
-ERROR, SWITCH = 0.15, 0.5
+ERROR = 0.15
 SILENT = 1 / 3
+BY_MEMORY = dict(zip(WORTH, (0.7, 0.6, 0.5, 0.4, 0.3), strict=True))
+"""How often an act is `MemoryOnly`'s, by what finding is worth."""
+ASKED = dict(zip(WORTH, (1, 2, 2, 3, 3), strict=True))
+"""Attributes that `AskThenSweep` asks for, by what finding is worth."""
 LETTERS = "abcdefghijklmnop"
 WORDS = (*CATEGORIES, *NAMES, *(value for values in VALUES.values() for value in values), *QUESTIONS, "memory", "go", "stop", "seen", "there",
          "h", "?", "worth")  # fmt: skip
 PIECES = ["Find:", "Known:", "Act:", "\n", *(f" = {letter}" for letter in LETTERS), *(f" {word}" for word in WORDS),
-          *(f" {i / 20:.2f}" for i in range(20)), *(f" {i / 2:g}" for i in range(2, 20)), *(f" {i}" for i in range(10, 61)), *(f" {i}" for i in range(65, 105, 5))]  # fmt: skip
+          *(f" {i / 20:.2f}" for i in range(20)), *(f" {i / 2:g}" for i in range(2, 20)), *(f" {i}" for i in range(10, 61)), " 100", " 200"]  # fmt: skip
 
 
 def search(number: int) -> Episode:
@@ -52,17 +57,15 @@ def examples(number: int) -> Iterator[tuple[Observation, str]]:
     """What a searcher that errs does in one search."""
     rng = random.Random(f"imitated/{number}")
     house = Household(search(number))
-    both: list[MemoryOnly | AskThenSweep] = [MemoryOnly(), AskThenSweep()]
-    rng.shuffle(both)
+    told_worth = worth(house.search.prices)
+    remembering, asking = MemoryOnly(), AskThenSweep(tuple(VALUES)[: ASKED[told_worth]])
     costs = rng.random() >= SILENT
     while not house.over:
-        if rng.random() < SWITCH:
-            both.reverse()
-        if isinstance(both[0], AskThenSweep):
-            both[0].known = told(house).known
-            both[0].questions = [name for name in both[0].questions if name not in told(house).asked]
+        asking.known = told(house).known
+        asking.questions = [name for name in asking.questions if name not in told(house).asked]
+        searcher = remembering if rng.random() < BY_MEMORY[told_worth] else asking
         offered = choices(house, costs)
-        act = both[0].next(house)
+        act = searcher.next(house)
         if rng.random() < ERROR:
             act = rng.choice(offered).act
         place = next((i for i, one in enumerate(offered) if one.act == act), None)

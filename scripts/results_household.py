@@ -46,7 +46,7 @@ FRONT = {
     "default": Prices(), "dear": Prices(ask=1.0, fatigue=1.0), "far": Prices(metre=1.5), "near": Prices(metre=0.5)
 }  # fmt: skip
 """Prices at which success and cost are compared with scripts."""
-FAILURES = (10.0, 25.0, 50.0, 100.0)
+FAILURES = (12.5, 25.0, 50.0, 100.0, 200.0)
 """What a failure costs, as the policy is told: by this it is one point of its front or another."""
 FRONT_HOMES = replace(HELD_OUT, homes=150)
 

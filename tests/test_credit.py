@@ -242,6 +242,16 @@ class TestWorth:
         found = [u.advantage for u in credit([group], "manager", how=How(worth=worth)).units]
         assert found == pytest.approx([0.9188, 0.8116, -0.8652, -0.8652], abs=2e-3)
 
+    def test_what_was_won_dearly_is_worth_less_and_never_as_little_as_a_failure(self) -> None:
+        worth = Worth(gate="won")
+        dear = [
+            worth(run.trajectory)
+            for run in self.runs(*((1, cost) for cost in (199, 200, 201, 400, 800, 2000)), share=5, most=2000)
+        ]
+        assert dear[1] == pytest.approx(0.5) and dear[3] == pytest.approx(0.25)
+        assert dear == sorted(dear, reverse=True) and dear[-1] > 0
+        assert dear[0] - dear[1] == pytest.approx(dear[1] - dear[2], rel=0.02)  # no bend where the rule changes
+
     def test_components_are_compared_each_in_its_own_deviations_which_have_floors(self) -> None:
         """Vector 5: without floors the dearer of two successes is ahead, for one look at memory."""
         names, weights = ("won", "nav", "ask", "mem"), {"nav": 0.2, "ask": 0.1, "mem": 0.05}

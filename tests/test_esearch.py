@@ -281,10 +281,13 @@ class TestTasks:
     def test_prices_are_drawn_for_each_home_and_told(self) -> None:
         tasks = HouseholdData(homes=6, prices="drawn").tasks(0)
         prices = [task.searches[0].prices for task in tasks]
-        assert len(set(prices)) == 6 and all(10 <= p.failure <= 100 and 0.5 <= p.metre <= 1.5 for p in prices)
+        assert len(set(prices)) == 6 and all(10 <= p.failure <= 200 and 0.5 <= p.metre <= 1.5 for p in prices)
         assert prices == [task.searches[0].prices for task in HouseholdData(homes=6, prices="drawn").tasks(0)]
-        dear = replace(tasks[0].searches[0], prices=Prices(ask=1.0, failure=100.0))
-        assert "worth 100" in compact(Household(dear), choices(Household(dear)))
+        said = {}
+        for failure in (0.0, 10.0, 25.0, 90.0, 1e6):
+            house = Household(replace(tasks[0].searches[0], prices=Prices(failure=failure)))
+            said[failure] = compact(house, choices(house)).split("worth ")[1].split()[0]
+        assert said == {0.0: "12", 10.0: "12", 25.0: "25", 90.0: "100", 1e6: "200"}
 
     def test_what_is_measured_is_of_all_searches(self) -> None:
         task = HouseholdData(homes=1, searches=2).tasks(0)[0]

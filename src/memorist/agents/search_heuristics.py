@@ -67,7 +67,7 @@ class _Sweep:
         """Take the answer to the last question."""
         if self.pending and house.log:
             said, done = house.log[-1]
-            self.known |= told_by(said, done.seen)
+            self.known |= {name: value for name, value in told_by(said, done.seen) if name in VALUES}
             self.pending = ""
 
 

@@ -80,7 +80,9 @@ class Worth:
     """What a trajectory's terms are worth.
 
     weights: by name; terms without one count 1. gate: a term; where it is 0 or less, no term lowers the worth, so costs
-    rank successes and never make failing cheaply better than failing (arXiv 2512.18571; the spec's `gated`).
+    rank successes and never make failing cheaply better than failing (arXiv 2512.18571; the spec's `gated`); and where
+    it is w, costs s above w/2 leave w²/4s of it: what was won dearly is worth less and never nothing. Without that a
+    dear success was worth less than a failure, which is 0 whatever it cost, and a policy learnt to walk about.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -98,7 +100,11 @@ class Worth:
         if self.gate not in (name for name, _ in terms):
             need_known("gate", self.gate, {name for name, _ in terms})
         won = sum(value for name, value in terms if name == self.gate)
-        return sum(value for _, value in terms if won > 0 or value > 0)
+        gained = sum(value for _, value in terms if value > 0)
+        spent = -sum(value for _, value in terms if value < 0)
+        if won <= 0:
+            return gained
+        return gained - spent if spent <= won / 2 else gained - won + won * won / (4 * spent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@ which a small one is trained on."""
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 from memorist.agents.components.tags import blocks
 from memorist.tasks.household.belief import QUESTIONS, Told, told
+from memorist.tasks.household.episode import Prices
 from memorist.tasks.household.scene import VALUES, Thing
 from memorist.tasks.household.world import Act, Household
 
@@ -26,6 +28,9 @@ NEAR, MOST = 3, 16
 """Places that are offered because they are near; choices in a list at most."""
 DEAREST = 60
 """From which cost on all are told alike."""
+WORTH = (12, 25, 50, 100, 200)
+"""What it is worth to find a thing is told as the one of these that is nearest by ratio: each is seen often enough to
+mean something."""
 
 
 def question(name: str) -> Act:
@@ -84,13 +89,17 @@ def _ways(house: Household, known: Told, costs: bool, again: bool = False) -> li
     ]
 
 
+def worth(prices: Prices) -> int:
+    """What finding is worth, as it is told."""
+    return min(WORTH, key=lambda one: abs(math.log(max(prices.failure, 1) / one)))
+
+
 def compact(house: Household, offered: Sequence[Choice], costs: bool = True) -> str:
     """What is looked for, what is known of it, and what can be done, each with its letter."""
     known, search = told(house), house.search
     wanted = [known.known.get(name, "?") for name in VALUES]
-    worth = f" worth {5 * round(search.prices.failure / 5)}" if costs else ""
     lines = [
-        f"Find: {search.category} {len(search.candidates)}{worth}",
+        f"Find: {search.category} {len(search.candidates)}{f' worth {worth(search.prices)}' if costs else ''}",
         f"Known: {' '.join([*wanted, known.room or '?'])}",
     ]
     lines += [f"{one.text} = {letter}" for one, letter in zip(offered, string.ascii_lowercase, strict=False)]

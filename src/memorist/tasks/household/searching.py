@@ -119,7 +119,7 @@ class HouseholdData:
 
     homes: how many. least, most: things that look like the one that is meant, in turn. prices: "default", or "drawn"
     for each home: a metre from 0.5 to 1.5, a question from 0.25 to 1, its rise with each one before from 0 to 1, a
-    failure from 10 to 100. searches: in each home, one after the other; things are moved in between. clutter: other
+    failure from 10 to 200. searches: in each home, one after the other; things are moved in between. clutter: other
     things in it. shaping: see `HouseholdTask`.
     """
 
@@ -180,7 +180,7 @@ def home(seed: int, alike: int, clutter: int) -> Episode:
 def drawn_prices(seed: int) -> Prices:
     """Prices of a seed."""
     rng = random.Random(f"prices/{seed}")
-    failure = 10 ** rng.uniform(1.0, 2.0)
+    failure = 10 * 20 ** rng.random()
     return Prices(rng.uniform(0.5, 1.5), rng.uniform(0.25, 1.0), rng.uniform(0.0, 1.0), failure=failure)
 
 
