@@ -30,6 +30,7 @@ PURPOSES = {
     "endpoint": "models and embedders behind an endpoint",
     "household": "the household as a Gymnasium environment, and pictures of it",
     "thor": "homes of AI2-THOR",
+    "notebook": "notebooks whose cells run in a sandbox (Linux)",
     "dev": "the project's own checks (make test)",
 }
 """What each extra is for. Extras that only gather others are not listed, so that nothing is shown twice."""

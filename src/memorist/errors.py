@@ -59,6 +59,10 @@ class SearchError(MemoristError, RuntimeError):
     """A search server does not answer, or not by its protocol."""
 
 
+class SandboxError(MemoristError, RuntimeError):
+    """Code was to be run and there is no sandbox to run it in."""
+
+
 class ScopeError(MemoristError, ValueError):
     """A scope is missing or of the wrong type."""
 

@@ -1,0 +1,1 @@
+"""Questions about tables that are answered in a notebook, and the confined kernels that run its cells."""

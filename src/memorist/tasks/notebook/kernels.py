@@ -1,0 +1,247 @@
+"""Notebooks whose cells run in confined processes.
+
+`Kernels` is for training: a few pre-started processes serve any number of notebooks. A notebook is the list of its
+cells; running one more runs all of them in a fresh child, so nothing has to be held between cells, a process that dies
+takes nothing with it, and what a cell gives is what the notebook gives when it is run anew. `jupyter.JupyterNotebook`
+keeps the same promises with a real kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import queue
+import secrets
+import select
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from memorist.errors import DataError
+from memorist.tasks.notebook.sandbox import Limits, confined
+
+CELLS = Path(__file__).parent / "cells.py"
+IMPORTED = ("numpy", "pandas")
+"""Imported once, before cells run."""
+GRACE, START = 1.0, 60.0
+"""Seconds that a process has beside its cells', and for its start."""
+TIMEOUT, DIED = "Timeout", "Died"
+MOST = 4 * 1024 * 1024
+"""Bytes of an answer."""
+
+
+LINES = 15
+"""Of a traceback that are told."""
+
+
+def shortened(text: str, most: int) -> str:
+    """The beginning and the end of a text, three to two, where it has more characters than that."""
+    if len(text) <= most:
+        return text
+    head, tail = most * 3 // 5, most - most * 3 // 5
+    return f"{text[:head]}\n... {len(text) - most} characters left out ...\n{text[-tail:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a cell gave. output: what was printed, and the value of a last expression. error: the end of a traceback.
+    kind: of the error: an exception's name, "Timeout", "Died" (the process is gone); "" where there is none."""
+
+    output: str
+    error: str = ""
+    kind: str = ""
+    seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        """Whether it ran to its end."""
+        return not self.kind
+
+    def told(self) -> str:
+        """As it is shown to who wrote the cell."""
+        said = {
+            TIMEOUT: "Timeout: the cell took too long and left nothing behind",
+            DIED: "Died: the cell ended its kernel and left nothing behind",
+        }
+        return "\n".join(part for part in (self.output.rstrip("\n"), said.get(self.kind, self.error)) if part)
+
+
+def checked(files: Mapping[str, str]) -> dict[str, str]:
+    """Files that a notebook begins with.
+
+    Raises:
+        DataError: a name is no name of a file in its folder.
+    """
+    for name in files:
+        if not name or name in (".", "..") or "/" in name or "\0" in name:
+            raise DataError("notebook", "-", name, "is no name of a file; expected one without folders, as 'sales.csv'")
+    return dict(files)
+
+
+class _Process:
+    """One confined process that runs notebooks, each in a child of its own."""
+
+    def __init__(self, limits: Limits, imported: Sequence[str]) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="memorist-notebook-"))
+        self.limits = limits
+        self.process = confined([sys.executable, "-u", str(CELLS), *imported], self.folder, limits, readable=[CELLS])
+        self.read = b""
+        self.ready = self._line(time.monotonic() + START) == b"ready"
+
+    def run(self, files: Mapping[str, str], cells: Sequence[str], seconds: float) -> list[Ran] | None:
+        """What each cell gave; None where the process is of no use any more.
+
+        `seconds` is what all cells together may take.
+        """
+        limits = self.limits
+        asked = {"files": dict(files), "cells": list(cells), "seconds": limits.seconds, "characters": limits.characters,
+                 "memory": limits.memory << 20, "file": limits.file << 20}  # fmt: skip
+        ends = time.monotonic() + seconds + GRACE
+        if not self._send(json.dumps(asked).encode()):
+            return None
+        said = []
+        while (line := self._line(ends)) is not None and line != b"ended":
+            said.append(line)
+        token = secrets.token_hex(8).encode()
+        if line is None or not self._send(token):
+            return None
+        # All that comes before the token may be what a cell said in its process's name.
+        while (line := self._line(time.monotonic() + GRACE)) != token:
+            if line is None:
+                return None
+        return _read(said)
+
+    def close(self) -> None:
+        """End it, and all that it wrote."""
+        self.process.kill()
+        for stream in (self.process.stdin, self.process.stdout):
+            stream.close()
+        self.process.wait(GRACE)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _send(self, line: bytes) -> bool:
+        try:
+            left = memoryview(line + b"\n")
+            while left:
+                left = left[self.process.stdin.write(left) :]
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _line(self, ends: float) -> bytes | None:
+        """The next line, or None: there is none in time, or it is too long."""
+        stream = self.process.stdout.fileno()
+        while b"\n" not in self.read:
+            left = ends - time.monotonic()
+            if left <= 0 or not select.select([stream], [], [], left)[0]:
+                return None
+            some = os.read(stream, 1 << 16)
+            if not some or len(self.read) > MOST:
+                return None
+            self.read += some
+        line, _, self.read = self.read.partition(b"\n")
+        return line
+
+
+def _read(said: Sequence[bytes]) -> list[Ran]:
+    """Answers of a child; [] where it said none that can be read."""
+    try:
+        found = json.loads(said[-1]) if said else []
+        return [Ran(str(one["output"]), str(one["error"]), str(one["kind"]), float(one["seconds"])) for one in found]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+
+
+class Kernels:
+    """Pre-started processes for notebooks; dead ones are replaced.
+
+    Args:
+        count: processes; None for one a core.
+        limits: of each cell.
+        imported: modules that are there when cells begin, whose import would take long.
+    """
+
+    def __init__(
+        self, count: int | None = None, limits: Limits | None = None, imported: Sequence[str] = IMPORTED
+    ) -> None:
+        self.limits, self.imported = limits or Limits(), tuple(imported)
+        self.count = count or os.cpu_count() or 1
+        self._free: queue.Queue[_Process | None] = queue.Queue()
+        for _ in range(self.count):
+            self._free.put(None)
+        self.replaced = 0
+
+    def notebook(self, files: Mapping[str, str] | None = None) -> Notebook:
+        """An empty notebook beside some files."""
+        return Notebook(self, checked(files or {}))
+
+    def run(self, files: Mapping[str, str], cells: Sequence[str], seconds: float) -> list[Ran]:
+        """Run cells in a fresh child; what each gave, up to the first that did not end by itself.
+
+        Raises:
+            SandboxError: there is no sandbox here.
+        """
+        process = self._free.get()
+        try:
+            if process is None or not process.ready:
+                process = _Process(self.limits, self.imported)
+            found = process.run(files, cells, seconds) if process.ready else None
+            if found is None:
+                process.close()
+                process, found = None, []
+                self.replaced += 1
+        finally:
+            self._free.put(process)
+        return found
+
+    def close(self) -> None:
+        """End all processes that are free."""
+        for _ in range(self.count):
+            process = self._free.get()
+            if process is not None:
+                process.close()
+            self._free.put(None)
+
+    def __enter__(self) -> Kernels:
+        return self
+
+    def __exit__(self, *what: Any) -> None:
+        self.close()
+
+
+@dataclass
+class Notebook:
+    """Cells and what they gave. A cell that ran out of time or ended its process left nothing behind: later cells run
+    without it."""
+
+    kernels: Kernels
+    files: dict[str, str] = field(default_factory=dict)
+    cells: list[tuple[str, Ran]] = field(default_factory=list)
+
+    async def run(self, code: str) -> Ran:
+        """Run one more cell."""
+        return await asyncio.to_thread(self.ran, code)
+
+    def ran(self, code: str) -> Ran:
+        """`run`, in this thread."""
+        before = [(cell, one) for cell, one in self.cells if one.kind not in (TIMEOUT, DIED)]
+        limit = self.kernels.limits.seconds
+        seconds = limit + sum(min(limit, 2 * one.seconds + 0.1) for _, one in before)
+        began = time.monotonic()
+        found = self.kernels.run(self.files, [*(cell for cell, _ in before), code], seconds)
+        took = time.monotonic() - began
+        if len(found) == len(before) + 1:
+            last = found[-1]
+        else:
+            last = Ran("", "", TIMEOUT if found or took > seconds else DIED, took)
+        self.cells.append((code, last))
+        return last
+
+    async def close(self) -> None:
+        """Nothing is held."""
