@@ -93,6 +93,12 @@ class TestCells:
 
         assert asyncio.run(all_of_them()) == [str(i) for i in range(12)]
 
+    def test_processes_outlive_the_loop_in_which_they_began(self) -> None:
+        with Kernels(1) as found:
+            for _ in range(2):
+                assert asyncio.run(found.notebook().run("1")).told() == "1"
+            assert found.replaced == 0
+
 
 class TestHarm:
     @pytest.mark.parametrize("code", HARM.values(), ids=HARM.keys())

@@ -21,6 +21,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "memagent": "memorist.agents.memagent:MemAgentSettings",
         "memsearcher": "memorist.agents.memsearcher:MemSearcherSettings",
         "esearch": "memorist.agents.esearch:ESearchSettings",
+        "datarus": "memorist.agents.datarus:DatarusSettings",
     },
     "data": {
         "dialogues": "memorist.tasks.dialogue:DialogueData",
@@ -29,6 +30,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "lives": "memorist.tasks.streams:LivesData",
         "profiles": "memorist.tasks.profiles:ProfilesData",
         "household": "memorist.tasks.household.searching:HouseholdData",
+        "notebook": "memorist.tasks.notebook.episodes:NotebookData",
     },
     "openers": {
         "embedder": "memorist.memory.embedders:open_embedder",

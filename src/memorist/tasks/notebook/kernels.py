@@ -9,6 +9,7 @@ keeps the same promises with a real kernel.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
 import queue
@@ -19,7 +20,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +85,9 @@ def checked(files: Mapping[str, str]) -> dict[str, str]:
         if not name or name in (".", "..") or "/" in name or "\0" in name:
             raise DataError("notebook", "-", name, "is no name of a file; expected one without folders, as 'sales.csv'")
     return dict(files)
+
+
+Answer = tuple[list[Ran], bool]
 
 
 class _Process:
@@ -172,6 +178,8 @@ class Kernels:
     ) -> None:
         self.limits, self.imported = limits or Limits(), tuple(imported)
         self.count = count or os.cpu_count() or 1
+        # A sandboxed process ends with the thread that started it.
+        self._threads = ThreadPoolExecutor(self.count, "notebook")
         self._free: queue.Queue[_Process | None] = queue.Queue()
         for _ in range(self.count):
             self._free.put(None)
@@ -181,38 +189,50 @@ class Kernels:
         """An empty notebook beside some files."""
         return Notebook(self, checked(files or {}))
 
-    def run(self, files: Mapping[str, str], cells: Sequence[str], seconds: float) -> list[Ran]:
-        """Run cells in a fresh child; what each gave, up to the first that did not end by itself.
+    def run(self, files: Mapping[str, str], cells: Sequence[str], seconds: float) -> Future[Answer]:
+        """Run cells in a fresh child; what each gave, up to the first that did not end by itself, and whether
+        time was up.
 
-        Raises:
+        The result raises:
             SandboxError: there is no sandbox here.
         """
-        process = self._free.get()
+        return self._threads.submit(self._run, files, cells, seconds)
+
+    def _run(self, files: Mapping[str, str], cells: Sequence[str], seconds: float) -> Answer:
+        began, late, process = time.monotonic(), False, self._free.get()
         try:
             if process is None or not process.ready:
                 process = _Process(self.limits, self.imported)
             found = process.run(files, cells, seconds) if process.ready else None
             if found is None:
                 process.close()
-                process, found = None, []
+                process, found, late = None, [], time.monotonic() - began > seconds
                 self.replaced += 1
         finally:
             self._free.put(process)
-        return found
+        return found, late
 
     def close(self) -> None:
-        """End all processes that are free."""
+        """End all processes, once what is asked of them is done."""
         for _ in range(self.count):
             process = self._free.get()
             if process is not None:
                 process.close()
-            self._free.put(None)
+        self._threads.shutdown()
 
     def __enter__(self) -> Kernels:
         return self
 
     def __exit__(self, *what: Any) -> None:
         self.close()
+
+
+@lru_cache(8)
+def shared_kernels(limits: Limits) -> Kernels:
+    """The processes that all notebooks of this process with these limits share; they end with it."""
+    found = Kernels(limits=limits)
+    atexit.register(found.close)
+    return found
 
 
 @dataclass
@@ -226,20 +246,24 @@ class Notebook:
 
     async def run(self, code: str) -> Ran:
         """Run one more cell."""
-        return await asyncio.to_thread(self.ran, code)
+        future, count = self._asked(code)
+        return self._noted(code, count, await asyncio.wrap_future(future))
 
     def ran(self, code: str) -> Ran:
-        """`run`, in this thread."""
+        """`run`, for who does not wait in a loop."""
+        future, count = self._asked(code)
+        return self._noted(code, count, future.result())
+
+    def _asked(self, code: str) -> tuple[Future[Answer], int]:
+        """What the cells before, with one more, will give; and how many there are."""
         before = [(cell, one) for cell, one in self.cells if one.kind not in (TIMEOUT, DIED)]
         limit = self.kernels.limits.seconds
         seconds = limit + sum(min(limit, 2 * one.seconds + 0.1) for _, one in before)
-        began = time.monotonic()
-        found = self.kernels.run(self.files, [*(cell for cell, _ in before), code], seconds)
-        took = time.monotonic() - began
-        if len(found) == len(before) + 1:
-            last = found[-1]
-        else:
-            last = Ran("", "", TIMEOUT if found or took > seconds else DIED, took)
+        return self.kernels.run(self.files, [*(cell for cell, _ in before), code], seconds), len(before) + 1
+
+    def _noted(self, code: str, count: int, answer: Answer) -> Ran:
+        found, late = answer
+        last = found[-1] if len(found) == count else Ran("", "", TIMEOUT if found or late else DIED)
         self.cells.append((code, last))
         return last
 

@@ -26,6 +26,10 @@ _STEP = re.compile(
     rf"\s*(?:{_element('observation', 'observation')}\s*)?</step>",
     re.DOTALL,
 )
+_ASKED = re.compile(
+    rf"<step>\s*{_element('thought', 'thought')}\s*{_element('action', 'action')}\s*{_element('action_input', 'code')}",
+    re.DOTALL,
+)
 _STOP = re.compile(
     rf"<stop_analysis>\s*{_element('thought', 'thought')}\s*{_element('answer', 'answer')}\s*</stop_analysis>",
     re.DOTALL,
@@ -123,6 +127,16 @@ def parse(parts: Sequence[Part | str] | str) -> Parsed:
             rest = "".join([*skipped, text[whole.end() :]]).strip()
             return Parsed(tuple(steps), whole["answer"].strip(), whole["thought"].strip(), rest, opened)
     return Parsed(tuple(steps), None, "", "".join([*skipped, text[at:]]).strip(), opened)
+
+
+def message(text: str) -> Step | None:
+    """The step that a message of the policy asks for: what is malformed before it is skipped, and None where it asks
+    for none."""
+    for found in reversed([*re.finditer("<step>", text)]):
+        whole = _ASKED.match(text, found.start())
+        if whole is not None:
+            return Step(whole["thought"].strip(), whole["action"].strip(), whole["code"].strip("\n"))
+    return None
 
 
 def fabricated(parts: Sequence[Part | str] | str) -> bool:

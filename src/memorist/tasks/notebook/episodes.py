@@ -1,0 +1,163 @@
+"""Questions about tables as tasks of a notebook, and what an episode is worth."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import ClassVar, Protocol
+
+from memorist.decision import Reward
+from memorist.errors import RecipeError, need_known
+from memorist.memory.bank import MemoryBank
+from memorist.memory.scratch import ScratchBank
+from memorist.tasks.notebook.kernels import Ran
+from memorist.tasks.notebook.skills import NAMES, Question, correct, question
+from memorist.tasks.notebook.steps import Part, structure
+from memorist.tasks.notebook.tables import DEFECTS, Table, table
+
+SPLITS = {"train": 0, "validation": 10_000_000, "test": 20_000_000, "base": 30_000_000}
+"""Where the seeds of each begin."""
+MOST_DEFECTS = 2
+
+
+class EpisodeOutcome(Protocol):
+    """What an agent's episode gives back."""
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """All that was written, and by whom."""
+        ...
+
+    @property
+    def mode(self) -> str:
+        """In which of the modes it was answered."""
+        ...
+
+    @property
+    def cells(self) -> Sequence[tuple[str, Ran]]:
+        """What was run, and what it gave."""
+        ...
+
+    @property
+    def answer(self) -> str | None:
+        """What it answered; None where it did not."""
+        ...
+
+
+@dataclass(frozen=True)
+class NotebookTask:
+    """A question about a table. skill: which kind it is. defects: what is wrong with the table."""
+
+    id: str
+    question: Question
+    table: Table
+    skill: str
+    defects: tuple[str, ...] = ()
+    bank: MemoryBank = field(default_factory=ScratchBank, compare=False)
+
+    cuts: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What lies beside the notebook."""
+        return {self.table.domain.file: self.table.written()}
+
+    @property
+    def asked(self) -> str:
+        """The question."""
+        return self.question.text
+
+    @property
+    def shown(self) -> str:
+        """The first rows of the table."""
+        return self.table.preview()
+
+    @property
+    def size(self) -> int:
+        """How much is wrong with the table."""
+        return len(self.defects)
+
+    def right(self, answer: str | None) -> bool:
+        """Whether it is the answer."""
+        return correct(answer, self.question.gold, self.question.kind)
+
+    def score(self, outcome: EpisodeOutcome) -> tuple[Reward, ...]:
+        """structure: how well formed the episode is (section 4.2). verified: whether the answer is right. errors: share
+        of the cells that failed, below 0; cells: how many there were, below 0. Recipes weigh them; errors and cells
+        count nothing in the paper."""
+        count = len(outcome.cells)
+        failed = sum(not ran.good for _, ran in outcome.cells)
+        return (
+            Reward("structure", structure(outcome.parts, mode=outcome.mode)),
+            Reward("verified", float(self.right(outcome.answer))),
+            Reward("errors", -failed / count if count else 0.0),
+            Reward("cells", -float(count)),
+        )
+
+    def measures(self, outcome: EpisodeOutcome) -> dict[str, float]:
+        """What episodes are judged by."""
+        failed = sum(not ran.good for _, ran in outcome.cells)
+        return {
+            "correct": float(self.right(outcome.answer)),
+            "format": float(structure(outcome.parts, mode=outcome.mode) == 1.0),
+            "answered": float(outcome.answer is not None),
+            "cells": float(len(outcome.cells)),
+            "failed_cells": float(failed),
+            "reflected": float(outcome.mode == "reflection"),
+        }
+
+
+@dataclass(frozen=True)
+class NotebookData:
+    """Questions about tables that no other split has.
+
+    questions: how many. skills: which kinds, in turn; empty for all. defects: which tables may have, up to two of a
+    table; empty for all.
+    """
+
+    kind: str = "notebook"
+    split: str = "train"
+    questions: int = 1000
+    skills: tuple[str, ...] = ()
+    defects: tuple[str, ...] = ()
+
+    exercise: ClassVar[str] = "notebook"
+
+    def check(self, where: str = "data") -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            RecipeError: a setting names something that does not exist, or a number is too small.
+        """
+        need_known(f"{where}.split", self.split, SPLITS)
+        for name in self.skills:
+            need_known(f"{where}.skills", name, NAMES)
+        for name in self.defects:
+            need_known(f"{where}.defects", name, DEFECTS)
+        if self.questions < 1:
+            raise RecipeError(f"{where}.questions is {self.questions}; expected 1 or more")
+
+    def tasks(self, seed: int) -> list[NotebookTask]:
+        """The questions; `seed`, the run's, changes nothing of them."""
+        skills, defects = self.skills or NAMES, self.defects or DEFECTS
+        return [task(self.split, number, skills[number % len(skills)], defects) for number in range(self.questions)]
+
+
+@lru_cache(8192)
+def task(split: str, number: int, skill: str, defects: tuple[str, ...] = DEFECTS) -> NotebookTask:
+    """A question of a skill: the first table, from its number on, about which there is one that is clear."""
+    attempt = 0
+    while True:
+        seed = (SPLITS[split] + number) * 100 + attempt
+        rng = random.Random(f"notebook/{seed}")
+        wrong = rng.sample(defects, rng.randint(0, min(MOST_DEFECTS, len(defects))))
+        needed = {"filled": "missing", "outlier": "outlier"}.get(skill)
+        if needed and needed not in wrong:
+            wrong = [needed, *wrong[:1]]
+        made = table(seed, wrong)
+        asked = question(skill, made, seed)
+        if asked is not None:
+            return NotebookTask(f"{split}-{number}-{skill}", asked, made, skill, tuple(wrong))
+        attempt += 1
