@@ -195,6 +195,34 @@ def test_what_a_setting_does_not_concern_it_does_not_refuse() -> None:
     assert read_recipe({"stages": [{"cut": "whole", "leads": 3}]}).stages[0].leads == 3
 
 
+class TestCurriculum:
+    """Vectors 1 and 2 of datarus-r1.md."""
+
+    def test_weights_go_over_into_others_along_half_a_cosine(self) -> None:
+        stage = Stage(steps=100, rewards={"form": 0.9, "right": 0.1}, rewards_end={"form": 0.1, "right": 0.9})
+        found = [stage.rewards_at(step)["form"] for step in (0, 25, 50, 75, 100, 150)]
+        assert found == pytest.approx([0.9, 0.782843, 0.5, 0.217157, 0.1, 0.1], abs=1e-6)
+        whole = Stage(steps=100, rewards={"form": 1.0}, rewards_end={"form": 0.0})
+        found = [whole.rewards_at(step)["form"] for step in (0, 25, 50, 75, 100)]
+        assert found == pytest.approx([1, 0.853553, 0.5, 0.146447, 0], abs=1e-6)
+
+    def test_what_is_preferred_changes_half_way(self) -> None:
+        stage = Stage(steps=100, rewards={"form": 0.9, "right": 0.1}, rewards_end={"form": 0.1, "right": 0.9})
+        worth = {
+            step: [sum(w * v[name] for name, w in stage.rewards_at(step).items()) for v in (neat, true)]
+            for neat, true in [({"form": 1.0, "right": 0.3}, {"form": 0.4, "right": 0.9})]
+            for step in (0, 50, 100)
+        }
+        assert worth[0] == pytest.approx([0.93, 0.45]) and worth[50] == pytest.approx([0.65, 0.65])
+        assert worth[100] == pytest.approx([0.37, 0.85])
+
+    def test_it_begins_where_it_is_told_to_and_what_is_left_out_counts_one(self) -> None:
+        stage = Stage(steps=30, rewards={"form": 0.5}, rewards_end={"right": 0.0}, rewards_from=10)
+        assert stage.rewards_at(10) == {"form": 0.5, "right": 1.0}
+        assert stage.rewards_at(20) == pytest.approx({"form": 0.75, "right": 0.5})
+        assert Stage(rewards={"form": 0.5}).rewards_at(7) == {"form": 0.5}
+
+
 def test_what_is_written_reads_back() -> None:
     assert read_recipe(to_plain(FULL)) == FULL
     assert read_recipe(yaml.safe_load(yaml.safe_dump(to_plain(FULL)))) == FULL
@@ -225,7 +253,7 @@ def test_the_fingerprint_is_stable_and_changes_with_every_setting() -> None:
                 found += [dataclasses.replace(thing, stages=(v, *value[1:])) for v in variants(value[0])]
             elif isinstance(value, tuple):
                 found.append(dataclasses.replace(thing, **{entry.name: (*value, "x")}))
-            elif entry.name in ("rewards", "floors"):
+            elif entry.name in ("rewards", "rewards_end", "floors"):
                 found.append(dataclasses.replace(thing, **{entry.name: {"em": 0.5}}))
             elif entry.name == "models":
                 found.append(dataclasses.replace(thing, models={**value, "manager": "other"}))

@@ -131,7 +131,8 @@ class Stage:
     0: all tokens); a high temperature over few tokens explores without breaking the form. updates: passes over a step's
     rows.
     rule, reduction, epsilon, gamma, gae_lambda, relative, whiten, floors: see `training.credit`. rewards: weights of
-    reward terms by name (those left out count 1). gate: a reward term; where it is 0, none lowers a run's worth.
+    reward terms by name (those left out count 1); rewards_end: what they go over into, along half a cosine from step
+    `rewards_from` to the last (empty: they stay). gate: a reward term; where it is 0, none lowers a run's worth.
     redraw: how often groups whose runs are all worth the same are replaced by new ones in a step. critic_lr,
     value_clip: of the critic that rule "ppo" has. clip_low, clip_high, dual, entropy, cap: see `training.objective`.
     beta: weight of the KL to the stage's start, estimated by `kl` (k1, k2, k3) and put into the loss or the reward
@@ -168,6 +169,8 @@ class Stage:
     relative: bool = False
     whiten: bool = True
     rewards: Mapping[str, float] = field(default_factory=dict)
+    rewards_end: Mapping[str, float] = field(default_factory=dict)
+    rewards_from: int = 0
     gate: str = ""
     floors: Mapping[str, float] = field(default_factory=dict)
     redraw: int = 0
@@ -189,6 +192,19 @@ class Stage:
     optimizer: str = "adamw"
     share: str = "all"
     baseline: float = 0.0
+
+    def rewards_at(self, step: int) -> Mapping[str, float]:
+        """The weights of reward terms at a step, from 0 (the cosine curriculum of arXiv 2508.13382; its constants are
+        not public). A function of the step alone, so a run that goes on has them where they were."""
+        if not self.rewards_end:
+            return self.rewards
+        done = (step - self.rewards_from) / max(1, self.steps - self.rewards_from)
+        early = (1 + math.cos(math.pi * min(1.0, max(0.0, done)))) / 2
+        return {
+            name: late + (self.rewards.get(name, 1.0) - late) * early
+            for name in {**self.rewards, **self.rewards_end}
+            for late in [self.rewards_end.get(name, 1.0)]
+        }
 
     @property
     def needs_start(self) -> bool:
@@ -299,7 +315,7 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
                 f"{where}: checkpoint_every is {recipe.checkpoint_every}, not a multiple of {place}.leads "
                 f"({stage.leads}); a run could not go on with the same numbers"
             )
-        for name, what in (("top_k", "0 (all tokens)"), ("redraw", "0 (never)")):
+        for name, what in (("top_k", "0 (all tokens)"), ("redraw", "0 (never)"), ("rewards_from", "0 (at once)")):
             if getattr(stage, name) < 0:
                 raise RecipeError(f"{place}.{name} is {getattr(stage, name)}; expected {what} or more")
         for name in ("gamma", "gae_lambda"):

@@ -69,7 +69,7 @@ class Learner:
 
     def update(self, step: int, groups: Sequence[Group], seed: int) -> dict[str, float]:
         """Learn from the groups of a step (of the stage, from 0); what is worth logging."""
-        units, facts = self._units(groups, seed)
+        units, facts = self._units(step, groups, seed)
         if not units:
             return facts
         every = self.policy.rows(units, self._budget(units))
@@ -127,17 +127,17 @@ class Learner:
         found += ["kl"] * bool(stage.beta) + ["entropy"] * bool(stage.entropy) + ["drift"] * bool(stage.cap)
         return found + ["value_loss"] * (self.critic is not None)
 
-    def _units(self, groups: Sequence[Group], seed: int) -> tuple[list[Unit], dict[str, float]]:
+    def _units(self, step: int, groups: Sequence[Group], seed: int) -> tuple[list[Unit], dict[str, float]]:
         stage = self.stage
         if stage.kind == "sft":
             return taught(groups, stage.role, self.policy), {}
         if stage.kind == "rejection":
             tokens = sum(d.policy_tokens for g in groups for run in g for d in decisions_of(run, stage.role))
-            flat = sum(is_flat(group, worth_of(stage)) for group in groups)
-            return successes(groups, stage, tokens, seed), {
+            flat = sum(is_flat(group, worth_of(stage, step)) for group in groups)
+            return successes(groups, stage, tokens, seed, step), {
                 "groups": len(groups), "flat_groups": flat, "tokens": tokens
             }  # fmt: skip
-        credited = self._credited(groups)
+        credited = self._credited(step, groups)
         facts: dict[str, float] = {
             "groups": credited.groups, "flat_groups": credited.flat_groups, "tokens": credited.tokens
         }  # fmt: skip
@@ -148,9 +148,9 @@ class Learner:
             units = [unit for unit in units if unit.action.stop is not Stop.LENGTH]
         return units, facts
 
-    def _credited(self, groups: Sequence[Group]) -> Credited:
+    def _credited(self, step: int, groups: Sequence[Group]) -> Credited:
         stage = self.stage
-        how = how_credited(stage)
+        how = how_credited(stage, step)
         if self.critic is None:
             return credit(groups, stage.role, how=how)
         runs = [decisions_of(run, stage.role) for group in groups for run in group]
@@ -175,14 +175,14 @@ class Learner:
         return policy_loss(logp, batch, objective(stage), reference=reference, start=before, entropy=entropy)
 
 
-def worth_of(stage: Stage) -> Worth:
+def worth_of(stage: Stage, step: int = 0) -> Worth:
     """What a run is worth in a stage."""
-    return Worth(stage.rewards, stage.gate)
+    return Worth(stage.rewards_at(step), stage.gate)
 
 
-def how_credited(stage: Stage) -> How:
-    """How a stage gives credit."""
-    worth = worth_of(stage)
+def how_credited(stage: Stage, step: int = 0) -> How:
+    """How a stage gives credit at a step."""
+    worth = worth_of(stage, step)
     return How(
         stage.rule, stage.reduction, stage.epsilon, stage.gamma, stage.gae_lambda, stage.relative, stage.whiten, worth,
         stage.baseline, stage.share, stage.floors,
@@ -202,9 +202,9 @@ def learning_rate(stage: Stage, step: int) -> float:
     return stage.lr * min(1.0, rise, fall)
 
 
-def successes(groups: Sequence[Group], stage: Stage, tokens: int, seed: int) -> list[Unit]:
+def successes(groups: Sequence[Group], stage: Stage, tokens: int, seed: int, step: int = 0) -> list[Unit]:
     """The starting policy's own successes, drawn again until they have as many tokens as all that was sampled."""
-    worth = worth_of(stage)
+    worth = worth_of(stage, step)
     pool = [
         d.action
         for group in groups

@@ -196,7 +196,7 @@ class Trainer:
             metrics = {"stage": number, "kind": stage.kind, "role": stage.role, "step": step + 1, "steps": stage.steps}
             if policy.why_plain:
                 metrics["plain_rows"] = policy.why_plain
-            metrics |= describe(groups, stage.role, worth_of(stage)) | {
+            metrics |= describe(groups, stage.role, worth_of(stage, step)) | {
                 k: v if math.isfinite(v) else None for k, v in facts.items()
             }
             seconds = time.monotonic() - clock
@@ -220,7 +220,7 @@ class Trainer:
     def groups(self, number: int, stage: Stage, step: int, seats: Mapping[str, Seat]) -> list[Group]:
         """The step's groups: whole tasks, or small ones cut from runs of whole ones. Up to `stage.redraw` times, groups
         whose runs are all worth the same give way to groups of other tasks (after arXiv 2503.14476)."""
-        seed, worth = derive(self.recipe.seed, number, step), worth_of(stage)
+        seed, worth = derive(self.recipe.seed, number, step), worth_of(stage, step)
         place = step % stage.leads
         if stage.cut != "whole" and (place == 0 or self._window.start != (number, step - place)):
             self._window = _Window((number, step - place), self._cut(number, stage, step - place, seats))
@@ -231,10 +231,10 @@ class Trainer:
             count = stage.tasks - len(kept)
             if stage.cut == "whole":
                 chosen = self._others(stage, count, mine) if attempt else self._drawn(number, stage, step, count)
-                groups = self._play(stage, chosen, seats, mine)
+                groups = self._play(stage, step, chosen, seats, mine)
             else:
                 chosen = self._window.choose(count, 0 if attempt else int(stage.again * count), mine)
-                groups = self._play(stage, chosen, seats, mine)
+                groups = self._play(stage, step, chosen, seats, mine)
                 self._window.note(groups, worth)
             last = attempt == stage.redraw
             kept += [group for group in groups if last or not is_flat(group, worth)]
@@ -242,13 +242,13 @@ class Trainer:
                 break
         return kept
 
-    def _play(self, stage: Stage, tasks: Sequence[Any], seats: Mapping[str, Seat], seed: int) -> list[Group]:
+    def _play(self, stage: Stage, step: int, tasks: Sequence[Any], seats: Mapping[str, Seat], seed: int) -> list[Group]:
         """One group per task; each process plays its part, and all know what came of every one."""
         numbers = self.devices.mine(range(len(tasks)))
         mine = [tasks[n] for n in numbers]
         groups = play(self.build, mine, seats, siblings=stage.siblings, seed=seed, numbers=numbers)
         if stage.kind == "rl" and stage.rule == "counterfactual":
-            groups = price(self.build, groups, seats, stage.role, worth_of(stage))
+            groups = price(self.build, groups, seats, stage.role, worth_of(stage, step))
         return self.devices.gather(groups)
 
     def _sized(self, stage: Stage) -> Sequence[Any]:

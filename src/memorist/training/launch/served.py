@@ -118,6 +118,8 @@ async def play_served(
         RecipeError: the task rewards single decisions, which would be lost.
     """
     [stage] = recipe.stages
+    if stage.rewards_end:
+        raise RecipeError("stages[0].rewards_end is set; a served run does not know of which step it is: leave it out")
     log: list[Decision] = []
     actors: dict[str, Actor] = {
         role: TokenActor(role, tokenizer, generate, distribution, log)
