@@ -253,7 +253,11 @@ def test_the_fingerprint_is_stable_and_changes_with_every_setting() -> None:
                 found += [dataclasses.replace(thing, stages=(v, *value[1:])) for v in variants(value[0])]
             elif isinstance(value, tuple):
                 found.append(dataclasses.replace(thing, **{entry.name: (*value, "x")}))
-            elif entry.name in ("rewards", "rewards_end", "floors"):
+            elif entry.name == "data" and value is None:
+                found.append(dataclasses.replace(thing, data=DialogueData()))
+            elif entry.name == "evaluations":
+                found.append(dataclasses.replace(thing, evaluations={"held-out": DialogueData()}))
+            elif entry.name in ("rewards", "rewards_end", "floors", "require"):
                 found.append(dataclasses.replace(thing, **{entry.name: {"em": 0.5}}))
             elif entry.name == "models":
                 found.append(dataclasses.replace(thing, models={**value, "manager": "other"}))

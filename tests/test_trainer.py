@@ -42,6 +42,7 @@ from memorist.training.learner import Learner, learning_rate, successes  # noqa:
 from memorist.training.metrics import MEASURED, read_metrics  # noqa: E402
 from memorist.training.objective import imitation_loss  # noqa: E402
 from memorist.training.rollout import Seat, play, price  # noqa: E402
+from memorist.training.stages import Exercises  # noqa: E402
 from memorist.training.trainer import Trainer, _Window  # noqa: E402
 
 # A choice between two arms: one token, of which "right" is rewarded.
@@ -517,21 +518,21 @@ class TestSteps:
 
     def test_every_task_is_drawn_once_a_pass(self, base: CausalPolicy, tmp_path: Path) -> None:
         run = trainer(base, tmp_path)
-        drawn = [task.id for step in range(5) for task in run._drawn(0, RL, step, 2)]
+        drawn = [task.id for step in range(5) for task in run.exercises.drawn(0, RL, step, 2)]
         assert sorted(drawn[:5]) == sorted(drawn[5:]) == [lever.id for lever in LEVERS]
         assert drawn[:5] != drawn[5:]
 
     def test_a_stage_can_want_tasks_of_some_sizes(self, base: CausalPolicy, tmp_path: Path) -> None:
         run = trainer(base, tmp_path)
         with pytest.raises(RecipeError, match="have no size"):
-            run._check_sizes(0, replace(RL, limit=2))
-        run.tasks = [SimpleNamespace(id=size, size=size) for size in (1, 2, 3, 4)]
+            run.exercises.check(0, replace(RL, limit=2))
+        known = Exercises(RECIPE, [SimpleNamespace(id=size, size=size) for size in (1, 2, 3, 4)])
         for least, limit, wanted in ((0, 2, {1, 2}), (3, 0, {3, 4}), (2, 3, {2, 3}), (0, 0, {1, 2, 3, 4})):
             stage = replace(RL, least=least, limit=limit)
-            assert {task.id for task in run._drawn(0, stage, 0, 8)} == wanted
-            assert {task.id for task in run._others(stage, 60, 0)} == wanted
+            assert {task.id for task in known.drawn(0, stage, 0, 8)} == wanted
+            assert {task.id for task in known.others(0, stage, 60, 0)} == wanted
         with pytest.raises(RecipeError, match="size 5 to any; this data's have 1 to 4"):
-            run._check_sizes(0, replace(RL, least=5))
+            known.check(0, replace(RL, least=5))
 
     def test_metrics_tell_what_people_watch(self, base: CausalPolicy, tmp_path: Path) -> None:
         seen: list[Mapping[str, Any]] = []

@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ TRUNCATED = ("counted", "left-out")
 STAGES = ("rl", "rejection", "sft")
 PRECISIONS = ("float32", "bf16")
 LEADS = ("sampled", "greedy")
+REFERENCES = ("stage", "run")
 OPTIMIZERS = ("adamw", "sgd")
 ALONE = ("reinforce", "fixed", "counterfactual", "ppo")
 """Credit rules that do not compare siblings."""
@@ -139,6 +141,9 @@ class Stage:
     (`kl_in`).
     truncated: whether actions that the token limit cut carry loss ("counted") or only their reward ("left-out").
     share: whether "all" decisions of a run have its advantage or those of its "last" window alone.
+    data: what this stage trains on, if not on the recipe's; replay: share of a step's tasks that are of the stages
+    before. reference: whether the start that `beta` and "rejection" mean is the "stage"'s or the "run"'s. require:
+    least values of what the recipe's evaluations measure after it ("held-out.correct": 0.5), else the run stops.
     success: reward from which "rejection" imitates a run. optimizer: "adamw" or "sgd". baseline: of rule "fixed".
     """
 
@@ -192,6 +197,10 @@ class Stage:
     optimizer: str = "adamw"
     share: str = "all"
     baseline: float = 0.0
+    data: DataSettings | None = None
+    replay: float = 0.0
+    reference: str = "stage"
+    require: Mapping[str, float] = field(default_factory=dict)
 
     def rewards_at(self, step: int) -> Mapping[str, float]:
         """The weights of reward terms at a step, from 0 (the cosine curriculum of arXiv 2508.13382; its constants are
@@ -216,8 +225,9 @@ class Stage:
 class Recipe:
     """One run.
 
-    checkpoint_every: steps between checkpoints. log_every: of each stage, the first step and every one whose number
-    this divides is written down as trajectories; 0: none.
+    evaluations: data on which the models act greedily before the first stage and after each; what tasks measure goes to
+    evaluations.jsonl. checkpoint_every: steps between checkpoints. log_every: of each stage, the first step and every
+    one whose number this divides is written down as trajectories; 0: none.
     """
 
     name: str = "run"
@@ -227,6 +237,7 @@ class Recipe:
     weights: WeightSettings = field(default_factory=WeightSettings)
     data: DataSettings = field(default_factory=lambda: _read(DataSettings, {}, "data"))
     stages: tuple[Stage, ...] = ()
+    evaluations: Mapping[str, DataSettings] = field(default_factory=dict)
     checkpoint_every: int = 20
     log_every: int = 50
 
@@ -295,8 +306,12 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
         )
     if recipe.log_every < 0:
         raise RecipeError(f"{where}: log_every is {recipe.log_every}; expected 0 (no trajectories) or more")
+    for name, data in recipe.evaluations.items():
+        data.check(f"{where}: evaluations.{name}")
+        _check_data(recipe.agent, data, f"{where}: evaluations.{name}")
     for i, stage in enumerate(recipe.stages):
         place = f"{where}: stages[{i}]"
+        _check_between(recipe, i, place)
         if stage.kind not in STAGES:
             raise RecipeError(f"{place}.kind is {stage.kind!r}; {nearest(stage.kind, STAGES)}")
         if stage.role not in recipe.models:
@@ -338,15 +353,37 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
     return recipe
 
 
-def _check_fit(recipe: Recipe, where: str) -> None:
-    """Refuse data that the agent cannot be exercised on, and models that are not its roles."""
-    agent, data = recipe.agent, recipe.data
+def _check_between(recipe: Recipe, number: int, place: str) -> None:
+    """Refuse what a stage cannot have of its own, of those before it, or of evaluations."""
+    stage = recipe.stages[number]
+    if stage.data is not None:
+        stage.data.check(f"{place}.data")
+        _check_data(recipe.agent, stage.data, f"{place}.data")
+    if not 0 <= stage.replay < 1:
+        raise RecipeError(f"{place}.replay is {stage.replay:g}; expected a share of 0 or more and below 1")
+    if stage.replay and (not number or stage.cut != "whole"):
+        raise RecipeError(f"{place}.replay is {stage.replay:g}; expected 0 in a first stage, and where tasks are cut")
+    need_known(f"{place}.reference", stage.reference, REFERENCES)
+    for asked in stage.require:
+        name, dot, _ = asked.rpartition(".")
+        if not dot or name not in recipe.evaluations:
+            known = nearest(name or asked, recipe.evaluations) if recipe.evaluations else "the recipe has none"
+            raise RecipeError(f"{place}.require has {asked!r}; expected EVALUATION.MEASURE, of evaluations: {known}")
+
+
+def _check_data(agent: AgentSettings, data: DataSettings, where: str) -> None:
     if data.exercise != agent.exercise:
         fitting = sorted(n for n, point in offered("data").items() if point.load().exercise == agent.exercise)
         raise RecipeError(
             f"{where}: agent {agent.name!r} does {agent.exercise} tasks and data {data.kind!r} gives {data.exercise} "
             f"tasks; expected data.kind {', '.join(fitting) or 'of another package'}"
         )
+
+
+def _check_fit(recipe: Recipe, where: str) -> None:
+    """Refuse data that the agent cannot be exercised on, and models that are not its roles."""
+    agent, data = recipe.agent, recipe.data
+    _check_data(agent, data, where)
     for i, name in enumerate(getattr(data, "rewards", ())):
         needed = getattr(find("rewards", name, f"{where}: data.rewards[{i}]"), "needs", "")
         if needed and needed not in agent.roles:
@@ -376,6 +413,8 @@ def _read(kind: Any, data: Any, where: str) -> Any:
                 raise RecipeError(f"{where}: unknown key {key!r}; {nearest(str(key), hints)}")
         return kind(**{key: _read(hints[key], value, f"{where}: {key}") for key, value in data.items()})  # type: ignore[operator]
     origin = typing.get_origin(kind)
+    if origin is types.UnionType:  # something, or None
+        return None if data is None else _read(typing.get_args(kind)[0], data, where)
     if origin is tuple:
         if not isinstance(data, list):
             raise RecipeError(f"{where}: expected a list, got {data!r}")

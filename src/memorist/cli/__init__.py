@@ -80,6 +80,7 @@ def train(
     # What takes seconds to load, once the recipe is known to be right.
     from memorist.evaluation.progress import Bar
     from memorist.evaluation.runs import train as run
+    from memorist.evaluation.stages import write_stages
     from memorist.fit.plan.runs import Watch
     from memorist.training.metrics import Tracked, open_tracker
 
@@ -88,11 +89,13 @@ def train(
     first = os.environ.get("RANK", "0") == "0"  # of several processes, one has metrics to show
     tracker = open_tracker(track, folder, read) if track and first else None
     try:
-        run(read, folder, resume=resume, progress=Tracked(tracker, read, watch) if tracker else watch)
+        run(read, folder, resume=resume, progress=Tracked(tracker, read, watch) if tracker else watch, say=screen.print)
     finally:
         if tracker:
             tracker.end()
     watch.end()
+    if shown := write_stages(folder):
+        screen.print(f"what every stage did to every task: {shown}")
     judged = {"memory-r1": "synthetic", "esearch": "household"}.get(read.agent.name)
     screen.print(f"done: {folder}/policies" + (f"; try: memorist eval {judged} --run {folder}" if judged else ""))
 

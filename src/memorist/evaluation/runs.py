@@ -22,9 +22,10 @@ def train(
     *,
     resume: bool = False,
     progress: Callable[[Mapping[str, Any]], None] = lambda m: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Trainer:
     """Run a recipe in a folder."""
-    trainer = Trainer(recipe, recipe.agent.build, recipe.data.tasks(recipe.seed), folder, progress)
+    trainer = Trainer(recipe, recipe.agent.build, recipe.data.tasks(recipe.seed), folder, progress, say)
     trainer.run(resume=resume)
     return trainer
 

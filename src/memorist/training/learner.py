@@ -31,14 +31,18 @@ class Learner:
     Args:
         saved: what `tensors` gave, to go on from there; empty at a stage's start.
         devices: the processes among which rows are divided.
+        origin: what the stage's start is instead of the policy as it is now.
     """
 
     def __init__(
-        self, stage: Stage, policy: CausalPolicy, saved: Mapping[str, Mapping[str, torch.Tensor]], devices: Devices
-    ) -> None:
+        self, stage: Stage, policy: CausalPolicy, saved: Mapping[str, Mapping[str, torch.Tensor]], devices: Devices,
+        origin: CausalPolicy | None = None,
+    ) -> None:  # fmt: skip
         self.stage, self.policy, self.devices = stage, policy, devices
         self.start: CausalPolicy | None = None
-        if stage.needs_start:
+        if stage.needs_start and origin is not None:
+            self.start = origin
+        elif stage.needs_start:
             self.start = policy.frozen(f"{policy.name}-start")
             devices.shard(self.start)
         self.optimizer: torch.optim.Optimizer = torch.optim.SGD(policy.parameters(), lr=stage.lr)

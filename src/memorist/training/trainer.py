@@ -36,6 +36,7 @@ from memorist.training.learner import Learner, worth_of
 from memorist.training.metrics import describe, read_metrics
 from memorist.training.objective import DIVERGENCES, PLACES
 from memorist.training.rollout import BuildAgent, Group, Seat, derive, play, price
+from memorist.training.stages import Evaluations, Exercises, write_manifest
 
 Progress = Callable[[Mapping[str, Any]], None]
 TRAJECTORIES = "trajectories"
@@ -85,7 +86,7 @@ class Trainer:
         build: makes the agent around a bank and actors.
         tasks: the training tasks, whole.
         folder: where recipe.yaml, metrics.jsonl, the checkpoint, the trained policies and some steps' trajectories go.
-        progress: called with each step's metrics.
+        progress: called with each step's metrics. say: called with what else is done that takes time.
     """
 
     recipe: Recipe
@@ -93,9 +94,15 @@ class Trainer:
     tasks: Sequence[Any]
     folder: Path
     progress: Progress = lambda metrics: None
+    say: Callable[[str], None] = lambda text: None
     policies: dict[str, CausalPolicy] = field(default_factory=dict)
     devices: Devices = field(default_factory=Devices)
     _window: _Window = field(default_factory=lambda: _Window((-1, -1), []))
+    _origins: dict[str, CausalPolicy] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.exercises = Exercises(self.recipe, self.tasks)
+        self.evaluations = Evaluations(self.recipe, self.folder)
 
     def run(self, *, resume: bool = False) -> dict[str, CausalPolicy]:
         """Run all stages; the trained policies by role.
@@ -137,16 +144,25 @@ class Trainer:
                     f"stages[{i}]: {self.policies[stage.role].name!r} chooses and writes no tokens; it cannot learn "
                     f"with {', '.join(sorted(cannot))}; expected another rule, and entropy 0"
                 )
-        self.devices.shard(*(self.policies[role] for role in learning))
+        for stage in self.recipe.stages:
+            if stage.reference == "run" and stage.needs_start and stage.role not in self._origins:
+                self._origins[stage.role] = self.policies[stage.role].frozen(f"{self.policies[stage.role].name}-start")
+        self.devices.shard(*(self.policies[role] for role in learning), *self._origins.values())
         torch.manual_seed(self.recipe.seed)
         at, tensors = self._restore() if resume else ((0, 0), {})
         self.devices.wait()  # until all have read what the first one now changes
         if self.devices.first:
             (self.folder / "recipe.yaml").write_text(yaml.safe_dump(to_plain(self.recipe), sort_keys=False))
             self._rewind(at)
+            self.evaluations.rewind(at[0])
         for number, stage in enumerate(self.recipe.stages):
-            if number >= at[0]:
-                self._stage(number, stage, at[1] if number == at[0] else 0, tensors if number == at[0] else {})
+            if number < at[0]:
+                continue
+            first = at[1] if number == at[0] else 0
+            if not first:
+                self._between(number)
+            self._stage(number, stage, first, tensors if number == at[0] else {})
+        self._between(len(self.recipe.stages))
         for role in learning:
             self.policies[role].save(self.folder / "policies" / role, write=self.devices.first)
         self.devices.wait()
@@ -156,28 +172,41 @@ class Trainer:
         """Refuse what cannot work before anything is loaded or played."""
         if not self.tasks:
             raise RecipeError("the recipe's data has no dialogues to train on; expected at least one")
-        cuts = ("whole", *getattr(self.tasks[0], "cuts", ()))
         for i, stage in enumerate(self.recipe.stages):
+            self.exercises.check(i, stage)
+            cuts = ("whole", *getattr(self.exercises.all_of(i, stage)[0], "cuts", ()))
             need_known(f"stages[{i}].rule", stage.rule, ALL_RULES)
             need_known(f"stages[{i}].reduction", stage.reduction, REDUCTIONS)
             need_known(f"stages[{i}].share", stage.share, SHARES)
             need_known(f"stages[{i}].cut", stage.cut, cuts)
-            self._check_sizes(i, stage)
             need_known(f"stages[{i}].kl", stage.kl, DIVERGENCES)
             need_known(f"stages[{i}].kl_in", stage.kl_in, PLACES)
 
-    def _check_sizes(self, number: int, stage: Stage) -> None:
-        """Refuse sizes that no task has."""
-        asked = f"stages[{number}] wants tasks of size {stage.least} to {stage.limit or 'any'}"
-        if (stage.limit or stage.least) and not hasattr(self.tasks[0], "size"):
-            raise RecipeError(f"{asked}, and tasks of this data have no size; expected limit and least to be 0")
-        if not self._sized(stage):
-            sizes = sorted(task.size for task in self.tasks)
-            raise RecipeError(f"{asked}; this data's have {sizes[0]} to {sizes[-1]}")
+    def _between(self, after: int) -> None:
+        """Before the first stage, and after each: what the recipe evaluates, the manifest, and whether to go on."""
+        for name in self.evaluations.missing(after):
+            where = f"after stage {after}" if after else "before the first stage"
+            self.say(f"evaluating {name} {where}")
+            seats = {role: Seat(policy) for role, policy in self.policies.items()}
+            tasks = self.recipe.evaluations[name].tasks(self.recipe.seed)
+            with self.devices.together(*self.policies.values()):
+                groups = self._all_play(tasks, seats, 1, derive(self.recipe.seed, after, 9))
+            if self.devices.first:
+                self.evaluations.note(after, name, groups)
+            self.devices.wait()
+        if after:
+            stage = self.recipe.stages[after - 1]
+            weights = self.policies[stage.role].state()  # all bring the tensors together
+            if self.devices.first:
+                count = len(self.exercises.of(after - 1, stage))
+                write_manifest(self.recipe, self.folder, after, count, weights)
+            self.devices.wait()
+            self.evaluations.check(after)
 
     def _stage(self, number: int, stage: Stage, first: int, tensors: Mapping[str, Any]) -> None:
         policy = self.policies[stage.role]
-        learner = Learner(stage, policy, tensors, self.devices)
+        origin = self._origins.get(stage.role) if stage.reference == "run" else None
+        learner = Learner(stage, policy, tensors, self.devices, origin)
         frozen = {role: Seat(p) for role, p in self.policies.items() if role != stage.role}
         teacher = open_teacher(stage.teacher) if stage.kind == "sft" else None
         began = time.monotonic()
@@ -230,7 +259,11 @@ class Trainer:
             mine = derive(seed, 6, attempt) if attempt else seed
             count = stage.tasks - len(kept)
             if stage.cut == "whole":
-                chosen = self._others(stage, count, mine) if attempt else self._drawn(number, stage, step, count)
+                chosen = (
+                    self.exercises.others(number, stage, count, mine)
+                    if attempt
+                    else self.exercises.drawn(number, stage, step, count)
+                )
                 groups = self._play(stage, step, chosen, seats, mine)
             else:
                 chosen = self._window.choose(count, 0 if attempt else int(stage.again * count), mine)
@@ -244,30 +277,28 @@ class Trainer:
 
     def _play(self, stage: Stage, step: int, tasks: Sequence[Any], seats: Mapping[str, Seat], seed: int) -> list[Group]:
         """One group per task; each process plays its part, and all know what came of every one."""
+        then = None
+        if stage.kind == "rl" and stage.rule == "counterfactual":
+            worth = worth_of(stage, step)
+            then = lambda groups: price(self.build, groups, seats, stage.role, worth)  # noqa: E731
+        return self._all_play(tasks, seats, stage.siblings, seed, then)
+
+    def _all_play(
+        self, tasks: Sequence[Any], seats: Mapping[str, Seat], siblings: int, seed: int,
+        then: Callable[[list[Group]], list[Group]] | None = None,
+    ) -> list[Group]:  # fmt: skip
+        """`_play`, of whatever tasks; `then` is done where they were played."""
         numbers = self.devices.mine(range(len(tasks)))
         mine = [tasks[n] for n in numbers]
-        groups = play(self.build, mine, seats, siblings=stage.siblings, seed=seed, numbers=numbers)
-        if stage.kind == "rl" and stage.rule == "counterfactual":
-            groups = price(self.build, groups, seats, stage.role, worth_of(stage, step))
-        return self.devices.gather(groups)
-
-    def _sized(self, stage: Stage) -> Sequence[Any]:
-        """The tasks whose size the stage wants."""
-        if not (stage.limit or stage.least):
-            return self.tasks
-        return [t for t in self.tasks if stage.least <= t.size and (not stage.limit or t.size <= stage.limit)]
-
-    def _others(self, stage: Stage, count: int, seed: int) -> list[Any]:
-        """Tasks in place of those that taught nothing."""
-        known = self._sized(stage)
-        return [known[int(i)] for i in np.random.default_rng(seed).integers(0, len(known), count)]
+        groups = play(self.build, mine, seats, siblings=siblings, seed=seed, numbers=numbers)
+        return self.devices.gather(then(groups) if then else groups)
 
     def _cut(self, number: int, stage: Stage, step: int, seats: Mapping[str, Seat]) -> list[Any]:
         """Small tasks for `stage.leads` steps, from runs of whole ones by the present policy."""
         seed = derive(self.recipe.seed, number, step, 1)
         if stage.lead == "greedy":
             seats = {**seats, stage.role: Seat(seats[stage.role].sampler)}
-        whole = self._drawn(number, stage, step // stage.leads, stage.dialogues)
+        whole = self.exercises.drawn(number, stage, step // stage.leads, stage.dialogues)
         leads = play(self.build, [task.without_questions() for task in whole], seats, seed=seed)
         small = [
             piece
@@ -276,15 +307,6 @@ class Trainer:
         ]
         random.Random(seed).shuffle(small)
         return small
-
-    def _drawn(self, number: int, stage: Stage, step: int, count: int) -> list[Any]:
-        """Tasks of this step: passes over the data, each in a new order."""
-        drawn, known = [], self._sized(stage)
-        for place in range(step * count, (step + 1) * count):
-            epoch, index = divmod(place, len(known))
-            order = np.random.default_rng(derive(self.recipe.seed, number, epoch, 3)).permutation(len(known))
-            drawn.append(known[int(order[index])])
-        return drawn
 
     def _stop_if_broken(self, metrics: Mapping[str, Any], groups: Sequence[Group]) -> None:
         """Stop after steps in a row whose loss or gradient was not finite, with the last step's trajectories kept."""

@@ -1,0 +1,205 @@
+"""Stages that follow each other: their own data, what is replayed, what is evaluated in between, what they require."""
+# ruff: noqa: F811
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from memorist.errors import RecipeError, TrainingError
+from memorist.evaluation.stages import write_stages
+from memorist.models.causal import CausalPolicy
+from memorist.recipe import Recipe, Stage, read_recipe
+from memorist.training.metrics import read_metrics
+from memorist.training.stages import EVALUATIONS, MANIFEST, Exercises, digest
+from memorist.training.trainer import Trainer
+from test_trainer import LEVERS, RL, Killed, Lever, Puller, base, fresh, killed_after  # noqa: F401
+
+FIRST, SECOND = "first", "second"
+
+
+@dataclass(frozen=True)
+class Levers:
+    """Data of levers."""
+
+    kind: str = "levers"
+    name: str = FIRST
+    count: int = 4
+
+    exercise: ClassVar[str] = "lever"
+
+    def check(self, where: str = "data") -> None:
+        """Anything goes."""
+
+    def tasks(self, seed: int) -> list[Lever]:
+        return [Lever(f"{self.name} {i}") for i in range(self.count)]
+
+
+STAGE = replace(RL, steps=2)
+RECIPE = Recipe(
+    name="levers", seed=1, models={"arm": "tiny", "advisor": "tiny"}, checkpoint_every=1, log_every=0,
+    stages=(replace(STAGE, data=Levers()), replace(STAGE, data=Levers(name=SECOND), replay=0.5, tasks=4)),
+    evaluations={FIRST: Levers(), SECOND: Levers(name=SECOND)},
+)  # fmt: skip
+
+
+def run(base: CausalPolicy, folder: Path, recipe: Recipe = RECIPE, **how: Any) -> Trainer:
+    policies = {"arm": fresh(base), "advisor": fresh(base)}
+    return Trainer(recipe, Puller, LEVERS, folder, policies=policies, **how)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return list(read_metrics(folder / EVALUATIONS))
+
+
+class TestData:
+    def test_a_stage_draws_from_its_own_data_and_a_share_from_that_of_those_before(self) -> None:
+        exercises = Exercises(RECIPE, LEVERS)
+        first = [task.id for step in range(9) for task in exercises.drawn(0, RECIPE.stages[0], step, 4)]
+        second = [task.id for step in range(9) for task in exercises.drawn(1, RECIPE.stages[1], step, 4)]
+        assert set(first) == {f"{FIRST} {i}" for i in range(4)}
+        assert sum(name.startswith(FIRST) for name in second) == 18 and set(first) < set(second)
+        own = [name for name in second if name.startswith(SECOND)]
+        assert all(own.count(name) in (4, 5) for name in own)  # passes over its own
+        assert second == [task.id for step in range(9) for task in exercises.drawn(1, RECIPE.stages[1], step, 4)]
+
+    def test_without_data_of_its_own_a_stage_has_the_recipe_s(self) -> None:
+        assert Exercises(RECIPE, LEVERS).of(0, RL) is LEVERS
+
+
+class TestEvaluations:
+    def test_all_are_made_before_the_first_stage_and_after_each(self, base: CausalPolicy, tmp_path: Path) -> None:
+        said: list[str] = []
+        run(base, tmp_path, say=said.append).run()
+        assert [(row["after"], row["name"]) for row in rows(tmp_path)] == [
+            (after, name) for after in range(3) for name in (FIRST, SECOND)
+        ]
+        assert all(row["tasks"] == 4 and 0 <= row["measures"]["won"] <= 1 for row in rows(tmp_path))
+        assert said[0] == "evaluating first before the first stage" and said[-1] == "evaluating second after stage 2"
+
+    @pytest.mark.parametrize("steps", [1, 2, 3])
+    def test_a_killed_run_has_the_same_ones_in_the_end(self, base: CausalPolicy, tmp_path: Path, steps: int) -> None:
+        run(base, tmp_path / "whole").run()
+        with pytest.raises(Killed):
+            run(base, tmp_path / "killed", progress=killed_after(steps)).run()
+        with open(tmp_path / "killed" / EVALUATIONS, "a") as torn:
+            torn.write('{"after": 0, "na')
+        run(base, tmp_path / "killed").run(resume=True)
+        assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
+        whole, killed = (json.loads((tmp_path / name / MANIFEST).read_text()) for name in ("whole", "killed"))
+        for manifest in (whole, killed):
+            for stage in manifest["stages"]:
+                assert stage.pop("seconds") > 0
+        assert whole == killed
+
+    def test_one_that_is_killed_between_stages_makes_up_for_what_is_missing(
+        self, base: CausalPolicy, tmp_path: Path
+    ) -> None:
+        def killed(text: str) -> None:
+            if text == "evaluating second after stage 1":
+                raise Killed
+
+        with pytest.raises(Killed):
+            run(base, tmp_path, say=killed).run()
+        assert [(row["after"], row["name"]) for row in rows(tmp_path)][-1] == (1, FIRST)
+        run(base, tmp_path).run(resume=True)
+        assert len(rows(tmp_path)) == 6
+
+    def test_the_manifest_says_what_was_done(self, base: CausalPolicy, tmp_path: Path) -> None:
+        policies = run(base, tmp_path).run()
+        manifest = json.loads((tmp_path / MANIFEST).read_text())
+        assert manifest["recipe"] == RECIPE.fingerprint() and manifest["name"] == "levers"
+        first, second = manifest["stages"]
+        assert (first["stage"], first["kind"], first["role"], first["steps"], first["tasks"]) == (1, "rl", "arm", 2, 4)
+        assert first["data"]["name"] == FIRST and second["data"]["name"] == SECOND
+        assert second["weights"] == digest(policies["arm"].state()) != first["weights"]
+        assert second["evaluations"][FIRST] == rows(tmp_path)[-2]["measures"]
+
+    def test_a_page_shows_what_every_stage_did_to_every_task(self, base: CausalPolicy, tmp_path: Path) -> None:
+        assert write_stages(tmp_path) is None
+        run(base, tmp_path).run()
+        shown = write_stages(tmp_path)
+        assert shown is not None
+        text = shown.read_text(encoding="utf-8")
+        assert (
+            text.count("<svg") == 1 and text.count("<h2>") == 2 and "after 2" in text and "default-src 'none'" in text
+        )
+
+
+class TestRequire:
+    def test_a_stage_that_does_not_reach_it_ends_the_run_and_again_when_it_goes_on(
+        self,
+        base: CausalPolicy,
+        tmp_path: Path,
+    ) -> None:
+        stages = (replace(RECIPE.stages[0], require={"first.won": 1.1}), RECIPE.stages[1])
+        for resume in (False, True):
+            with pytest.raises(TrainingError, match=r"stage 1 requires first\.won to be 1\.1 or more, and it is"):
+                run(base, tmp_path, replace(RECIPE, stages=stages)).run(resume=resume)
+        assert {row["stage"] for row in read_metrics(tmp_path / "metrics.jsonl")} == {0}
+
+    def test_what_is_not_measured_is_named(self, base: CausalPolicy, tmp_path: Path) -> None:
+        stages = (replace(RECIPE.stages[0], require={"first.right": 0.0}),)
+        with pytest.raises(TrainingError, match=r"is not measured \(known: won"):
+            run(base, tmp_path, replace(RECIPE, stages=stages)).run()
+
+    def test_one_that_reaches_it_goes_on(self, base: CausalPolicy, tmp_path: Path) -> None:
+        stages = (replace(RECIPE.stages[0], require={"first.won": 0.0}), RECIPE.stages[1])
+        run(base, tmp_path, replace(RECIPE, stages=stages)).run()
+        assert {row["stage"] for row in read_metrics(tmp_path / "metrics.jsonl")} == {0, 1}
+
+
+class TestReference:
+    def test_the_start_can_be_that_of_the_run(self, base: CausalPolicy, tmp_path: Path) -> None:
+        """A strong pull to the start of the run leads back to it; one to the start of the stage does not."""
+        far = replace(STAGE, steps=6, lr=1e-2, warmup=1)
+        found: dict[str, float] = {}
+        for reference in ("stage", "run"):
+            back = replace(far, beta=20.0, kl="k2", reference=reference, rewards={"won": 0.0}, lr=1e-2, steps=40)
+            recipe = replace(RECIPE, stages=(far, back), evaluations={})
+            seen: list[Mapping[str, Any]] = []
+            run(base, tmp_path / reference, recipe, progress=seen.append).run()
+            assert seen[6]["kl_1"] == pytest.approx(0, abs=1e-6) if reference == "stage" else seen[6]["kl_1"] > 0.01
+            found[reference] = seen[-1]["kl_1"]
+        assert found["run"] < 0.5 * seen[6]["kl_1"]
+
+    def test_a_run_that_goes_on_has_the_same_start(self, base: CausalPolicy, tmp_path: Path) -> None:
+        stage = replace(STAGE, beta=0.5, reference="run", steps=3)
+        recipe = replace(RECIPE, stages=(STAGE, stage), evaluations={})
+        whole = run(base, tmp_path / "whole", recipe).run()
+        with pytest.raises(Killed):
+            run(base, tmp_path / "killed", recipe, progress=killed_after(4)).run()
+        again = run(base, tmp_path / "killed", recipe).run(resume=True)
+        assert digest(whole["arm"].state()) == digest(again["arm"].state())
+
+
+@pytest.mark.parametrize(
+    ("stage", "more", "said"),
+    [
+        ({"replay": 0.2}, {}, "expected 0 in a first stage"), ({"replay": 1.0}, {}, "below 1"),
+        ({"reference": "base"}, {}, "stage"), ({"require": {"won": 1}}, {}, "EVALUATION.MEASURE"),
+        ({"require": {"held-out.won": 1}}, {}, "the recipe has none"),
+        ({"require": {"held.won": 1}}, {"evaluations": {"held-out": {"split": "validation"}}}, "held-out"),
+        ({}, {"evaluations": {"held-out": {"kind": "household"}}}, "expected data.kind dialogues"),
+        ({"data": {"kind": "household"}}, {}, "expected data.kind dialogues"),
+        ({"data": {"dialogues": 0}}, {}, "dialogues"),
+        ({"data": 5}, {}, "expected keys and values"), ({"rewards_from": -1}, {}, "0 .at once"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_refused_with_what_is_right(stage: dict[str, Any], more: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        read_recipe({"stages": [stage], **more})
+
+
+def test_a_stage_s_own_data_is_read_and_written() -> None:
+    read = read_recipe({"stages": [{"data": {"dialogues": 7}}, {}], "evaluations": {"a": {"dialogues": 3}}})
+    assert read.stages[0].data.dialogues == 7 and read.stages[1].data is None  # type: ignore[union-attr]
+    assert isinstance(read.stages[0], Stage) and read.evaluations["a"].dialogues == 3  # type: ignore[attr-defined]
