@@ -8,6 +8,7 @@ import io
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from memorist.recipe import read_recipe
 from memorist.tasks.notebook.episodes import SPLITS, NotebookData, NotebookTask, task
 from memorist.tasks.notebook.experts import Expert, written
 from memorist.tasks.notebook.kernels import Kernels
+from memorist.tasks.notebook.replay import write_ipynb
 from memorist.tasks.notebook.skills import NAMES, correct
 from memorist.tasks.notebook.steps import Step, parse, render_action, render_stop
 from memorist.tasks.notebook.tables import DEFECTS, DOMAINS, Domain, table
@@ -209,6 +211,31 @@ class TestTheAgent:
     def test_one_that_may_choose_can_take_the_notebook(self) -> None:
         found = by_expert(self.one, Expert(self.one), mode="chosen", style="compact")
         assert found.mode == "agentic" and self.one.right(found.answer)
+
+    def test_only_what_gives_the_same_again_counts(self) -> None:
+        gold = self.one.question.gold
+        chance = [render_action("x", "import random; print(random.random())"), render_stop("so", gold)]
+        found, _ = ran(self.one, lambda i, _: chance[i], replay=True)
+        assert (found.answer, found.why) == (None, "not reproduced") and self.one.score(found)[1].value == 0
+        assert ran(self.one, lambda i, _: chance[i])[0].answer == gold
+        assert self.one.right(by_expert(self.one, Expert(self.one), replay=True).answer)
+
+    def test_an_episode_becomes_a_notebook_that_runs(self, tmp_path: Path, kernels: Kernels) -> None:
+        import nbformat
+
+        expert = Expert(self.one, slips=1.0)
+        for name in ("one.ipynb", "same.ipynb"):
+            found = by_expert(self.one, expert)
+            write_ipynb(tmp_path / name, self.one.asked, found.parts, found.cells)
+        assert (tmp_path / "one.ipynb").read_bytes() == (tmp_path / "same.ipynb").read_bytes()
+        read = nbformat.read(tmp_path / "one.ipynb", as_version=4)
+        nbformat.validate(read)
+        again = kernels.notebook(self.one.files)
+        for cell in (cell for cell in read.cells if cell.cell_type == "code"):
+            gave = again.ran(cell.source)
+            said = [out.text if out.output_type == "stream" else out.ename for out in cell.outputs]
+            assert said == [part for part in (gave.output, gave.kind) if part]
+        assert self.one.asked in read.cells[0].source and found.answer in read.cells[-1].source
 
     def test_a_jupyter_kernel_can_be_used(self) -> None:
         found = by_expert(self.one, Expert(self.one), kernel="jupyter")

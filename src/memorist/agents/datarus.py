@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 from memorist.agents.components.fields import fields
@@ -18,6 +18,7 @@ from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
 from memorist.models.sampler import Actor
 from memorist.tasks.notebook.kernels import Ran, shared_kernels
+from memorist.tasks.notebook.replay import reproduced
 from memorist.tasks.notebook.sandbox import Limits
 from memorist.tasks.notebook.steps import (
     MODES,
@@ -96,6 +97,8 @@ class Datarus:
         steps: cells at most. errors: cells in a row that may fail.
         reply: tokens that a message may have.
         kernel: "pool", or a real "jupyter" kernel.
+        replay: whether cells are run anew on a fresh kernel in the end; an answer from what gives something else then
+            does not count.
         limits: of each cell.
     """
 
@@ -103,11 +106,11 @@ class Datarus:
 
     def __init__(
         self, *, bank: MemoryBank, analyst: Actor, style: str = "full", mode: str = "agentic", steps: int = 12,
-        errors: int = 3, reply: int = 2048, kernel: str = "pool", limits: Limits | None = None,
+        errors: int = 3, reply: int = 2048, kernel: str = "pool", replay: bool = False, limits: Limits | None = None,
     ) -> None:  # fmt: skip
         self.bank, self.analyst, self.style, self.mode = bank, analyst, style, mode
         self.steps, self.errors, self.reply, self.kernel = steps, errors, reply, kernel
-        self.limits = limits or Limits()
+        self.replay, self.limits = replay, limits or Limits()
 
     async def run(self, task: NotebookExercise) -> Outcome:
         """Answer, or end without an answer where a limit is reached."""
@@ -120,9 +123,13 @@ class Datarus:
             return Outcome((Part(reply.text),), (), "reflection", answer, why)
         notebook: Any = self._notebook(task)
         try:
-            return await self._in_notebook(notebook, asked, reply)
+            found = await self._in_notebook(notebook, asked, reply)
         finally:
             await notebook.close()
+        again = self.replay and found.answer is not None
+        if again and not await reproduced(lambda: self._notebook(task), found.cells):
+            return replace(found, answer=None, why="not reproduced")
+        return found
 
     async def _in_notebook(self, notebook: Any, asked: Observation, reply: Any) -> Outcome:
         parts: list[Part] = []
@@ -174,7 +181,8 @@ class DatarusSettings:
 
     style: "full" or "compact". mode: "agentic", "reflection", or "chosen" by the analyst. steps: cells at most. errors:
     cells in a row that may fail. reply: tokens of a message. kernel: "pool" (confined processes that are shared) or
-    "jupyter". seconds, characters, memory: of a cell, see `tasks.notebook.sandbox.Limits`.
+    "jupyter". replay: whether only answers count whose cells give the same when they are run anew. seconds, characters,
+    memory: of a cell, see `tasks.notebook.sandbox.Limits`.
     """
 
     name: str = "datarus"
@@ -184,6 +192,7 @@ class DatarusSettings:
     errors: int = 3
     reply: int = 2048
     kernel: str = "pool"
+    replay: bool = False
     seconds: float = 5.0
     characters: int = 2000
     memory: int = 1024
@@ -211,5 +220,5 @@ class DatarusSettings:
         limits = Limits(seconds=self.seconds, characters=self.characters, memory=self.memory)
         return Datarus(
             **given, style=self.style, mode=self.mode, steps=self.steps, errors=self.errors, reply=self.reply,
-            kernel=self.kernel, limits=limits,
+            kernel=self.kernel, replay=self.replay, limits=limits,
         )  # fmt: skip
