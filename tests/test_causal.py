@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 
 from memorist.decision import Action, Distribution, Observation, Stop  # noqa: E402
 from memorist.errors import PolicyError  # noqa: E402
-from memorist.models import causal  # noqa: E402
+from memorist.models import causal, writing  # noqa: E402
 from memorist.models.causal import CausalPolicy  # noqa: E402
 from memorist.models.decoding import may_record  # noqa: E402
 from memorist.models.distributions import draw, warp  # noqa: E402
@@ -103,7 +103,7 @@ class TestSample:
             Request(Observation(PROMPTS[n % 5], max_tokens=3 + n), kinds[n % 3], n) for n in range(15)
         ]  # fmt: skip
         grown = tiny.sample(asked)
-        monkeypatch.setattr(causal, "may_record", lambda *_: True)
+        monkeypatch.setattr(writing, "may_record", lambda *_: True)
         recorded = tiny.sample(asked)
         assert [a.tokens for a in recorded] == [a.tokens for a in grown]
         assert torch.allclose(stored(recorded), stored(grown), atol=1e-5)
@@ -120,13 +120,13 @@ class TestSample:
         grown = tiny.sample(asked)
         kept: list[list[tuple[int, ...]]] = []
 
-        class Watched(causal.Siblings):
+        class Watched(writing.Siblings):
             def keep(self, rows: torch.Tensor) -> None:
                 super().keep(rows)
                 kept.append([tuple(keys.shape[::2]) for keys, _ in self.prompts])
 
-        monkeypatch.setattr(causal, "SHARED_FROM", 1)
-        monkeypatch.setattr(causal, "Siblings", Watched)
+        monkeypatch.setattr(writing, "SHARED_FROM", 1)
+        monkeypatch.setattr(writing, "Siblings", Watched)
         shared = tiny.sample(asked)
         assert [a.tokens for a in shared] == [a.tokens for a in grown]
         assert torch.allclose(stored(shared), stored(grown), atol=1e-5)
@@ -135,6 +135,27 @@ class TestSample:
         monkeypatch.setattr(tiny, "precision", "bf16")
         half = tiny.sample(asked)
         assert torch.allclose(stored(half[:3]), scored(tiny, half[:3]), atol=0.3)
+
+    @pytest.mark.parametrize("shared_from", [1, 10_000])
+    @pytest.mark.parametrize("together", [1, 2, 3, 100])
+    def test_how_many_are_written_at_once_changes_nothing_of_them(
+        self, tiny: CausalPolicy, monkeypatch: pytest.MonkeyPatch, together: int, shared_from: int
+    ) -> None:
+        prompts = ["Anna lives in Rome.", "b" * 40, "c" * 7]
+        asked = [Request(Observation(prompts[n % 3], max_tokens=2 + n), WARM, n) for n in range(12)]
+        whole = tiny.sample(asked)
+        monkeypatch.setattr(writing, "SHARED_FROM", shared_from)
+        monkeypatch.setattr(tiny, "together", together)
+        with forwards(tiny) as shapes:
+            found = tiny.sample(asked)
+        assert [a.tokens for a in found] == [a.tokens for a in whole]
+        assert torch.allclose(stored(found), stored(whole), atol=1e-5)
+        assert max(rows for rows, width in shapes if width == 1) == min(3 * together, 12)
+        assert sum(width > 1 for _, width in shapes) == 1  # prompts are read once
+
+    def test_parts_hold_so_many_answers_of_a_prompt(self) -> None:
+        assert writing.parts([0, 0, 0, 1, 2, 2], 2) == [[0, 1, 3, 4, 5], [2]]
+        assert writing.parts([0, 0, 1], 0) == [[0, 1, 2]] and writing.parts([0, 0, 1], 1) == [[0, 2], [1]]
 
     def test_rows_that_have_ended_are_computed_no_more(self, tiny: CausalPolicy) -> None:
         asked = [Request(Observation("x", max_tokens=n), WARM, n) for n in (1, 2, 5)]

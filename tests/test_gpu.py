@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from memorist.decision import Action, Distribution, Observation  # noqa: E402
-from memorist.models import causal  # noqa: E402
+from memorist.models import writing  # noqa: E402
 from memorist.models.causal import CausalPolicy  # noqa: E402
 from memorist.models.rows import Unit  # noqa: E402
 from memorist.models.sampler import Request  # noqa: E402
@@ -56,8 +56,8 @@ def test_recorded_steps_write_what_steps_write_that_are_not(
     on_gpu: CausalPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded = on_gpu.sample(asked())
-    assert causal.may_record(on_gpu.model, on_gpu.model.device, 24)
-    monkeypatch.setattr(causal, "may_record", lambda *_: False)
+    assert writing.may_record(on_gpu.model, on_gpu.model.device, 24)
+    monkeypatch.setattr(writing, "may_record", lambda *_: False)
     grown = on_gpu.sample(asked())
     assert [a.tokens for a in recorded] == [a.tokens for a in grown]
     for one, other in zip(recorded, grown, strict=True):

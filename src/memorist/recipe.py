@@ -107,13 +107,15 @@ class WeightSettings:
 
     lora: rank of a LoRA adapter for each role that learns (0: all weights learn). lora_alpha: the adapter counts
     alpha / rank. precision: "float32", or "bf16": products in bfloat16 beside float32 weights. checkpointing: whether
-    layers are computed again for the backward pass instead of kept.
+    layers are computed again for the backward pass instead of kept. together: siblings that are written at once (0:
+    all); fewer keep less in memory and take longer.
     """
 
     lora: int = 0
     lora_alpha: int = 32
     precision: str = "float32"
     checkpointing: bool = False
+    together: int = 0
 
 
 @dataclass(frozen=True)
@@ -304,6 +306,8 @@ def read_recipe(data: Any, where: str = "recipe") -> Recipe:
             f"{where}: weights.lora is {recipe.weights.lora} and lora_alpha {recipe.weights.lora_alpha}; expected a "
             "rank of 0 (all weights learn) or more, and 1 or more"
         )
+    if recipe.weights.together < 0:
+        raise RecipeError(f"{where}: weights.together is {recipe.weights.together}; expected 0 (all) or more")
     if recipe.log_every < 0:
         raise RecipeError(f"{where}: log_every is {recipe.log_every}; expected 0 (no trajectories) or more")
     for name, data in recipe.evaluations.items():

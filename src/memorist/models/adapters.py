@@ -34,7 +34,8 @@ class AdapterPolicy(CausalPolicy):
     def __init__(self, base: CausalPolicy, adapter: str, name: str) -> None:
         super().__init__(base.model, base.tokenizer, name, source=base.source)
         self.adapter = adapter
-        self.precision, self.checkpointing, self.around = base.precision, base.checkpointing, base.around
+        self.precision, self.checkpointing, self.together = base.precision, base.checkpointing, base.together
+        self.around = base.around
 
     def sample(self, requests: Sequence[Request]) -> list[Action]:
         """One action per request, with this adapter in place."""

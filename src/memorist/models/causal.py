@@ -19,17 +19,16 @@ import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from memorist.decision import Action, Distribution, Observation, Stop
 from memorist.errors import PolicyError
 from memorist.models.attention import BLOCKS, attending, may_block
-from memorist.models.decoding import SHARED_FROM, SIBLINGS, Growing, Recorded, Siblings, batches, may_record, may_share
+from memorist.models.decoding import batches, may_share
 from memorist.models.distributions import (
     Legal,
     by_rows,
-    draw,
     few,
     finished,
     likely,
@@ -39,12 +38,13 @@ from memorist.models.distributions import (
     warp,
     warp_few,
 )
-from memorist.models.grammars import FollowedRows, Grammars, legal_at
+from memorist.models.grammars import Grammars, legal_at
 from memorist.models.masks import pairs_per_token, tree_masks, why_not_shared
 from memorist.models.prompting import observation_ids, text_ids
 from memorist.models.rows import RowBatch, Unit, pack
 from memorist.models.sampler import Request
 from memorist.models.tensors import best_device, placed_like, whole
+from memorist.models.writing import Asked, write
 
 PREFILL_TOKENS = {"cpu": 4_096}
 LOGITS = 2**25
@@ -65,8 +65,9 @@ class CausalPolicy:
         source: what the model can be opened by again.
 
     `precision` "bf16" computes products in bfloat16 beside the weights as they are; log-probabilities stay float32.
-    `checkpointing` computes layers again for the backward pass instead of keeping what they gave. `around` is called
-    with each scoring pass: what shards the weights brings them together there.
+    `checkpointing` computes layers again for the backward pass instead of keeping what they gave. `together` is how
+    many answers to one prompt are written at once (0: all): fewer keep less in memory and take longer. `around` is
+    called with each scoring pass: what shards the weights brings them together there.
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str, *, source: str = "") -> None:
@@ -74,7 +75,7 @@ class CausalPolicy:
             raise PolicyError(f"tokenizer of {name!r} has no end token; set eos_token in its configuration")
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.source = source or name
-        self.precision, self.checkpointing = "float32", False
+        self.precision, self.checkpointing, self.together = "float32", False, 0
         self.around: Callable[[Callable[[], Any]], Any] = lambda compute: compute()
         self.end = int(tokenizer.eos_token_id)
         self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end)
@@ -146,7 +147,7 @@ class CausalPolicy:
         else:
             model = copy.deepcopy(self.model)
         found = CausalPolicy(model, self.tokenizer, name, source=self.source)
-        found.precision, found.checkpointing = self.precision, self.checkpointing
+        found.precision, found.checkpointing, found.together = self.precision, self.checkpointing, self.together
         return found
 
     @property
@@ -280,76 +281,15 @@ class CausalPolicy:
     def _decode(
         self, prompts: Sequence[tuple[int, ...]], parent: Sequence[int], requests: Sequence[Request]
     ) -> list[Action]:
-        device = self.model.device
-        longest = max(map(len, prompts))
-        ids = torch.full((len(prompts), longest), self.pad)
-        mask = torch.zeros((len(prompts), longest), dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-            mask[row, longest - len(prompt) :] = 1
-        ids, mask = ids.to(device), mask.to(device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self.model.config)
-        out = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        rows = torch.tensor(parent, device=device)
-        logits = out.logits[rows, -1].float()
-        limits = [
+        kept = [
             min(r.observation.max_tokens, self.window - len(prompts[p])) for r, p in zip(requests, parent, strict=True)
         ]
-        room = max(limits)
-        decode: type[Growing | Recorded | Siblings] = Growing
-        if may_record(self.model, device, room):
-            decode = Recorded
-        elif longest >= SHARED_FROM and 2 * len(prompts) <= len(rows) and self._shares_prompts:
-            decode = Siblings
-        step = decode(self.model, cache, rows, mask[rows], positions[rows, -1], room)
-        with attending(self.model, SIBLINGS) if decode is Siblings else nullcontext():
-            written, scored = self._write(step, logits, limits, requests)
+        asked = Asked(requests, kept, self.end, lambda: self.grammars)
+        written = write(self.model, prompts, parent, asked, self.pad, self.together, lambda: self._shares_prompts)
         return [
             self._action(prompts[p], tokens, scores, _limited(request))
-            for p, tokens, scores, request in zip(parent, written, scored, requests, strict=True)
+            for p, (tokens, scores), request in zip(parent, written, requests, strict=True)
         ]
-
-    def _write(
-        self,
-        step: Growing | Recorded | Siblings,
-        logits: torch.Tensor,
-        limits: Sequence[int],
-        requests: Sequence[Request],
-    ) -> tuple[list[list[int]], list[list[float]]]:
-        """Token by token until each row has ended or is at its limit; the tokens and their log-probabilities."""
-        room = max(limits)
-        draws = np.stack([np.random.Generator(np.random.Philox(key=r.seed)).random(room) for r in requests])
-        written: list[list[int]] = [[] for _ in requests]
-        scored: list[list[float]] = [[] for _ in requests]
-        live = list(range(len(requests)))
-        texts = FollowedRows([r.observation.grammar for r in requests], lambda: self.grammars)
-        for place in range(room):
-            logits = texts.limited(logits, live)
-            token, logprob = draw(logits, [requests[i].distribution for i in live], draws[live, place], place)
-            keep = []
-            for row, (i, wrote, score) in enumerate(zip(live, token.tolist(), logprob.tolist(), strict=True)):
-                written[i].append(wrote)
-                scored[i].append(score)
-                texts.wrote(i, wrote)
-                if wrote != self.end and len(written[i]) < limits[i]:
-                    keep.append(row)
-            if not keep:
-                break
-            if len(keep) < len(live):
-                index = torch.tensor(keep, device=logits.device)
-                step.keep(index)
-                token = token[index]
-                live = [live[row] for row in keep]
-            logits = step(token)
-        return written, scored
 
     def _action(
         self, prompt: tuple[int, ...], tokens: list[int], logprobs: list[float], distribution: Distribution

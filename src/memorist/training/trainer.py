@@ -381,6 +381,7 @@ def open_roles(recipe: Recipe) -> dict[str, CausalPolicy]:
         if policy is None:
             policy = opened[name] = open_role(name)
             policy.precision, policy.checkpointing = settings.precision, settings.checkpointing
+            policy.together = settings.together
         if settings.lora and role in learning:
             if not isinstance(policy, CausalPolicy):
                 raise RecipeError(
