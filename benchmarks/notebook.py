@@ -44,7 +44,8 @@ async def cells(tasks: Sequence[NotebookTask], make: Callable[[NotebookTask], An
         nonlocal count
         while left:
             task = left.pop()
-            count += await episode(make(task), task)
+            done = await episode(make(task), task)
+            count += done
 
     await asyncio.gather(*(worker() for _ in range(at_once)))
     return count
@@ -70,8 +71,10 @@ def main() -> None:
         for _ in range(args.repeats):
             pool.append(rate(tasks, lambda task: kernels.notebook(task.files), AT_ONCE))
             jupyter.append(rate(tasks[:4], lambda task: JupyterNotebook(task.files), 2))
-    kept = {"n": args.repeats, "seeds": 1, "device": f"{os.cpu_count()} CPU cores", "how": "python benchmarks/notebook.py",
-            "date": datetime.now(UTC).date().isoformat(), "unit": "1/s"}  # fmt: skip
+    kept = {
+        "n": args.repeats, "seeds": 1, "device": f"{os.cpu_count()} CPU cores", "how": "python benchmarks/notebook.py",
+        "date": datetime.now(UTC).date().isoformat(), "unit": "1/s",
+    }  # fmt: skip
     row = {
         "row": "notebook.steps-per-second", "value": statistics.median(pool), "low": min(pool), "high": max(pool),
         "peer": "a Jupyter kernel for each episode", "peer_value": statistics.median(jupyter),
