@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memorist.tasks.notebook.episodes import NotebookTask
 from memorist.tasks.notebook.kernels import Ran
@@ -23,6 +23,9 @@ WRONG = {
     "isna": "notna",
 }
 """What is done in place of what is right, by an expert that errs."""
+
+
+CLEANING = "I clean it first."
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,75 @@ class Expert:
             moves.append(Move("I compute it.", code.replace(repr(asked.column), repr(f"{asked.column}s"))))
             moves.append(Move("That column is not there; I take the right one.", "print(list(d.columns))"))
         if lines:
-            moves.append(Move("I clean it first.", "\n".join(lines)))
+            moves.append(Move(CLEANING, "\n".join(lines)))
         moves.append(Move("I compute it.", code))
         return moves
+
+
+CORRUPTIONS = ("aggregate", "column", "filter", "claim", "uncleaned", "repeated")
+VISIBLE = ("aggregate", "column", "filter", "claim")
+"""Corruptions that can be seen where they are, from the question and what was observed."""
+
+
+class Corrupted(Expert):
+    """An expert of whose moves one is wrong (section 4.3 of the specification): what a reward model learns to tell.
+
+    step: the number of the wrong move, the answer's being the last; None where the question has no such corruption.
+    """
+
+    def __init__(self, task: NotebookTask, kind: str, *, seed: int = 0) -> None:
+        super().__init__(task, seed=seed)
+        self.kind, self.step = kind, self._corrupt(kind)
+
+    def next(self, seen: Sequence[Ran]) -> Move:
+        """The next move, after what its cells gave so far."""
+        move = super().next(seen)
+        if self.kind == "claim" and move.answer is not None:
+            return replace(move, answer=self._otherwise(move.answer))
+        return move
+
+    def _corrupt(self, kind: str) -> int | None:
+        last = len(self.moves) - 1
+        if kind == "claim":
+            return last + 1
+        if kind == "repeated":
+            self.moves.insert(1, self.moves[0])
+            return 1
+        if kind == "uncleaned":
+            cleaning = [number for number, move in enumerate(self.moves) if move.thought == CLEANING]
+            if not cleaning:
+                return None
+            self.moves.pop(cleaning[0])
+            return cleaning[0]
+        code = self._wrong(kind, self.moves[last].code)
+        if code is None:
+            return None
+        self.moves[last] = replace(self.moves[last], code=code)
+        return last
+
+    def _wrong(self, kind: str, code: str) -> str | None:
+        """The code of the last cell with what is wrong; None where nothing of the kind is in it."""
+        domain, column = self.task.table.domain, self.task.question.column
+        if kind == "column":
+            other = domain.real if column == domain.whole else domain.whole
+            return code.replace(repr(column), repr(other)) if column and repr(other) not in code else None
+        tests = {" > ": " < ", " < ": " > "} if "& (d" in code or "].sum()" not in code else {}
+        found = [part for part in (tests if kind == "filter" else WRONG) if part in code]
+        if kind == "aggregate":
+            found = [part for part in found if part not in (" > ", "isna")]
+        if not found:
+            return None
+        part = self.rng.choice(found)
+        return code.replace(part, (tests if kind == "filter" else WRONG)[part])
+
+    def _otherwise(self, answer: str) -> str:
+        """Another answer than what was printed."""
+        names = [*self.task.table.domain.names, "positive", "negative"]
+        if answer in names:
+            same = names[:-2] if answer in names[:-2] else names[-2:]
+            return self.rng.choice([name for name in same if name != answer])
+        try:
+            number = float(answer)
+        except ValueError:
+            return "0"
+        return f"{number + self.rng.choice((-1, 1)) * max(1.0, round(abs(number) / 2)):g}"

@@ -1,0 +1,89 @@
+"""Pairs of episodes of one question, of which one is better: what a reward model of notebooks learns from.
+
+The better one is an expert's, the worse one an expert's of whose moves one is wrong. Both are played by the agent, in
+its own prompts, so what is judged later has the same form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memorist.agents.datarus import DatarusSettings
+from memorist.decision import Action, Observation
+from memorist.tasks.notebook.episodes import NotebookTask
+from memorist.tasks.notebook.experts import CORRUPTIONS, Corrupted, Expert, written
+from memorist.tasks.notebook.kernels import Ran
+
+AT_ONCE = 32
+"""Questions whose episodes are played side by side."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Messages, each with what was seen before it, and whether each is right."""
+
+    messages: tuple[tuple[Observation, str], ...]
+    right: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two episodes of a question. kind: what is wrong with the worse one."""
+
+    task: str
+    better: Episode
+    worse: Episode
+    kind: str
+
+
+class _Played:
+    """Says what an expert does, and writes down what it saw."""
+
+    def __init__(self, expert: Expert) -> None:
+        self.expert = expert
+        self.messages: list[tuple[Observation, str]] = []
+
+    async def act(self, observation: Observation) -> Action:
+        seen = [one.prompt for one, _ in observation.after][1:] + [observation.prompt] * bool(observation.after)
+        told = [text.removeprefix("<observation>").partition("</observation>")[0] for text in seen]
+        text = written(self.expert.next([Ran(one) for one in told]))
+        self.messages.append((observation, text))
+        return Action(text)
+
+
+async def episode(task: NotebookTask, expert: Expert, settings: DatarusSettings) -> Episode:
+    """What an expert does with a question."""
+    played = _Played(expert)
+    await settings.build(bank=task.bank.fork(), analyst=played).run(task)
+    wrong = expert.step if isinstance(expert, Corrupted) else None
+    return Episode(tuple(played.messages), tuple(number != wrong for number in range(len(played.messages))))
+
+
+def pairs(
+    tasks: Sequence[NotebookTask], settings: DatarusSettings, *, kinds: Sequence[str] = CORRUPTIONS, seed: int = 0
+) -> list[Pair]:
+    """A pair for each question that has a corruption of one of the kinds."""
+    asked: list[tuple[NotebookTask, Corrupted]] = []
+    for task in tasks:
+        order = list(kinds)
+        random.Random(f"pairs/{task.id}/{seed}").shuffle(order)
+        for kind in order:
+            expert = Corrupted(task, kind, seed=seed)
+            if expert.step is not None:
+                asked.append((task, expert))
+                break
+
+    async def both(task: NotebookTask, worse: Corrupted) -> Pair:
+        better = await episode(task, Expert(task), settings)
+        return Pair(task.id, better, await episode(task, worse, settings), worse.kind)
+
+    async def every() -> list[Pair]:
+        found: list[Pair] = []
+        for begin in range(0, len(asked), AT_ONCE):
+            found += await asyncio.gather(*(both(*one) for one in asked[begin : begin + AT_ONCE]))
+        return found
+
+    return asyncio.run(every())
