@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from memorist.decision import Observation  # noqa: E402
 from memorist.models.causal import CausalPolicy  # noqa: E402
 from memorist.tasks.notebook.episodes import NotebookData  # noqa: E402
 from memorist.tasks.notebook.experts import CORRUPTIONS, VISIBLE, Corrupted  # noqa: E402
-from memorist.training.reward_model import Judged, RewardModel, Scores, aggregated  # noqa: E402
+from memorist.training.reward_model import Judged, RewardModel, Scores, aggregated, in_one_window  # noqa: E402
 
 if TYPE_CHECKING:
     from conftest import MakeTiny
@@ -104,6 +105,15 @@ class TestLearning:
 
 
 class TestPairs:
+    def test_an_episode_is_one_window_as_the_policy_would_have_written_it(self, make_tiny: MakeTiny) -> None:
+        policy = make_tiny(window=4096)
+        [pair] = pairs(NotebookData(split="validation", questions=1).tasks(0), COMPACT)
+        actions = in_one_window(policy, pair.better.messages)
+        assert [action.text for action in actions] == [text for _, text in pair.better.messages]
+        for before, after in pairwise(actions):
+            assert after.prompt[: len(before.prompt) + len(before.tokens)] == (*before.prompt, *before.tokens)
+        assert "<observation>" in policy.tokenizer.decode(actions[-1].prompt)
+
     def test_one_of_the_moves_is_wrong_and_all_before_it_are_the_same(self) -> None:
         tasks = NotebookData(split="validation", questions=24).tasks(0)
         found = pairs(tasks, COMPACT)

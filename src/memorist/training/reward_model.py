@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from memorist.decision import Action
+from memorist.decision import Action, Observation
 from memorist.models.causal import CausalPolicy
 from memorist.models.rows import RowBatch, Unit
 
@@ -33,6 +33,17 @@ class Judged:
 
     actions: tuple[Action, ...]
     right: tuple[bool, ...] = ()
+
+
+def in_one_window(policy: CausalPolicy, messages: Sequence[tuple[Observation, str]]) -> tuple[Action, ...]:
+    """Messages with what was seen before each, as actions of one window that goes on, as the policy would have written
+    them."""
+    actions: list[Action] = []
+    asked: Observation | None = None
+    for seen, text in messages:
+        asked = seen if asked is None else asked.then(actions[-1], seen.prompt, max_tokens=seen.max_tokens)
+        actions.append(policy.encode(asked, text))
+    return tuple(actions)
 
 
 @dataclass(frozen=True)

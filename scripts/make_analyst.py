@@ -1,0 +1,99 @@
+"""Make the base of the analyst from scratch, in one seeded run: a tiny Llama that imitates experts who answer questions about tables in a
+notebook (`tasks.notebook.experts`), and who err and slip at fixed rates. Tables and questions are of the base split; what cells print is
+what they printed in the sandbox.
+
+Run: python scripts/make_analyst.py (episodes 3 minutes, training 20 minutes on 2 cores; episodes are kept in runs/analyst)
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from make_base import byte_level, imitate, untrained, whole
+from transformers import PreTrainedTokenizerFast
+
+from memorist.agents.datarus import DatarusSettings
+from memorist.agents.datarus_pairs import episode
+from memorist.decision import Observation
+from memorist.models.causal import CausalPolicy
+from memorist.models.rows import Unit
+from memorist.tasks.notebook.episodes import task
+from memorist.tasks.notebook.experts import Expert
+from memorist.tasks.notebook.skills import NAMES
+from memorist.tasks.notebook.steps import TAGS
+from memorist.tasks.notebook.tables import DOMAINS
+from memorist.training.reward_model import in_one_window
+
+VOCABULARY = 1024
+ERRS, SLIPS = 0.25, 0.15
+AGENT = DatarusSettings(style="compact", reply=160)
+AT_ONCE = 32
+Messages = list[tuple[Observation, str]]
+PIECES = [*(f"<{tag}>" for tag in TAGS), *(f"</{tag}>" for tag in TAGS), "Table:", "File:", "Question:", "Agentic:", "python_executor",
+          *(domain.file for domain in DOMAINS)]  # fmt: skip
+
+
+def episodes(file: Path, count: int) -> list[Messages]:
+    """What experts do with questions of the base split; read from a file, and played where it has too few."""
+    found = [read(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    file.parent.mkdir(parents=True, exist_ok=True)
+
+    async def some(numbers: Sequence[int]) -> list[Messages]:
+        async def one(number: int) -> Messages:
+            asked = task("base", number, NAMES[number % len(NAMES)])
+            return list((await episode(asked, Expert(asked, errs=ERRS, slips=SLIPS), AGENT)).messages)
+
+        return list(await asyncio.gather(*(one(number) for number in numbers)))
+
+    while len(found) < count:
+        more = asyncio.run(some(range(len(found), min(count, len(found) + AT_ONCE))))
+        with open(file, "a", encoding="utf-8") as out:
+            out.writelines(json.dumps([(o.prompt, o.max_tokens, text) for o, text in one]) + "\n" for one in more)
+        found += more
+        print(f"{len(found)} episodes", end="\r", flush=True)
+    return found[:count]
+
+
+def read(line: str) -> Messages:
+    """Messages of an episode. Each observation is what is new: `in_one_window` puts them one after the other."""
+    return [(Observation(prompt, max_tokens=tokens), text) for prompt, tokens, text in json.loads(line)]
+
+
+def tokenizer(size: int, known: Sequence[Messages]) -> PreTrainedTokenizerFast:
+    """Of what is asked, seen and written in some episodes."""
+    return byte_level(size, PIECES, (part for one in known for seen, text in one for part in (seen.prompt, text)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("src/memorist/models/bundled-analyst"))
+    parser.add_argument("--episodes", type=int, default=4000)
+    parser.add_argument("--kept", type=Path, default=Path("runs/analyst/episodes.jsonl"))
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--width", type=int, default=96)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--a-step", type=int, default=8, help="episodes of a step")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    known = episodes(args.kept, args.episodes)
+    tok = tokenizer(VOCABULARY, known[:400])
+    policy = CausalPolicy(untrained(tok, args.width, args.layers, 0, VOCABULARY), tok, "bundled-analyst")
+    print(f"{sum(p.numel() for p in policy.parameters()):,} parameters", flush=True)
+    order = random.Random(0)
+
+    def units(step: int, done: float) -> list[Unit]:
+        actions = [action for one in order.choices(known, k=args.a_step) for action in in_one_window(policy, one)]
+        return [Unit(whole(a) if done < 0.1 else a, 1.0, 1.0) for a in actions]
+
+    imitate(policy, args.steps, args.lr, units, args.out)
+
+
+if __name__ == "__main__":
+    main()
