@@ -255,6 +255,8 @@ def test_the_fingerprint_is_stable_and_changes_with_every_setting() -> None:
                 found.append(dataclasses.replace(thing, **{entry.name: (*value, "x")}))
             elif entry.name == "data" and value is None:
                 found.append(dataclasses.replace(thing, data=DialogueData()))
+            elif entry.name == "judges":
+                found.append(dataclasses.replace(thing, judges={"judge": "manager"}))
             elif entry.name == "evaluations":
                 found.append(dataclasses.replace(thing, evaluations={"held-out": DialogueData()}))
             elif entry.name in ("rewards", "rewards_end", "floors", "require"):

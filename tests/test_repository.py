@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "memorist"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    *("conversation", "persons", "scoring", "decision", "log", "catalogue", "recipe", "page"),
+    *("conversation", "persons", "scoring", "decision", "log", "catalogue", "recipe_checks", "recipe", "page"),
     *("memory", "models", "fit", "tasks", "agents", "library"),
     *("training", "evaluation", "serve", "cli"),
 ]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -14,11 +15,13 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from memorist.decision import Observation
 from memorist.errors import RecipeError, TrainingError
 from memorist.evaluation.stages import write_stages
 from memorist.models.causal import CausalPolicy
 from memorist.recipe import Recipe, Stage, read_recipe
 from memorist.training.metrics import read_metrics
+from memorist.training.reward_model import RewardModel
 from memorist.training.stages import EVALUATIONS, MANIFEST, Exercises, digest
 from memorist.training.trainer import Trainer
 from test_trainer import LEVERS, RL, Killed, Lever, Puller, base, fresh, killed_after  # noqa: F401
@@ -203,3 +206,100 @@ def test_a_stage_s_own_data_is_read_and_written() -> None:
     read = read_recipe({"stages": [{"data": {"dialogues": 7}}, {}], "evaluations": {"a": {"dialogues": 3}}})
     assert read.stages[0].data.dialogues == 7 and read.stages[1].data is None  # type: ignore[union-attr]
     assert isinstance(read.stages[0], Stage) and read.evaluations["a"].dialogues == 3  # type: ignore[attr-defined]
+
+
+class TestJudges:
+    """A judge learns from pairs in a stage of its own, and its opinion is a reward term from then on."""
+
+    def recipe(self, steps: int = 6) -> Recipe:
+        pairs, held_out = PairsOfLevers(), PairsOfLevers(first=500, count=40)
+        judge = Stage(kind="reward", role="judge", data=pairs, steps=steps, tasks=8, lr=1e-2, warmup=1)
+        return replace(
+            RECIPE, judges={"judge": "arm"}, evaluations={"pairs": held_out, FIRST: Levers()},
+            stages=(judge, replace(STAGE, data=Levers(), rewards={"won": 0.0})),
+        )  # fmt: skip
+
+    def test_what_it_learnt_becomes_a_term_of_later_stages(self, base: CausalPolicy, tmp_path: Path) -> None:
+        seen: list[Mapping[str, Any]] = []
+        trained = run(base, tmp_path, self.recipe(40), progress=seen.append)
+        policies = trained.run()
+        first, *_, after_judge, _, _, _ = [row["measures"] for row in rows(tmp_path)]
+        assert first == {} and after_judge["judge"] >= 0.9
+        assert seen[0]["kind"] == "reward" and seen[39]["reward"] > 0.9 and "judge" not in seen[39]["terms"]
+        assert 0 < seen[40]["terms"]["judge"] < 1 and seen[40]["reward"] == pytest.approx(seen[40]["terms"]["judge"])
+        assert "judge" in rows(tmp_path)[-1]["measures"]
+        manifest = json.loads((tmp_path / MANIFEST).read_text())["stages"]
+        assert manifest[0]["kind"] == "reward" and manifest[0]["weights"] == digest(
+            trained.judges.models["judge"].state()
+        )
+        again = RewardModel.load(tmp_path / "judges" / "judge")
+        assert digest(again.state()) == manifest[0]["weights"] and policies.keys() == {"arm", "advisor"}
+
+    @pytest.mark.parametrize("steps", [2, 5, 6, 7])
+    def test_a_killed_run_goes_on_to_the_same_numbers(self, base: CausalPolicy, tmp_path: Path, steps: int) -> None:
+        whole = run(base, tmp_path / "whole", self.recipe())
+        whole.run()
+        with pytest.raises(Killed):
+            run(base, tmp_path / "killed", self.recipe(), progress=killed_after(steps)).run()
+        again = run(base, tmp_path / "killed", self.recipe())
+        again.run(resume=True)
+        assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
+        for one, other in (
+            (whole.policies["arm"], again.policies["arm"]),
+            (whole.judges.models["judge"], again.judges.models["judge"]),
+        ):
+            assert digest(one.state()) == digest(other.state())
+
+    def test_a_stage_can_require_that_it_ranks_pairs(self, base: CausalPolicy, tmp_path: Path) -> None:
+        recipe = self.recipe(1)
+        hard = replace(recipe, stages=(replace(recipe.stages[0], require={"pairs.judge": 1.1}), recipe.stages[1]))
+        with pytest.raises(TrainingError, match=r"requires pairs\.judge"):
+            run(base, tmp_path, hard).run()
+
+    @pytest.mark.parametrize(
+        ("recipe", "said"),
+        [
+            ({"stages": [{"kind": "reward", "role": "judge"}]}, "none yet"),
+            ({"judges": {"judge": "manager"}, "stages": [{"kind": "reward", "role": "judge"}]}, "data of pairs"),
+            ({"judges": {"judge": "boss"}}, "manager"),
+            ({"judges": {"judge": "manager"}, "stages": [{"rule": "counterfactual"}]}, "no judge can price"),
+        ],
+    )
+    def test_wrong_settings_are_refused(self, recipe: dict[str, Any], said: str) -> None:
+        with pytest.raises(RecipeError, match=said):
+            read_recipe(recipe)
+
+
+@dataclass(frozen=True)
+class Messages:
+    """An episode of one or two messages."""
+
+    messages: tuple[tuple[Observation, str], ...]
+    right: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class PairsOfLevers:
+    """Pairs: to pull what is right is better."""
+
+    kind: str = "pairs-of-levers"
+    first: int = 0
+    count: int = 60
+
+    exercise: ClassVar[str] = "lever"
+
+    def check(self, where: str = "data") -> None:
+        """Anything goes."""
+
+    def tasks(self, seed: int) -> list[Lever]:
+        return [Lever(f"lever {self.first + i}") for i in range(self.count)]
+
+    def pairs(self, agent: Any, seed: int) -> list[Any]:
+        def episode(task: Lever, *arms: str) -> Messages:
+            seen = [Observation(f"{task.id}:"), *(Observation("again:") for _ in arms[1:])]
+            return Messages(tuple(zip(seen, arms, strict=True)), tuple(arm == "right" for arm in arms))
+
+        return [
+            SimpleNamespace(better=episode(task, "right", "right"), worse=episode(task, "wrong", "right"))
+            for task in self.tasks(seed)
+        ]

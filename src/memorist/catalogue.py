@@ -31,6 +31,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "profiles": "memorist.tasks.profiles:ProfilesData",
         "household": "memorist.tasks.household.searching:HouseholdData",
         "notebook": "memorist.tasks.notebook.episodes:NotebookData",
+        "notebook-pairs": "memorist.agents.datarus_pairs:NotebookPairsData",
     },
     "openers": {
         "embedder": "memorist.memory.embedders:open_embedder",

@@ -8,7 +8,7 @@ is seen and nothing later; the episode at its last token.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -161,6 +161,18 @@ class RewardModel:
     def _heads(self, batch: RowBatch) -> torch.Tensor:
         found: torch.Tensor = self.heads(self.trunk.hidden(batch).float())
         return found
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that is learnt."""
+        heads = {f"heads.{name}": value.detach() for name, value in self.heads.state_dict().items()}
+        return {**self.trunk.state(), **heads, "heads.middle": torch.tensor([self.middle])}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `state` gave."""
+        own = {name: value for name, value in tensors.items() if not name.startswith("heads.")}
+        self.trunk.restore(own)
+        self.heads.load_state_dict({name: tensors[f"heads.{name}"] for name in self.heads.state_dict()})
+        self.middle = float(tensors["heads.middle"])
 
     def save(self, folder: Path) -> None:
         """Write layers and heads."""

@@ -115,9 +115,12 @@ class Evaluations:
             values = {r.name: r.value for r in run.trajectory.rewards if r.decision is None}
             for measure, value in (values | run.trajectory.facts.get("measures", {})).items():
                 sums.setdefault(measure, []).append(value)
-        means = {measure: float(np.mean(values)) for measure, values in sums.items()}
+        self.write(after, name, len(groups), {measure: float(np.mean(values)) for measure, values in sums.items()})
+
+    def write(self, after: int, name: str, tasks: int, measures: Mapping[str, float]) -> None:
+        """Write down measures."""
         with open(self.file, "a", encoding="utf-8") as out:
-            out.write(json.dumps({"after": after, "name": name, "tasks": len(groups), "measures": means}) + "\n")
+            out.write(json.dumps({"after": after, "name": name, "tasks": tasks, "measures": measures}) + "\n")
 
     def rewind(self, stage: int) -> None:
         """Drop what later stages gave, which will run again, and a line torn by a kill."""

@@ -32,6 +32,7 @@ from memorist.recipe import Recipe, Stage, to_plain
 from memorist.training import checkpoint
 from memorist.training.credit import ALL_RULES, REDUCTIONS, SHARES, Worth, is_flat
 from memorist.training.devices import Devices
+from memorist.training.judging import JudgeLearner, Judges
 from memorist.training.learner import Learner, worth_of
 from memorist.training.metrics import describe, read_metrics
 from memorist.training.objective import DIVERGENCES, PLACES
@@ -103,6 +104,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.exercises = Exercises(self.recipe, self.tasks)
         self.evaluations = Evaluations(self.recipe, self.folder)
+        self.judges = Judges(self.recipe)
 
     def run(self, *, resume: bool = False) -> dict[str, CausalPolicy]:
         """Run all stages; the trained policies by role.
@@ -129,7 +131,7 @@ class Trainer:
 
     def _run(self, resume: bool) -> dict[str, CausalPolicy]:
         self.policies = self.policies or open_roles(self.recipe)
-        learning = sorted({stage.role for stage in self.recipe.stages})
+        learning = self.recipe.learning
         for role in learning:
             if not isinstance(self.policies[role], Policy):
                 raise RecipeError(
@@ -137,6 +139,8 @@ class Trainer:
                     "plays frozen roles; give the role a local model"
                 )
         for i, stage in enumerate(self.recipe.stages):
+            if stage.kind == "reward":
+                continue
             asked = {stage.rule, *["entropy"] * bool(stage.entropy)}
             cannot = asked & set(getattr(self.policies[stage.role], "cannot", ()))
             if cannot:
@@ -165,6 +169,8 @@ class Trainer:
         self._between(len(self.recipe.stages))
         for role in learning:
             self.policies[role].save(self.folder / "policies" / role, write=self.devices.first)
+        if self.devices.first:
+            self.judges.save(self.folder)
         self.devices.wait()
         return self.policies
 
@@ -174,6 +180,8 @@ class Trainer:
             raise RecipeError("the recipe's data has no dialogues to train on; expected at least one")
         for i, stage in enumerate(self.recipe.stages):
             self.exercises.check(i, stage)
+            if stage.kind == "reward":
+                continue
             cuts = ("whole", *getattr(self.exercises.all_of(i, stage)[0], "cuts", ()))
             need_known(f"stages[{i}].rule", stage.rule, ALL_RULES)
             need_known(f"stages[{i}].reduction", stage.reduction, REDUCTIONS)
@@ -187,8 +195,12 @@ class Trainer:
         for name in self.evaluations.missing(after):
             where = f"after stage {after}" if after else "before the first stage"
             self.say(f"evaluating {name} {where}")
+            data = self.recipe.evaluations[name]
+            if hasattr(data, "pairs"):
+                self.evaluations.write(after, name, len(data.tasks(self.recipe.seed)), self.judges.accuracy(data, name))
+                continue
             seats = {role: Seat(policy) for role, policy in self.policies.items()}
-            tasks = self.recipe.evaluations[name].tasks(self.recipe.seed)
+            tasks = data.tasks(self.recipe.seed)
             with self.devices.together(*self.policies.values()):
                 groups = self._all_play(tasks, seats, 1, derive(self.recipe.seed, after, 9))
             if self.devices.first:
@@ -196,7 +208,8 @@ class Trainer:
             self.devices.wait()
         if after:
             stage = self.recipe.stages[after - 1]
-            weights = self.policies[stage.role].state()  # all bring the tensors together
+            learnt = self.judges.models[stage.role] if stage.kind == "reward" else self.policies[stage.role]
+            weights = learnt.state()  # all bring the tensors together
             if self.devices.first:
                 count = len(self.exercises.of(after - 1, stage))
                 write_manifest(self.recipe, self.folder, after, count, weights)
@@ -204,9 +217,14 @@ class Trainer:
             self.evaluations.check(after)
 
     def _stage(self, number: int, stage: Stage, first: int, tensors: Mapping[str, Any]) -> None:
-        policy = self.policies[stage.role]
+        judging = stage.kind == "reward"
+        policy = self.policies[self.recipe.judges[stage.role] if judging else stage.role]
         origin = self._origins.get(stage.role) if stage.reference == "run" else None
-        learner = Learner(stage, policy, tensors, self.devices, origin)
+        learner: Learner | JudgeLearner = (
+            JudgeLearner(self.judges, number, stage, policy, tensors)
+            if judging
+            else Learner(stage, policy, tensors, self.devices, origin)
+        )
         frozen = {role: Seat(p) for role, p in self.policies.items() if role != stage.role}
         teacher = open_teacher(stage.teacher) if stage.kind == "sft" else None
         began = time.monotonic()
@@ -218,7 +236,7 @@ class Trainer:
                 stage.role: Seat(sampler, Distribution(temperature=stage.temperature, top_k=stage.top_k)),
             }
             with self.devices.together(*(seat.sampler for seat in seats.values())):
-                groups = self.groups(number, stage, step, seats)
+                groups = [] if judging else self.groups(number, stage, step, seats)
             played = time.monotonic()
             self._log(number, step, groups)
             facts = learner.update(step, groups, derive(self.recipe.seed, step, 5))
@@ -291,6 +309,7 @@ class Trainer:
         numbers = self.devices.mine(range(len(tasks)))
         mine = [tasks[n] for n in numbers]
         groups = play(self.build, mine, seats, siblings=siblings, seed=seed, numbers=numbers)
+        groups = self.judges.judged(groups)
         return self.devices.gather(then(groups) if then else groups)
 
     def _cut(self, number: int, stage: Stage, step: int, seats: Mapping[str, Seat]) -> list[Any]:
@@ -331,10 +350,10 @@ class Trainer:
             file = self.folder / TRAJECTORIES / f"{_logged(number, step + 1)}.jsonl"
             write_trajectories(file, (run.trajectory for group in groups for run in group))
 
-    def _save(self, at: tuple[int, int], learner: Learner) -> None:
+    def _save(self, at: tuple[int, int], learner: Learner | JudgeLearner) -> None:
         # Only what learns; frozen roles may be played by samplers that have no weights.
-        tensors = {f"policy-{s.role}": self.policies[s.role].state() for s in self.recipe.stages}
-        tensors |= learner.tensors()
+        tensors = {f"policy-{role}": self.policies[role].state() for role in self.recipe.learning}
+        tensors |= self.judges.tensors() | learner.tensors()
         state = {"recipe": self.recipe.fingerprint(), "stage": at[0], "step": at[1]}
         if self.devices.first:  # all have brought the tensors together
             checkpoint.save(self.folder / "checkpoint", state, tensors)
@@ -344,8 +363,9 @@ class Trainer:
         if found is None:
             return (0, 0), {}
         state, tensors = found
-        for role in {stage.role for stage in self.recipe.stages}:
+        for role in self.recipe.learning:
             self.policies[role].restore(tensors[f"policy-{role}"])
+        self.judges.restore(self.policies, tensors)
         return (state["stage"], state["step"]), (tensors if state["step"] else {})
 
     def _rewind(self, at: tuple[int, int]) -> None:
@@ -373,7 +393,7 @@ def open_roles(recipe: Recipe) -> dict[str, CausalPolicy]:
     """A policy for each role. With LoRA, roles that name the same model share it: those that learn have an adapter
     each, the others are the model alone."""
     settings = recipe.weights
-    learning = {stage.role for stage in recipe.stages}
+    learning = set(recipe.learning)
     opened: dict[str, CausalPolicy] = {}
     found: dict[str, CausalPolicy] = {}
     for number, (role, name) in enumerate(recipe.models.items()):
