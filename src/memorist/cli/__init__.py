@@ -96,7 +96,7 @@ def train(
     watch.end()
     if shown := write_stages(folder):
         screen.print(f"what every stage did to every task: {shown}")
-    judged = {"memory-r1": "synthetic", "esearch": "household"}.get(read.agent.name)
+    judged = {"memory-r1": "synthetic", "esearch": "household", "datarus": "notebook"}.get(read.agent.name)
     screen.print(f"done: {folder}/policies" + (f"; try: memorist eval {judged} --run {folder}" if judged else ""))
 
 
@@ -146,15 +146,29 @@ def _household(run: Path | None, count: int, endpoint: str | None, out: Path, as
     household.run(run, served or None, household.homes(count), out, as_json, console(), err)
 
 
+def _notebook(
+    run: Path | None, count: int, votes: int, budget: int, endpoint: str | None, out: Path, as_json: bool, err: Console
+) -> None:
+    from memorist.evaluation import notebook
+    from memorist.evaluation.progress import Calls
+    from memorist.models.recorded import open_recorded
+
+    if run and endpoint:
+        raise RecipeError("--endpoint takes the place of --run; give one of them")
+    key = os.environ.get("MEMORIST_KEY")
+    served = endpoint and open_recorded(endpoint, out / "replies.jsonl", key=key, told=Calls(err, "model"))
+    notebook.run(run, served or None, notebook.questions(count), out, votes, budget, as_json, console(), err)
+
+
 @app.command(
     name="eval",
     epilog="Examples: memorist eval synthetic --grammar b; memorist eval locomo --json; memorist eval locomo "
     "--endpoint http://localhost:8000/v1#MODEL --judge https://HOST/v1#JUDGE --out runs/locomo; "
-    "memorist eval likebench; memorist eval household --run runs/esearch",
+    "memorist eval likebench; memorist eval household --run runs/esearch; memorist eval notebook --run runs/datarus",
 )
 def evaluate(
     benchmark: Annotated[
-        str, typer.Argument(help="synthetic, locomo, longmemeval, msc, personamem, likebench, household")
+        str, typer.Argument(help="synthetic, locomo, longmemeval, msc, personamem, likebench, household, notebook")
     ],
     run: RunFolder = None,
     grammar: Annotated[str, typer.Option(help="synthetic: a, or b for phrasings that training never saw")] = "a",
@@ -179,6 +193,9 @@ def evaluate(
     ] = None,
     replay: Annotated[Path | None, typer.Option(help="likebench: rate this transcript anew")] = None,
     homes: Annotated[int, typer.Option(help="household: how many held-out searches")] = 100,
+    questions: Annotated[int, typer.Option(help="notebook: how many held-out questions")] = 120,
+    votes: Annotated[int, typer.Option(help="notebook: answers to a question, of which the most frequent counts")] = 1,
+    budget: Annotated[int, typer.Option(help="notebook: tokens for a question's votes (0: no limit)")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(help="folder for a row per question (JSONL), and an endpoint's replies (then default runs/eval)"),
@@ -205,6 +222,9 @@ def evaluate(
         return
     if benchmark == "household":
         _household(run, homes, endpoint, out or Path("runs") / "household", as_json, err)
+        return
+    if benchmark == "notebook":
+        _notebook(run, questions, votes, budget, endpoint, out or Path("runs") / "notebook", as_json, err)
         return
     if benchmark == "personamem":
         _personamem(run, file, contexts, endpoint, described, out or Path("runs") / "personamem", as_json, err)

@@ -1,0 +1,239 @@
+"""Questions about tables, judged: a model beside an expert, by vote where several answers are asked for, and how some
+episodes went."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from memorist.agents.datarus import DatarusSettings, Outcome
+from memorist.decision import Distribution
+from memorist.errors import RecipeError
+from memorist.evaluation.runs import greedy_seats, recipe_of
+from memorist.evaluation.statistics import Interval, hierarchical_bootstrap
+from memorist.models.sampler import Sampler
+from memorist.page import COLOURS, escaped, figure, grid, page
+from memorist.tasks.notebook.episodes import NotebookData, NotebookTask
+from memorist.tasks.notebook.replay import write_ipynb
+from memorist.tasks.notebook.steps import fabricated
+from memorist.training.rollout import Run, Seat, play
+
+SHOWN = 6
+"""Episodes that are written as notebooks."""
+HEAD = ("right", "95 %", "format", "answered", "cells", "failed", "recovered", "made up", "tokens")
+
+
+@dataclass(frozen=True)
+class Measures:
+    """correct: share of right answers, with its interval. format: of episodes that are wholly well formed. recovered:
+    of those with a failed cell, how many were answered rightly (None: none had one). fabricated: of those in which an
+    observation was made up. cells, failed, tokens (that the model wrote): means."""
+
+    correct: float
+    low: float
+    high: float
+    format: float
+    answered: float
+    cells: float
+    failed: float
+    recovered: float | None
+    fabricated: float
+    tokens: float
+    by_skill: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Voted:
+    """Answers to a question, the first of which is the greedy one where there is one alone. chosen: what most say."""
+
+    task: NotebookTask
+    runs: tuple[Run, ...]
+    chosen: str | None
+
+
+def questions(count: int) -> NotebookData:
+    """Held-out ones, of all skills and defects in turn."""
+    data = NotebookData(split="test", questions=count)
+    data.check("questions")
+    return data
+
+
+def answered(
+    settings: DatarusSettings, seats: Mapping[str, Seat], tasks: Sequence[NotebookTask], votes: int, budget: int
+) -> list[Voted]:
+    """Each question answered once greedily, or up to `votes` times by sampling: while what most say can still change,
+    and fewer than `budget` tokens were written for it (0: without limit)."""
+    if votes == 1:
+        groups = play(settings.build, tasks, seats)
+        return [_voted(task, group) for task, group in zip(tasks, groups, strict=True)]
+    warm = {role: Seat(seat.sampler, Distribution()) for role, seat in seats.items()}
+    runs: list[list[Run]] = [[] for _ in tasks]
+    for number in range(votes):
+        open_ = [i for i, own in enumerate(runs) if _undecided(own, votes, budget)]
+        played = play(settings.build, [tasks[i] for i in open_], warm, seed=number)
+        for i, [run] in zip(open_, played, strict=True):
+            runs[i].append(run)
+    return [_voted(task, own) for task, own in zip(tasks, runs, strict=True)]
+
+
+def _undecided(runs: Sequence[Run], votes: int, budget: int) -> bool:
+    if budget and sum(map(tokens, runs)) >= budget:
+        return False
+    counts = [count for _, count in _counted(runs).most_common(2)]
+    lead = counts[0] - (counts[1] if len(counts) > 1 else 0) if counts else 0
+    return lead <= votes - len(runs)
+
+
+def _counted(runs: Sequence[Run]) -> Counter[str]:
+    """How often each answer was given, numbers being the same to four digits."""
+    return Counter(_same(run.outcome.answer) for run in runs if run.outcome.answer is not None)
+
+
+def _same(answer: str) -> str:
+    try:
+        return f"{float(answer.replace(',', '')):.4g}"
+    except ValueError:
+        return answer.strip().casefold()
+
+
+def _voted(task: NotebookTask, runs: Sequence[Run]) -> Voted:
+    counts = _counted(runs)
+    best = max(counts.values(), default=0)
+    given = [run.outcome.answer for run in runs if run.outcome.answer is not None]
+    return Voted(task, tuple(runs), next((one for one in given if counts[_same(one)] == best), None))
+
+
+def tokens(run: Run) -> int:
+    """Tokens that the model wrote; of a service that tells none, words."""
+    return sum(d.policy_tokens or len(d.action.text.split()) for d in run.trajectory.decisions)
+
+
+def measured(found: Sequence[Voted]) -> Measures:
+    """What answers are worth."""
+    rights = [float(one.task.right(one.chosen)) for one in found]
+    runs = [(one.task, run) for one in found for run in one.runs]
+    facts = [task.measures(run.outcome) for task, run in runs]
+    missed = [fact["correct"] for fact in facts if fact["failed_cells"]]
+    points: Interval = hierarchical_bootstrap(
+        {0: {one.task.id: [right] for one, right in zip(found, rights, strict=True)}}
+    )
+    skills: dict[str, list[float]] = {}
+    for one, right in zip(found, rights, strict=True):
+        skills.setdefault(one.task.skill, []).append(right)
+
+    def mean(name: str) -> float:
+        return sum(fact[name] for fact in facts) / len(facts)
+
+    return Measures(
+        points.value, points.low, points.high, mean("format"), mean("answered"), mean("cells"), mean("failed_cells"),
+        sum(missed) / len(missed) if missed else None,
+        sum(fabricated(run.outcome.parts) for _, run in runs) / len(runs),
+        sum(tokens(run) for _, run in runs) / len(found),
+        {name: sum(values) / len(values) for name, values in skills.items()},
+    )  # fmt: skip
+
+
+def run(
+    trained: Path | None, served: Sampler | None, data: NotebookData, out: Path, votes: int, budget: int, as_json: bool,
+    screen: Console, err: Console,
+) -> Measures:  # fmt: skip
+    """Judge a model on held-out questions; a table or JSON, a report, and some episodes as Jupyter notebooks.
+
+    Args:
+        trained: a folder that training wrote. served: a model behind an endpoint, which is asked in full.
+        votes: answers to a question at most, of which the most frequent counts. budget: tokens of a question.
+
+    Raises:
+        RecipeError: there is neither, or the run is of another agent.
+    """
+    if votes < 1 or budget < 0:
+        raise RecipeError(f"votes is {votes} and budget {budget}; expected 1 or more votes, and 0 (no limit) or more")
+    if served is not None:
+        seats, name, settings = {"analyst": Seat(served)}, served.name, DatarusSettings()
+    elif trained is not None:
+        recipe = recipe_of(trained)
+        if not isinstance(recipe.agent, DatarusSettings):
+            raise RecipeError(f"agent {recipe.agent.name!r} answers no questions about tables; expected 'datarus'")
+        seats, name, settings = greedy_seats(recipe.models, trained), str(trained), recipe.agent
+    else:
+        raise RecipeError(
+            "notebook judges a run or a model behind an endpoint; give --run FOLDER or --endpoint URL#MODEL"
+        )
+    tasks = data.tasks(0)
+    with err.status(f"answering {len(tasks)} questions"):
+        found = answered(settings, seats, tasks, votes, budget)
+    told = measured(found)
+    out.mkdir(parents=True, exist_ok=True)
+    files = _notebooks(out, found)
+    (out / "report.html").write_text(page("Questions about tables", _body(name, told, found, files)), encoding="utf-8")
+    if as_json:
+        print(json.dumps({name: asdict(told)}, indent=1))
+    else:
+        show(name, told, screen)
+        screen.print(f"report: {out / 'report.html'}")
+    return told
+
+
+def show(name: str, told: Measures, screen: Console) -> None:
+    """A table of what it is worth."""
+    table = Table("", *(Column(head, justify="right") for head in HEAD))
+    table.add_row(name, *_cells(told))
+    screen.print(table)
+
+
+def _cells(told: Measures) -> tuple[str, ...]:
+    recovered = "-" if told.recovered is None else f"{told.recovered:.0%}"
+    return (
+        f"{told.correct:.1%}", f"{told.low:.0%} to {told.high:.0%}", f"{told.format:.0%}", f"{told.answered:.0%}",
+        f"{told.cells:.1f}", f"{told.failed:.2f}", recovered, f"{told.fabricated:.0%}", f"{told.tokens:.0f}",
+    )  # fmt: skip
+
+
+def _notebooks(out: Path, found: Sequence[Voted]) -> dict[str, str]:
+    """Episodes that say most, wrong ones first, as Jupyter notebooks; file names by question."""
+    order = sorted(found, key=lambda one: (one.task.right(one.chosen), one.task.id))
+    files = {}
+    for one in [*order[: SHOWN // 2], *order[::-1][: SHOWN // 2]]:
+        outcome: Outcome = one.runs[0].outcome
+        files[one.task.id] = f"{one.task.id}.ipynb"
+        write_ipynb(out / files[one.task.id], one.task.asked, outcome.parts, outcome.cells)
+    return files
+
+
+def _body(name: str, told: Measures, found: Sequence[Voted], files: Mapping[str, str]) -> str:
+    cells = "".join(f'<td class="n">{cell}</td>' for cell in _cells(told))
+    parts = [
+        grid(("", *HEAD), f"<tr><th>{escaped(name)}</th>{cells}</tr>"),
+        figure("Right answers by skill", lambda axes: _bars(axes, told.by_skill), (7, 0.6 + 0.35 * len(told.by_skill))),
+    ]
+    for one in found:
+        if one.task.id in files:
+            parts.append(_episode(one, files[one.task.id]))
+    return "\n".join(parts)
+
+
+def _bars(axes: Any, by_skill: Mapping[str, float]) -> None:
+    axes.barh(list(by_skill), list(by_skill.values()), color=COLOURS["after"], height=0.6)
+    axes.set_xlim(0, 1)
+    axes.invert_yaxis()
+
+
+def _episode(one: Voted, file: str) -> str:
+    """Cell by cell, with the answer and what was right."""
+    right = one.task.right(one.chosen)
+    mark = '<span class="ok">right</span>' if right else '<span class="no">wrong</span>'
+    rows = "".join(
+        f"<tr><td><pre>{escaped(code)}</pre></td><td><pre>{escaped(ran.told())}</pre></td></tr>"
+        for code, ran in one.runs[0].outcome.cells
+    )
+    answer = f"<p>Answer: <b>{escaped(one.chosen)}</b>; right is <b>{escaped(one.task.question.gold)}</b>.</p>"
+    table = grid(("cell", "what it gave"), rows, "stack")
+    head = f"<h3>{escaped(one.task.id)} {mark} · {escaped(file)}</h3><p>{escaped(one.task.asked)}</p>"
+    return f'<div class="card">{head}{table}{answer}</div>'
