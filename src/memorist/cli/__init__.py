@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -146,6 +146,20 @@ def _household(run: Path | None, count: int, endpoint: str | None, out: Path, as
     household.run(run, served or None, household.homes(count), out, as_json, console(), err)
 
 
+def _likebench(
+    run: Path | None, size: str, noise: float, assistants: Sequence[str], replay: Path | None, out: Path, endpoint: str,
+    judge: str, as_json: bool, err: Console,
+) -> None:  # fmt: skip
+    from memorist.evaluation.likebench import command
+
+    if run:
+        raise RecipeError("likebench measures programs and models behind endpoints; it takes no --run")
+    keys = (os.environ.get("MEMORIST_KEY"), os.environ.get("MEMORIST_JUDGE_KEY"))
+    command.run(
+        size, noise, assistants, replay, out, as_json, console(), err, endpoint=endpoint, judge=judge, keys=keys
+    )  # fmt: skip
+
+
 def _notebook(
     run: Path | None, count: int, votes: int, budget: int, endpoint: str | None, out: Path, as_json: bool, err: Console
 ) -> None:
@@ -211,14 +225,8 @@ def evaluate(
 
     err = console(stderr=True)  # progress, apart from what programs read
     if benchmark == "likebench":
-        from memorist.evaluation.likebench import command
-
-        if run:
-            raise RecipeError("likebench measures programs and models behind endpoints; it takes no --run")
-        command.run(size, noise, assistant or (), replay, out or Path("runs") / "likebench", as_json, console(), err,
-            endpoint=endpoint or "", judge=judge or "",
-            keys=(os.environ.get("MEMORIST_KEY"), os.environ.get("MEMORIST_JUDGE_KEY")),
-        )  # fmt: skip
+        folder = out or Path("runs") / "likebench"
+        _likebench(run, size, noise, assistant or (), replay, folder, endpoint or "", judge or "", as_json, err)
         return
     if benchmark == "household":
         _household(run, homes, endpoint, out or Path("runs") / "household", as_json, err)
