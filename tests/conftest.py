@@ -19,6 +19,18 @@ settings.load_profile("memorist")
 MakeTiny = Callable[..., "CausalPolicy"]
 
 
+def _confines() -> bool:
+    """Whether cells of notebooks can be confined here: Linux, and a kernel with Landlock."""
+    try:
+        import sandlock
+    except ImportError:
+        return False
+    return bool(sandlock.landlock_abi_version() >= sandlock.min_landlock_abi())
+
+
+needs_sandbox = pytest.mark.skipif(not _confines(), reason="cells of notebooks cannot be confined here")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Numbers that tests know are the CPU's; what GPUs add is tested by `make test-gpu`."""
     if config.getoption("markexpr") != "gpu":

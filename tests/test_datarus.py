@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("sandlock")
+from conftest import needs_sandbox
 from memorist.agents.datarus import Datarus, DatarusSettings, Outcome
 from memorist.decision import Action, Observation
 from memorist.errors import RecipeError
@@ -25,6 +25,8 @@ from memorist.tasks.notebook.replay import write_ipynb
 from memorist.tasks.notebook.skills import NAMES, correct
 from memorist.tasks.notebook.steps import Step, parse, render_action, render_stop
 from memorist.tasks.notebook.tables import DEFECTS, DOMAINS, Domain, table
+
+pytestmark = needs_sandbox
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("sandlock")
+from conftest import needs_sandbox
 from memorist.errors import SandboxError
 from memorist.tasks.notebook.jupyter import JupyterNotebook
 from memorist.tasks.notebook.kernels import DIED, TIMEOUT, Kernels, shortened
 from memorist.tasks.notebook.sandbox import Limits
+
+pytestmark = needs_sandbox
 
 TABLE = "region,units,price\nN,3,2.0\nS,5,1.5\nN,2,4.0\nE,,3.0\nS,1,2.5\n"
 FILES = {"a.csv": TABLE}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("sandlock")
+from conftest import needs_sandbox
+
 pytest.importorskip("torch")
 from rich.console import Console
 from typer.testing import CliRunner
@@ -25,6 +26,8 @@ from memorist.tasks.notebook.episodes import NotebookTask
 from memorist.tasks.notebook.experts import Expert, written
 from memorist.tasks.notebook.kernels import Ran
 from memorist.training.rollout import Seat
+
+pytestmark = needs_sandbox
 
 QUIET = Console(quiet=True)
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from conftest import needs_sandbox
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytest.importorskip("sandlock")
 
 from memorist.agents.datarus import DatarusSettings  # noqa: E402
 from memorist.agents.datarus_pairs import pairs  # noqa: E402
@@ -20,6 +21,8 @@ from memorist.models.causal import CausalPolicy  # noqa: E402
 from memorist.tasks.notebook.episodes import NotebookData  # noqa: E402
 from memorist.tasks.notebook.experts import CORRUPTIONS, VISIBLE, Corrupted  # noqa: E402
 from memorist.training.reward_model import Judged, RewardModel, Scores, aggregated, in_one_window  # noqa: E402
+
+pytestmark = needs_sandbox
 
 if TYPE_CHECKING:
     from conftest import MakeTiny
