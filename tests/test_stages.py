@@ -24,7 +24,7 @@ from memorist.training.metrics import read_metrics
 from memorist.training.reward_model import RewardModel
 from memorist.training.stages import EVALUATIONS, MANIFEST, Exercises, digest
 from memorist.training.trainer import Trainer
-from test_trainer import LEVERS, RL, Killed, Lever, Puller, base, fresh, killed_after  # noqa: F401
+from test_trainer import LEVERS, RL, Killed, Lever, Puller, base, fresh, killed_after, taught  # noqa: F401
 
 FIRST, SECOND = "first", "second"
 
@@ -268,6 +268,46 @@ class TestJudges:
     def test_wrong_settings_are_refused(self, recipe: dict[str, Any], said: str) -> None:
         with pytest.raises(RecipeError, match=said):
             read_recipe(recipe)
+
+
+DISTILL = Stage(kind="distill", role="arm", cut="whole", data=Levers())
+
+
+class TestDistillation:
+    def teacher(self, base: CausalPolicy, folder: Path) -> Path:
+        """One that always pulls what is right."""
+        policy = fresh(base)
+        taught(policy, [f"{FIRST} {i}:" for i in range(8)], ("right",), steps=40)
+        policy.save(folder)
+        return folder
+
+    def test_a_policy_comes_to_do_what_its_teacher_would(self, base: CausalPolicy, tmp_path: Path) -> None:
+        teacher = self.teacher(base, tmp_path / "teacher")
+        stage = replace(DISTILL, teacher=str(teacher), steps=25, tasks=4, siblings=4, lr=1e-2)
+        recipe = replace(RECIPE, stages=(stage,), evaluations={FIRST: Levers(count=8)})
+        seen: list[Mapping[str, Any]] = []
+        run(base, tmp_path / "run", recipe, progress=seen.append).run()
+        assert seen[-1]["kl_1"] < 0.3 * seen[0]["kl_1"] and seen[0]["kl_1"] > 0.2
+        before, after = (row["measures"]["won"] for row in rows(tmp_path / "run"))
+        assert after == 1.0 > before or after == before == 1.0
+        sampled = [row["terms"]["won"] for row in seen]
+        assert sum(sampled[-5:]) / 5 > sum(sampled[:5]) / 5 + 0.2
+
+    def test_a_run_that_goes_on_gives_the_same(self, base: CausalPolicy, tmp_path: Path) -> None:
+        teacher = self.teacher(base, tmp_path / "teacher")
+        stage = replace(DISTILL, teacher=str(teacher), steps=4, tasks=2, siblings=1)
+        recipe = replace(RECIPE, stages=(stage,), evaluations={})
+        whole = run(base, tmp_path / "whole", recipe).run()
+        with pytest.raises(Killed):
+            run(base, tmp_path / "killed", recipe, progress=killed_after(3)).run()
+        again = run(base, tmp_path / "killed", recipe).run(resume=True)
+        assert digest(whole["arm"].state()) == digest(again["arm"].state())
+
+    def test_a_teacher_with_other_tokens_is_refused(self, base: CausalPolicy, tmp_path: Path, make_tiny: Any) -> None:
+        make_tiny(words=("other",)).save(tmp_path / "teacher")
+        stage = replace(DISTILL, teacher=str(tmp_path / "teacher"))
+        with pytest.raises(RecipeError, match="has other tokens"):
+            run(base, tmp_path / "run", replace(RECIPE, stages=(stage,), evaluations={})).run()
 
 
 @dataclass(frozen=True)

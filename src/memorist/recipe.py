@@ -115,7 +115,8 @@ class Stage:
     """One stage of training.
 
     kind: "rl", "rejection" (SFT on the starting policy's own successes) or "sft" (on what `teacher` does: a model, or
-    the heuristic "similarity" or "add-only") or "reward" (a judge learns from the pairs that `data` gives).
+    the heuristic "similarity" or "add-only") "distill" (`teacher`, a local model, says how likely
+    it is what the policy samples) or "reward" (a judge learns from the pairs that `data` gives).
     role: who learns; all others are frozen and greedy. cut: "whole", "turns" or "questions".
     steps: updates of the weights' outer loop. tasks, siblings: group count and size per step. least, limit: the
     smallest and the largest task that is drawn, by its size (words of a document, hops of a question; limit 0: any).
@@ -212,7 +213,7 @@ class Stage:
     @property
     def needs_start(self) -> bool:
         """Whether it uses the policy that it started from: to stay near it, or to imitate its successes."""
-        return self.kind == "rejection" or (self.kind == "rl" and self.beta > 0)
+        return self.kind in ("rejection", "distill") or (self.kind == "rl" and self.beta > 0)
 
 
 @dataclass(frozen=True)

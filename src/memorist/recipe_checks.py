@@ -8,7 +8,7 @@ from memorist.catalogue import find, offered
 from memorist.errors import RecipeError, nearest, need_known
 
 TRUNCATED = ("counted", "left-out")
-STAGES = ("rl", "rejection", "sft", "reward")
+STAGES = ("rl", "rejection", "sft", "distill", "reward")
 PRECISIONS = ("float32", "bf16")
 LEADS = ("sampled", "greedy")
 REFERENCES = ("stage", "run")
@@ -59,7 +59,7 @@ def check(recipe: Any, where: str) -> None:
         for name in ("steps", "tasks", "siblings", "dialogues", "leads", "questions", "updates", "budget"):
             if getattr(stage, name) < 1:
                 raise RecipeError(f"{place}.{name} is {getattr(stage, name)}; expected 1 or more")
-        if stage.kind != "sft" and stage.rule not in ALONE and stage.siblings < 2:
+        if stage.kind not in ("sft", "distill") and stage.rule not in ALONE and stage.siblings < 2:
             raise RecipeError(
                 f"{place}.siblings is {stage.siblings}; {stage.rule!r} compares siblings, so set 2 or more"
             )

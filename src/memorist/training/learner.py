@@ -22,6 +22,8 @@ from memorist.training.objective import Clip, Objective, imitation_loss, policy_
 from memorist.training.rollout import Group
 
 Tensors = dict[str, dict[str, torch.Tensor]]
+ACTING = ("rl", "distill")
+"""Kinds of stages that learn from what the policy sampled, by a clipped policy gradient."""
 
 
 class Learner:
@@ -125,16 +127,18 @@ class Learner:
     def _sums(self) -> list[str]:
         """What a stage's loss says of each batch, the same in all processes."""
         stage = self.stage
-        if stage.kind != "rl":
+        if stage.kind not in ACTING:
             return ["nll", "loss"]
         found = ["loss", "clip_fraction", "entropy_estimate", "ratio_error"]
-        found += ["kl"] * bool(stage.beta) + ["entropy"] * bool(stage.entropy) + ["drift"] * bool(stage.cap)
+        found += ["kl"] * bool(objective(stage).beta) + ["entropy"] * bool(stage.entropy) + ["drift"] * bool(stage.cap)
         return found + ["value_loss"] * (self.critic is not None)
 
     def _units(self, step: int, groups: Sequence[Group], seed: int) -> tuple[list[Unit], dict[str, float]]:
         stage = self.stage
         if stage.kind == "sft":
             return taught(groups, stage.role, self.policy), {}
+        if stage.kind == "distill":
+            return acted(groups, stage.role), {"groups": len(groups)}
         if stage.kind == "rejection":
             tokens = sum(d.policy_tokens for g in groups for run in g for d in decisions_of(run, stage.role))
             flat = sum(is_flat(group, worth_of(stage, step)) for group in groups)
@@ -166,14 +170,14 @@ class Learner:
         """What does not change within a step: log-probabilities of the reference, and of the policy before it."""
         stage = self.stage
         with torch.no_grad():
-            reference = self.start.score(batch) if self.start is not None and stage.kind == "rl" else None
-            return reference, self.policy.score(batch) if stage.kind == "rl" and stage.cap else None
+            reference = self.start.score(batch) if self.start is not None and stage.kind in ACTING else None
+            return reference, self.policy.score(batch) if stage.kind in ACTING and stage.cap else None
 
     def _loss(
         self, batch: RowBatch, reference: torch.Tensor | None, before: torch.Tensor | None
     ) -> tuple[torch.Tensor, dict[str, float]]:
         stage, policy = self.stage, self.policy
-        if stage.kind != "rl":
+        if stage.kind not in ACTING:
             return imitation_loss(policy.score(batch), batch)
         logp, entropy = policy.score_with_entropy(batch) if stage.entropy else (policy.score(batch), None)
         return policy_loss(logp, batch, objective(stage), reference=reference, start=before, entropy=entropy)
@@ -196,6 +200,9 @@ def how_credited(stage: Stage, step: int = 0) -> How:
 def objective(stage: Stage) -> Objective:
     """What a stage descends."""
     clip = Clip(stage.clip_low, stage.clip_high, stage.dual)
+    if stage.kind == "distill":
+        # What a token earns is by how much the teacher holds it to be likelier: on average, less reverse divergence.
+        return Objective(clip, 1.0, "k1", "reward", stage.entropy, stage.cap)
     return Objective(clip, stage.beta, stage.kl, stage.kl_in, stage.entropy, stage.cap)
 
 
@@ -225,6 +232,13 @@ def successes(groups: Sequence[Group], stage: Stage, tokens: int, seed: int, ste
         units.append(Unit(action, 1.0, 1.0 / tokens))
         count += len(action.tokens)
     return units
+
+
+def acted(groups: Sequence[Group], role: str) -> list[Unit]:
+    """What the policy did, all tokens alike."""
+    decisions = [d for group in groups for run in group for d in decisions_of(run, role)]
+    tokens = sum(d.policy_tokens for d in decisions)
+    return [Unit(d.action, 0.0, 1.0 / tokens, seen=d.observation) for d in decisions if d.policy_tokens]
 
 
 def taught(groups: Sequence[Group], role: str, policy: CausalPolicy) -> list[Unit]:

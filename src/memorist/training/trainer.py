@@ -219,7 +219,7 @@ class Trainer:
     def _stage(self, number: int, stage: Stage, first: int, tensors: Mapping[str, Any]) -> None:
         judging = stage.kind == "reward"
         policy = self.policies[self.recipe.judges[stage.role] if judging else stage.role]
-        origin = self._origins.get(stage.role) if stage.reference == "run" else None
+        origin = self._origin(stage, policy)
         learner: Learner | JudgeLearner = (
             JudgeLearner(self.judges, number, stage, policy, tensors)
             if judging
@@ -263,6 +263,20 @@ class Trainer:
                 # Float results depend on who shares a batch, so on what is cached: a resumed run begins with nothing.
                 for seat in frozen.values():
                     seat.cache.clear()
+
+    def _origin(self, stage: Stage, policy: CausalPolicy) -> CausalPolicy | None:
+        """What a stage's reference is, if not the policy as it is when the stage begins.
+
+        Raises:
+            RecipeError: a teacher's tokens are not the policy's.
+        """
+        if stage.kind == "distill":
+            teacher = open_policy(stage.teacher).frozen(f"{stage.teacher}-teacher")
+            if teacher.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+                raise RecipeError(f"teacher {stage.teacher!r} has other tokens than {policy.name!r}; expected the same")
+            self.devices.shard(teacher)
+            return teacher
+        return self._origins.get(stage.role) if stage.reference == "run" else None
 
     def groups(self, number: int, stage: Stage, step: int, seats: Mapping[str, Seat]) -> list[Group]:
         """The step's groups: whole tasks, or small ones cut from runs of whole ones. Up to `stage.redraw` times, groups
