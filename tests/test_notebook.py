@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import memorist
 from conftest import needs_sandbox
 from memorist.errors import SandboxError
 from memorist.tasks.notebook.jupyter import JupyterNotebook
@@ -26,6 +27,11 @@ TABLE = "region,units,price\nN,3,2.0\nS,5,1.5\nN,2,4.0\nE,,3.0\nS,1,2.5\n"
 FILES = {"a.csv": TABLE}
 SHORT = Limits(seconds=1.0, disk=20)
 LOAD = "import pandas as pd; d = pd.read_csv('a.csv')"
+SAY = (
+    "import os\ndef say(line):\n  for place in range(3, 20):\n    try: os.write(place, line + b'\\n')\n"
+    "    except OSError: pass\n"
+)
+"""Writes a line wherever a process can write."""
 HARM = {
     "writes outside its folder": "open('/tmp/memorist-harm', 'w').write('x')",
     "writes beside its program": "import json, os; open(os.path.dirname(json.__file__) + '/harm.py', 'w')",
@@ -36,6 +42,13 @@ HARM = {
     "sends a datagram": "import socket as s; s.socket(s.AF_INET, s.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 9))",
     "kills who started it": f"import os; os.kill({os.getpid()}, 9)",
     "kills everything": "import os; os.kill(-1, 9)",
+    "limits another process": f"import resource as r; r.prlimit({os.getpid()}, r.RLIMIT_NOFILE, (5, 5))",
+    "limits its own process's parent": "import os, resource as r; r.prlimit(os.getppid(), r.RLIMIT_AS, (9, 9))",
+    "slows another process": f"import os; os.setpriority(os.PRIO_PROCESS, {os.getpid()}, 19)",
+    "pins another process": f"import os; os.sched_setaffinity({os.getpid()}, {{0}})",
+    "schedules another process": f"import os; os.sched_setscheduler({os.getpid()}, os.SCHED_IDLE, os.sched_param(0))",
+    "sets the clock": "import time; time.clock_settime(time.CLOCK_REALTIME, time.time())",
+    "reads this package": f"print(open({str(Path(memorist.__file__))!r}).read())",
     "forks": "import os\nwhile True: os.fork()",
     "writes too large a file": "open('big', 'wb').write(b'x' * 11 * 2 ** 20)",
     "follows a link out": "import os; os.symlink('/etc/passwd', 'l'); print(open('l').read())",
@@ -180,9 +193,51 @@ class TestHarm:
             f"import os, time\nfor place in range(3, 20):\n  for line in {said}:\n"
             "    try: os.write(place, line.encode() + b'\\n')\n    except OSError: pass\ntime.sleep(.3)"
         )
-        kernels.notebook().ran(forged)
-        assert kernels.notebook().ran("print('mine')").told() in ("mine", "")
-        assert kernels.notebook().ran("print('mine')").told() == "mine"
+        assert kernels.notebook().ran(forged).output != "mine"
+        for _ in range(3):
+            assert kernels.notebook().ran("print('mine')").told() == "mine"
+
+    def test_a_cell_that_keeps_talking_is_ended(self, kernels: Kernels) -> None:
+        """It says that its request is over, and goes on with a line now and then."""
+        talking = (
+            f"{SAY}import signal, time\nsignal.setitimer(signal.ITIMER_REAL, 0)\nsay(b'ended')\n"
+            "while True:\n  time.sleep(.2)\n  say(b'more')"
+        )
+        began = time.monotonic()
+        assert not kernels.notebook().ran(talking).good
+        assert time.monotonic() - began < 8 and kernels.notebook().ran("1").told() == "1"
+
+    def test_what_a_cell_says_of_itself_is_cut_and_never_raises(self, kernels: Kernels) -> None:
+        for said in (
+            {"output": "x" * 3_000_000, "error": "y" * 10**6, "kind": "z" * 10**6, "seconds": 1},
+            {"output": "", "error": "", "kind": "", "seconds": int("1" * 400)},
+            {"output": "", "error": "", "kind": "", "seconds": -1e9},
+            [], "text", 7, {"output": 1}, [[1]],
+        ):  # fmt: skip
+            line = json.dumps([said] if isinstance(said, dict) else said)
+            code = f"{SAY}say({line!r}.encode())\nos._exit(0)"
+            ran = kernels.notebook().ran(code)
+            assert len(ran.output) < 2200 and len(ran.error) < 8200 and len(ran.kind) < 90 and 0 <= ran.seconds <= 1
+            assert kernels.notebook().ran("print('mine')").told() == "mine"
+
+    def test_megabytes_of_forged_answers_cost_the_host_nothing(self, kernels: Kernels) -> None:
+        flood = f"{SAY}for n in range(400): say(b'x' * 10 ** 5)"
+        assert not kernels.notebook().ran(flood).good
+        assert kernels.notebook().ran("1").told() == "1"
+
+    def test_errors_without_a_name_are_errors_and_none_is_taken_for_another(self, kernels: Kernels) -> None:
+        notebook = kernels.notebook()
+        kinds = [
+            notebook.ran(f"raise type({name!r}, (Exception,), {{}})('boom')").kind for name in ("", "Timeout", "Died")
+        ]
+        assert kinds == ["Exception", "TimeoutError", "DiedError"]
+
+    def test_half_a_character_is_a_question_mark(self, kernels: Kernels) -> None:
+        assert kernels.notebook({"a.csv": "\ud800"}).ran("print('\\ud800', open('a.csv').read())").told() == "? ?"
+
+    def test_what_cannot_start_says_so(self) -> None:
+        with Kernels(1, imported=("no_such_module",)) as none, pytest.raises(SandboxError, match="did not start"):
+            none.notebook().ran("1")
 
     def test_printing_without_end_is_no_danger(self, kernels: Kernels) -> None:
         ran = kernels.notebook().ran("while True: print('x' * 10 ** 6)")
@@ -202,7 +257,7 @@ class TestFiles:
         assert ran.kind in ("", "EmptyDataError", "ParserError") and notebook.ran("1").told() == "1"
 
     def test_a_million_rows_can_be_read(self) -> None:
-        table = "a,b\n" + "1,2\n" * 1_000_000
+        table = "a,b\n" + "1234567,2345678\n" * 1_000_000  # more than a cell may write into one file
         with Kernels(1, Limits(seconds=20)) as found:
             notebook = found.notebook({"a.csv": table})
             notebook.ran(LOAD)

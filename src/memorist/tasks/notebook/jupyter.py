@@ -6,6 +6,8 @@ Kernel and client speak through sockets in the notebook's folder: there is no ne
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
 import shutil
 import sys
@@ -16,10 +18,25 @@ from pathlib import Path
 from typing import Any
 
 from memorist.errors import SandboxError
-from memorist.tasks.notebook.kernels import DIED, GRACE, LINES, TIMEOUT, Ran, checked, shortened
+from memorist.tasks.notebook.kernels import (
+    DIED,
+    GRACE,
+    LINES,
+    NAME,
+    SHOWN,
+    TIMEOUT,
+    Ends,
+    Ran,
+    checked,
+    clean,
+    shortened,
+)
 from memorist.tasks.notebook.sandbox import Limits, confined
 
 MAIN = Path(__file__).parent / "jupyter_main.py"
+ZMQ = ("sched_setscheduler",)
+"""What its threads call when they start, to stay as they are: so a cell here can change how other processes of the same
+user are scheduled, which no cell of `kernels.Kernels` can."""
 START = 60.0
 """Seconds that a kernel may take to answer first."""
 ADDRESS_SPACE = 4
@@ -28,7 +45,8 @@ ADDRESS_SPACE = 4
 
 class JupyterNotebook:
     """Cells and what they gave. A cell that ran out of time or ended its kernel left nothing behind: the cells before
-    are run anew on a fresh one.
+    are run anew on a fresh one. How much it wrote is looked at five times a second: a fast cell can write more than
+    `Limits.disk` before it is ended.
 
     Raises (all that run something):
         SandboxError: there is no sandbox, or no kernel, here.
@@ -43,6 +61,7 @@ class JupyterNotebook:
 
     async def run(self, code: str) -> Ran:
         """Run one more cell."""
+        code = clean(code)
         if self._client is None:
             await self._start()
             for before, one in self.cells:
@@ -61,7 +80,8 @@ class JupyterNotebook:
             self._process.kill()
             await asyncio.to_thread(self._process.wait, GRACE)
             for stream in (self._process.stdin, self._process.stdout):
-                stream.close()
+                if stream is not None:
+                    stream.close()
             self._client = self._process = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -80,8 +100,8 @@ class JupyterNotebook:
             (self._folder / name).write_text(text, encoding="utf-8", newline="")
         file, _ = write_connection_file(str(own / "connection.json"), ip=str(own / "socket"), transport="ipc")
         limits = (str(ADDRESS_SPACE * self.limits.memory << 20), str(self.limits.file << 20))
-        command = [sys.executable, str(MAIN), file, *limits]
-        self._process = confined(command, self._folder, self.limits, readable=[MAIN], kept=True)
+        command = [sys.executable, "-c", MAIN.read_text("utf-8"), file, *limits]
+        self._process = confined(command, self._folder, self.limits, kept=True, allowed=ZMQ)
         self._client = AsyncKernelClient(connection_file=file)
         self._client.load_connection_file()
         self._client.start_channels()
@@ -101,17 +121,17 @@ class JupyterNotebook:
         raise SandboxError(f"the Jupyter kernel did not answer in {START:.0f} s")
 
     async def _ran(self, code: str) -> Ran:
-        said: list[str] = []
+        said = Ends(self.limits.characters)
         raised: dict[str, str] = {}
 
         def hear(message: Mapping[str, Any]) -> None:
             kind, content = message["msg_type"], message["content"]
-            if kind == "stream" and len(said) < 100_000:
-                said.append(content["text"])
+            if kind == "stream":
+                said.add(content["text"])
             elif kind == "execute_result":
-                said.append(content["data"].get("text/plain", "") + "\n")
+                said.add(content["data"].get("text/plain", "") + "\n")
             elif kind == "error":
-                raised.update(kind=content["ename"], text="\n".join(content["traceback"]))
+                raised.update(kind=content["ename"][:NAME] or "Exception", text="\n".join(content["traceback"]))
 
         began = time.monotonic()
         asked = self._client.execute_interactive(
@@ -121,7 +141,7 @@ class JupyterNotebook:
         kind = ""
         while not waiting.done():
             await asyncio.wait([waiting], timeout=0.2)
-            if not waiting.done() and self._gone():
+            if not waiting.done() and (self._gone() or self._written() > self.limits.disk << 20):
                 waiting.cancel()
                 kind = DIED
                 break
@@ -131,18 +151,26 @@ class JupyterNotebook:
             kind = DIED
         except TimeoutError:
             kind = TIMEOUT
-        output = shortened("".join(said), self.limits.characters)
         error = "\n".join(re.sub(r"\x1b\[[0-9;]*m", "", raised.get("text", "")).strip().splitlines()[-LINES:])
         if not kind and self._written() > self.limits.disk << 20:
             kind = DIED
-        return Ran(output, error, kind or raised.get("kind", ""), time.monotonic() - began)
+        name = raised.get("kind", "")
+        name = f"{name}Error" if name in (TIMEOUT, DIED) else name
+        error = shortened(clean(error), SHOWN * self.limits.characters)
+        return Ran(clean(said.told()), error, kind or clean(name), time.monotonic() - began)
 
     def _gone(self) -> bool:
         return not Path(f"/proc/{self._process.pid}").exists() or _is_zombie(self._process.pid)
 
     def _written(self) -> int:
+        """Bytes in the folder, as far as they can be counted while cells change it."""
         assert self._folder is not None
-        return sum(file.lstat().st_size for file in self._folder.rglob("*") if file.is_file())
+        total = 0
+        for place, _, names in os.walk(self._folder):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    total += (Path(place) / name).lstat().st_size
+        return total
 
 
 def _is_zombie(pid: int) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import json
 import os
 import queue
@@ -26,7 +27,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from memorist.errors import DataError
+from memorist.errors import DataError, SandboxError
 from memorist.tasks.notebook.sandbox import Limits, confined
 
 CELLS = Path(__file__).parent / "cells.py"
@@ -49,6 +50,34 @@ def shortened(text: str, most: int) -> str:
         return text
     head, tail = most * 3 // 5, most - most * 3 // 5
     return f"{text[:head]}\n... {len(text) - most} characters left out ...\n{text[-tail:]}"
+
+
+class Ends:
+    """The beginning and the end of what is added, three to two, whatever that is."""
+
+    def __init__(self, most: int) -> None:
+        self.first = most * 3 // 5
+        self.last = most - self.first
+        self.head, self.tail, self.dropped = "", "", 0
+
+    def add(self, text: str) -> None:
+        """Keep what there is room for."""
+        room = self.first - len(self.head)
+        self.head += text[:room]
+        rest = self.tail + text[room:]
+        cut = max(0, len(rest) - self.last)
+        self.dropped += cut
+        self.tail = rest[cut:]
+
+    def told(self) -> str:
+        """What was kept, with how much was not."""
+        middle = f"\n... {self.dropped} characters left out ...\n" if self.dropped else ""
+        return f"{self.head}{middle}{self.tail}"
+
+
+LEFT_OUT = "\n... 1,000,000,000,000 characters left out ...\n"
+NAME, SHOWN = 80, 4
+"""Characters of an exception's name; of its text, times those of an output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +113,15 @@ def checked(files: Mapping[str, str]) -> dict[str, str]:
     for name in files:
         if not name or name in (".", "..") or "/" in name or "\0" in name:
             raise DataError("notebook", "-", name, "is no name of a file; expected one without folders, as 'sales.csv'")
-    return dict(files)
+    return {name: clean(text) for name, text in files.items()}
 
 
 Answer = tuple[list[Ran], bool]
+
+
+def clean(text: str) -> str:
+    """A text that can be written and encoded: lone surrogates are question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class _Process:
@@ -95,10 +129,21 @@ class _Process:
 
     def __init__(self, limits: Limits, imported: Sequence[str]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="memorist-notebook-"))
-        self.limits = limits
-        self.process = confined([sys.executable, "-u", str(CELLS), *imported], self.folder, limits, readable=[CELLS])
-        self.read = b""
-        self.ready = self._line(time.monotonic() + START) == b"ready"
+        self.limits, self.read, self.bytes = limits, b"", 0
+        try:
+            self.process = confined(
+                [sys.executable, "-u", "-c", CELLS.read_text("utf-8"), *imported], self.folder, limits
+            )
+            ready = self._line(time.monotonic() + START) == b"ready"
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        if not ready:
+            self.close()
+            raise SandboxError(
+                f"a process for notebooks did not start in its sandbox; it imports {', '.join(imported)}, which "
+                "'pip install memorist[notebook]' installs"
+            )
 
     def run(self, files: Mapping[str, str], cells: Sequence[str], seconds: float) -> list[Ran] | None:
         """What each cell gave; None where the process is of no use any more.
@@ -108,28 +153,34 @@ class _Process:
         limits = self.limits
         asked = {"files": dict(files), "cells": list(cells), "seconds": limits.seconds, "characters": limits.characters,
                  "memory": limits.memory << 20, "file": limits.file << 20}  # fmt: skip
-        ends = time.monotonic() + seconds + GRACE
+        ends, self.bytes = time.monotonic() + seconds + GRACE, 0
         if not self._send(json.dumps(asked).encode()):
             return None
-        said = []
+        last = b""
         while (line := self._line(ends)) is not None and line != b"ended":
-            said.append(line)
+            last = line
         token = secrets.token_hex(8).encode()
         if line is None or not self._send(token):
             return None
         # All that comes before the token may be what a cell said in its process's name.
-        while (line := self._line(time.monotonic() + GRACE)) != token:
+        ends = time.monotonic() + GRACE
+        while (line := self._line(ends)) != token:
             if line is None:
                 return None
-        return _read(said)
+        # Whoever gave no answer that can be read may have spoilt the process for others.
+        return _read(last, limits) or None
 
     def close(self) -> None:
         """End it, and all that it wrote."""
-        self.process.kill()
-        for stream in (self.process.stdin, self.process.stdout):
-            stream.close()
-        self.process.wait(GRACE)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.process.kill()
+            for stream in (self.process.stdin, self.process.stdout):
+                stream.close()
+            self.process.wait(GRACE)
+        except (OSError, RuntimeError, TimeoutError):
+            pass  # it is gone already, or will be: its group was killed
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _send(self, line: bytes) -> bool:
         try:
@@ -141,27 +192,39 @@ class _Process:
         return True
 
     def _line(self, ends: float) -> bytes | None:
-        """The next line, or None: there is none in time, or it is too long."""
+        """The next line, or None: there is none in time, or this and those before are too long."""
         stream = self.process.stdout.fileno()
         while b"\n" not in self.read:
             left = ends - time.monotonic()
             if left <= 0 or not select.select([stream], [], [], left)[0]:
                 return None
             some = os.read(stream, 1 << 16)
-            if not some or len(self.read) > MOST:
+            self.bytes += len(some)
+            if not some or self.bytes > MOST:
                 return None
             self.read += some
         line, _, self.read = self.read.partition(b"\n")
         return line
 
 
-def _read(said: Sequence[bytes]) -> list[Ran]:
-    """Answers of a child; [] where it said none that can be read."""
+def _read(said: bytes, limits: Limits) -> list[Ran]:
+    """Answers of a child; [] where they cannot be read. A cell can say anything for itself, so nothing is believed that
+    could harm more than its own episode."""
     try:
-        found = json.loads(said[-1]) if said else []
-        return [Ran(str(one["output"]), str(one["error"]), str(one["kind"]), float(one["seconds"])) for one in found]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return [_one(answer, limits) for answer in json.loads(said)]
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return []
+
+
+def _one(answer: Mapping[str, Any], limits: Limits) -> Ran:
+    most, took = limits.characters, float(answer["seconds"])
+    kind = clean(str(answer["kind"]))
+    if kind != TIMEOUT:
+        name = kind.removeprefix("raised ")[:NAME]
+        kind = (f"{name}Error" if name in (TIMEOUT, DIED) else name or "Exception") if kind else ""
+    output = shortened(clean(str(answer["output"])), most + len(LEFT_OUT))
+    took = took if 0 <= took <= limits.seconds else limits.seconds
+    return Ran(output, shortened(clean(str(answer["error"])), SHOWN * most), kind, took)
 
 
 class Kernels:
@@ -201,9 +264,10 @@ class Kernels:
     def _run(self, files: Mapping[str, str], cells: Sequence[str], seconds: float) -> Answer:
         began, late, process = time.monotonic(), False, self._free.get()
         try:
-            if process is None or not process.ready:
+            if process is None:
                 process = _Process(self.limits, self.imported)
-            found = process.run(files, cells, seconds) if process.ready else None
+            began = time.monotonic()
+            found = process.run(files, cells, seconds)
             if found is None:
                 process.close()
                 process, found, late = None, [], time.monotonic() - began > seconds
@@ -215,10 +279,11 @@ class Kernels:
     def close(self) -> None:
         """End all processes, once what is asked of them is done."""
         for _ in range(self.count):
-            process = self._free.get()
-            if process is not None:
-                process.close()
-        self._threads.shutdown()
+            with contextlib.suppress(queue.Empty):
+                process = self._free.get(timeout=START)
+                if process is not None:
+                    process.close()
+        self._threads.shutdown(wait=False)
 
     def __enter__(self) -> Kernels:
         return self
@@ -246,12 +311,12 @@ class Notebook:
 
     async def run(self, code: str) -> Ran:
         """Run one more cell."""
-        future, count = self._asked(code)
+        future, count = self._asked(clean(code))
         return self._noted(code, count, await asyncio.wrap_future(future))
 
     def ran(self, code: str) -> Ran:
         """`run`, for who does not wait in a loop."""
-        future, count = self._asked(code)
+        future, count = self._asked(clean(code))
         return self._noted(code, count, future.result())
 
     def _asked(self, code: str) -> tuple[Future[Answer], int]:

@@ -6,11 +6,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from memorist.errors import SandboxError
 
+DENIED = ("prlimit64", "setpriority", "sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr",
+          "ioprio_set", "clock_settime", "settimeofday", "clock_adjtime", "adjtimex")  # fmt: skip
+"""System calls by which a process can cripple others of its user, or the machine's clock. What is confined sets its own
+limits by `setrlimit` itself: the C library's is `prlimit64`."""
+PACKAGE = Path(str(files("memorist")))
 SLACK = 4
 """A process may have so many times the memory of a cell: it is ended above that, while a cell has an error."""
 READABLE = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/urandom")
@@ -32,15 +38,15 @@ class Limits:
 
 
 def confined(
-    command: Sequence[str], folder: Path, limits: Limits, *, readable: Sequence[Path] = (), kept: bool = False
+    command: Sequence[str], folder: Path, limits: Limits, *, kept: bool = False, allowed: Sequence[str] = ()
 ) -> Any:
     """Start a process (sandlock's `Process`, with pipes to its input and from its output).
 
     Args:
         folder: where it may write.
-        readable: what it may read beside Python and the system's libraries.
         kept: whether what it writes is seen in the folder; otherwise it is gone with the process, and `limits.disk` is
             all that it may write.
+        allowed: of `DENIED`, what it may call all the same.
 
     Raises:
         SandboxError: there is no sandbox here; nothing is started without one.
@@ -55,7 +61,10 @@ def confined(
     if not kept:
         settings = {"workdir": str(folder), "max_disk": f"{limits.disk}M", "on_exit": BranchAction.ABORT}
     box = Sandbox(
-        fs_readable=[*READABLE, sys.base_prefix, sys.prefix, *map(str, readable)],
+        fs_readable=[*READABLE, sys.base_prefix, sys.prefix],
+        # Where this package is installed: it knows how tables are made, and what is right.
+        fs_denied=[str(PACKAGE)],
+        extra_deny_syscalls=[name for name in DENIED if name not in allowed],
         fs_writable=[str(folder), "/dev/null"],
         # Beside the cells' own limit, which is an error that they can read.
         max_memory=f"{SLACK * limits.memory}M",
