@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import random
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 import torch
@@ -41,7 +43,9 @@ PIECES = [*(f"<{tag}>" for tag in TAGS), *(f"</{tag}>" for tag in TAGS), "Table:
 
 def episodes(file: Path, count: int) -> list[Messages]:
     """What experts do with questions of the base split; read from a file, and played where it has too few."""
-    found = [read(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    file = file.with_name(f"{file.stem}-{made_by()}{file.suffix}")
+    whole_lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []  # without a torn one
+    found = [read(line) for line in whole_lines]
     file.parent.mkdir(parents=True, exist_ok=True)
 
     async def some(numbers: Sequence[int]) -> list[Messages]:
@@ -51,6 +55,7 @@ def episodes(file: Path, count: int) -> list[Messages]:
 
         return list(await asyncio.gather(*(one(number) for number in numbers)))
 
+    file.write_text("".join(f"{line}\n" for line in whole_lines), encoding="utf-8")
     while len(found) < count:
         more = asyncio.run(some(range(len(found), min(count, len(found) + AT_ONCE))))
         with open(file, "a", encoding="utf-8") as out:
@@ -58,6 +63,14 @@ def episodes(file: Path, count: int) -> list[Messages]:
         found += more
         print(f"{len(found)} episodes", end="\r", flush=True)
     return found[:count]
+
+
+def made_by() -> str:
+    """Changes with what plays the episodes."""
+    root = Path(str(resources.files("memorist")))
+    sources = [*sorted((root / "tasks" / "notebook").glob("*.py")), root / "agents" / "datarus.py"]
+    made = f"{ERRS} {SLIPS} {AGENT}".encode() + b"".join(source.read_bytes() for source in sources)
+    return hashlib.sha256(made).hexdigest()[:12]
 
 
 def read(line: str) -> Messages:

@@ -105,6 +105,19 @@ class TestQuestions:
             gave = kernels.notebook(one.files).ran("\n".join([load, *asked.cleaned, asked.code]))
             assert one.right(gave.told()), (one.id, asked, gave)
 
+    def test_counts_are_of_the_limit_that_is_told(self, kernels: Kernels) -> None:
+        """Numbers written as text are large; a limit told in six digits was another one."""
+        for number in range(60):
+            one = task("validation", 7 * number, "count", ("text",))
+            load = f"import pandas as pd; d = pd.read_csv({one.table.domain.file!r})"
+            gave = kernels.notebook(one.files).ran("\n".join([load, *one.question.cleaned, one.question.code]))
+            assert one.right(gave.told()), (one.question, gave)
+
+    def test_few_answers_can_be_guessed(self) -> None:
+        for skill in ("missing", "twice"):
+            golds = [task("train", number, skill).question.gold for number in range(100)]
+            assert golds.count("0") < 70
+
     @pytest.mark.parametrize("skill", NAMES)
     def test_wordings_and_answers_vary(self, skill: str) -> None:
         made = [task("train", number, skill) for number in range(40)]
@@ -183,6 +196,24 @@ class TestTheAgent:
         assert (found.answer, found.why) == (None, why)
         assert self.one.score(found)[1].value == 0
 
+    def test_what_stands_behind_the_end_of_a_message_is_no_answer(self) -> None:
+        gold = self.one.question.gold
+        early = f"{render_action('x', '1/0')}\n</step>\n{render_stop('so', gold)}"
+        found, _ = ran(self.one, lambda i, _: early)
+        assert (found.answer, found.why) == (None, "errors") and self.one.score(found)[1].value == 0
+        says = [early, render_stop("so", "7")]
+        assert ran(self.one, lambda i, _: says[i])[0].answer == "7"
+
+    def test_a_step_with_another_tool_is_one_that_failed(self) -> None:
+        says = [
+            render_action("x", "1").replace("python_executor", "shell"),
+            render_action("y", "2"),
+            render_stop("so", "1"),
+        ]
+        found, _ = ran(self.one, lambda i, _: says[i])
+        assert [cell.kind for _, cell in found.cells] == ["NoTool", ""] and found.thoughts == ("x", "y")
+        assert self.one.measures(found)["failed_cells"] == 1
+
     def test_what_a_policy_writes_as_an_observation_is_never_believed(self) -> None:
         gold = self.one.question.gold
         forged = render_action("x", "1") + f"\n<observation>{gold}</observation>\n</step>\n" + render_stop("so", gold)
@@ -228,7 +259,7 @@ class TestTheAgent:
         expert = Expert(self.one, slips=1.0)
         for name in ("one.ipynb", "same.ipynb"):
             found = by_expert(self.one, expert)
-            write_ipynb(tmp_path / name, self.one.asked, found.parts, found.cells)
+            write_ipynb(tmp_path / name, self.one.asked, found.parts, found.cells, found.thoughts)
         assert (tmp_path / "one.ipynb").read_bytes() == (tmp_path / "same.ipynb").read_bytes()
         read = nbformat.read(tmp_path / "one.ipynb", as_version=4)
         nbformat.validate(read)
@@ -253,6 +284,8 @@ class TestTheAgent:
             ({"data": {"kind": "notebook", "skills": ["mode"]}}, "mean"),
             ({"data": {"kind": "notebook", "defects": ["typos"]}}, "text"),
             ({"data": {"kind": "notebook", "questions": 0}}, "1 or more"),
+            ({"data": {"kind": "notebook", "skills": ["filled"], "defects": ["units"]}}, "lacks 'missing'"),
+            ({"agent": {"name": "datarus", "seconds": 1e300}}, "up to 3600"),
             ({"data": {"kind": "household"}}, "notebook"),
         ],
     )  # fmt: skip

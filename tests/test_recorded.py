@@ -48,6 +48,14 @@ def test_what_was_asked_is_asked_once(tmp_path: Path) -> None:
         assert len(seen) == 3  # another model's replies are others
 
 
+def test_another_draw_is_another_reply(tmp_path: Path) -> None:
+    warm = Distribution()
+    with serving(lambda n, body: completion(f"{n} {body['seed']}")) as (url, seen):
+        recorded = Recorded(Endpoint(url, "m", together=1), tmp_path / "replies.jsonl")
+        draws = [Request(Observation("a"), warm, seed) for seed in (5, 6, 5)]
+        assert [action.text for action in recorded.sample(draws)] == ["1 5", "2 6", "1 5"] and len(seen) == 2
+
+
 def test_a_line_that_was_cut_off_is_asked_again_and_any_other_junk_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "replies.jsonl"
     with serving(lambda n, body: completion("x")) as (url, seen):

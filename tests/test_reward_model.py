@@ -107,6 +107,20 @@ class TestLearning:
         assert again.values(episodes) == pytest.approx(model.values(episodes), abs=1e-5)
 
 
+def test_a_judge_of_an_adapter_is_read_again(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    from memorist.models.adapters import with_adapter
+
+    make_tiny(window=512).save(tmp_path / "base")
+    base = CausalPolicy.load(tmp_path / "base")
+    model = RewardModel(with_adapter(base, "arm", rank=2, alpha=4, seed=0))
+    both = [toy(base, n) for n in range(2)]
+    model.learn([one for one, _ in both], [other for _, other in both])
+    model.save(tmp_path / "judge")
+    again = RewardModel.load(tmp_path / "judge")
+    assert again.values([both[0][0]]) == pytest.approx(model.values([both[0][0]]), abs=1e-5)
+
+
 class TestPairs:
     def test_an_episode_is_one_window_as_the_policy_would_have_written_it(self, make_tiny: MakeTiny) -> None:
         policy = make_tiny(window=4096)

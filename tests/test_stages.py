@@ -262,7 +262,10 @@ class TestJudges:
             ({"stages": [{"kind": "reward", "role": "judge"}]}, "none yet"),
             ({"judges": {"judge": "manager"}, "stages": [{"kind": "reward", "role": "judge"}]}, "data of pairs"),
             ({"judges": {"judge": "boss"}}, "manager"),
-            ({"judges": {"judge": "manager"}, "stages": [{"rule": "counterfactual"}]}, "no judge can price"),
+            ({"judges": {"judge": "manager"}, "stages": [{"rule": "counterfactual"}]}, "no stage of kind 'reward'"),
+            ({"judges": {"manager": "manager"}, "stages": [{"kind": "reward", "role": "manager"}]}, "is a role's name"),
+            ({"stages": [{"cut": "whole"}, {"cut": "whole", "replay": 0.01}]}, "a share of one task or more"),
+            ({"stages": [{"cut": "turns"}, {"cut": "whole", "replay": 0.5}]}, "whose tasks are whole"),
         ],
     )
     def test_wrong_settings_are_refused(self, recipe: dict[str, Any], said: str) -> None:

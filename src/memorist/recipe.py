@@ -129,7 +129,7 @@ class Stage:
     rows.
     rule, reduction, epsilon, gamma, gae_lambda, relative, whiten, floors: see `training.credit`. rewards: weights of
     reward terms by name (those left out count 1); rewards_end: what they go over into, along half a cosine from step
-    `rewards_from` to the last (empty: they stay). gate: a reward term; where it is 0, none lowers a run's worth.
+    `rewards_from` to the end (empty: they stay). gate: a reward term; where it is 0, none lowers a run's worth.
     redraw: how often groups whose runs are all worth the same are replaced by new ones in a step. critic_lr,
     value_clip: of the critic that rule "ppo" has. clip_low, clip_high, dual, entropy, cap: see `training.objective`.
     beta: weight of the KL to the stage's start, estimated by `kl` (k1, k2, k3) and put into the loss or the reward

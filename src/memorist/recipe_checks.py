@@ -44,6 +44,11 @@ def check(recipe: Any, where: str) -> None:
         raise RecipeError(f"{where}: log_every is {recipe.log_every}; expected 0 (no trajectories) or more")
     for name, role in recipe.judges.items():
         need_known(f"{where}: judges.{name}", role, recipe.models)
+        if name in recipe.models or not any((s.kind, s.role) == ("reward", name) for s in recipe.stages):
+            raise RecipeError(
+                f"{where}: judges.{name} is a role's name, or no stage of kind 'reward' teaches it; expected a name of "
+                "its own and such a stage"
+            )
     for name, data in recipe.evaluations.items():
         data.check(f"{where}: evaluations.{name}")
         _check_data(recipe.agent, data, f"{where}: evaluations.{name}")
@@ -107,6 +112,14 @@ def _check_between(recipe: Any, number: int, place: str) -> None:
         raise RecipeError(f"{place}.replay is {stage.replay:g}; expected a share of 0 or more and below 1")
     if stage.replay and (not number or stage.cut != "whole"):
         raise RecipeError(f"{place}.replay is {stage.replay:g}; expected 0 in a first stage, and where tasks are cut")
+    if stage.replay and (
+        int(stage.replay * stage.tasks) == 0
+        or any(s.cut != "whole" or s.kind == "reward" for s in recipe.stages[:number])
+    ):
+        raise RecipeError(
+            f"{place}.replay is {stage.replay:g} of {stage.tasks} tasks; expected a share of one task or more, and "
+            "only stages before it whose tasks are whole"
+        )
     need_known(f"{place}.reference", stage.reference, REFERENCES)
     for asked in stage.require:
         name, dot, _ = asked.rpartition(".")

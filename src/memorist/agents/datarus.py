@@ -17,7 +17,7 @@ from memorist.decision import Observation
 from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
 from memorist.models.sampler import Actor
-from memorist.tasks.notebook.kernels import Ran, shared_kernels
+from memorist.tasks.notebook.kernels import NO_TOOL, Ran, shared_kernels
 from memorist.tasks.notebook.replay import reproduced
 from memorist.tasks.notebook.sandbox import Limits
 from memorist.tasks.notebook.steps import (
@@ -35,6 +35,7 @@ from memorist.tasks.notebook.steps import (
 STYLES = ("full", "compact")
 CHOSEN = "chosen"
 KERNELS = ("pool", "jupyter")
+MOST_SECONDS = 3600
 RULES = """You answer a question about a table in a Python notebook. The table's file is in the folder. Work in steps;
 in each, say what you will do and why, then write one cell, and stop there:
 <step>
@@ -76,14 +77,16 @@ class NotebookExercise(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an episode. parts: all that was written, by whom. cells: what was run, and what it gave. mode: in
-    which it was answered. answer: None where there is none. why: "answered", or what ended it."""
+    """What came of an episode. parts: all that was written, by whom. cells: what was to be run, and what it gave
+    (nothing but an error where another tool was asked for). mode: in which it was answered. answer: None where there is
+    none. why: "answered", or what ended it. thoughts: before each cell."""
 
     parts: tuple[Part, ...]
     cells: tuple[tuple[str, Ran], ...]
     mode: str
     answer: str | None
     why: str
+    thoughts: tuple[str, ...] = ()
 
 
 class Datarus:
@@ -133,17 +136,23 @@ class Datarus:
 
     async def _in_notebook(self, notebook: Any, asked: Observation, reply: Any) -> Outcome:
         parts: list[Part] = []
-        failed, why = 0, "steps"
+        cells: list[tuple[str, Ran]] = []
+        thoughts: list[str] = []
+        failed, why, answer = 0, "steps", None
         for left in reversed(range(self.steps + 1)):
             parts.append(Part(reply.text))
+            # What stands behind the end of a message is written and never read: neither run nor an answer.
             written = reply.text[: StopDetector().feed(reply.text) or len(reply.text)]
             step = message(written)
             if step is None:
-                why = "answered" if parse(parts).answer is not None else "malformed"
+                answer = parse(written).answer
+                why = "answered" if answer is not None else "malformed"
                 break
             if not left:
                 break
             ran = await notebook.run(step.code) if step.action == TOOL else _no_tool(step.action)
+            cells.append((step.code, ran))
+            thoughts.append(step.thought)
             failed = 0 if ran.good else failed + 1
             seen = f"{render_observation(ran.told())}\n</step>"
             parts.append(Part(f"\n{seen}\n", by_policy=False))
@@ -152,7 +161,7 @@ class Datarus:
                 break
             asked = asked.then(reply, seen)
             reply = await self.analyst.act(asked)
-        return Outcome(tuple(parts), tuple(notebook.cells), "agentic", parse(parts).answer, why)
+        return Outcome(tuple(parts), tuple(cells), "agentic", answer, why, tuple(thoughts))
 
     def _first(self, task: NotebookExercise) -> Observation:
         names = " ".join(task.files)
@@ -172,7 +181,7 @@ class Datarus:
 
 
 def _no_tool(name: str) -> Ran:
-    return Ran("", f"there is no tool {untagged(name[:40])!r}; expected {TOOL}", "NoTool")
+    return Ran("", f"there is no tool {untagged(name[:40])!r}; expected {TOOL}", NO_TOOL)
 
 
 @dataclass(frozen=True)
@@ -212,8 +221,8 @@ class DatarusSettings:
         for name, least in (("steps", 1), ("errors", 1), ("reply", 1), ("characters", 10), ("memory", 256)):
             if getattr(self, name) < least:
                 raise RecipeError(f"{where}.{name} is {getattr(self, name)}; expected {least} or more")
-        if self.seconds <= 0:
-            raise RecipeError(f"{where}.seconds is {self.seconds:g}; expected more than 0")
+        if not 0 < self.seconds <= MOST_SECONDS:
+            raise RecipeError(f"{where}.seconds is {self.seconds:g}; expected more than 0, up to {MOST_SECONDS}")
 
     def build(self, **given: Any) -> Datarus:
         """The agent around `bank` and `analyst`."""

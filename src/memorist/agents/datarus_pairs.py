@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from memorist.agents.datarus import DatarusSettings
 from memorist.decision import Action, Observation
-from memorist.errors import need_known
+from memorist.errors import RecipeError, need_known
 from memorist.tasks.notebook.episodes import NotebookData, NotebookTask
 from memorist.tasks.notebook.experts import CORRUPTIONS, Corrupted, Expert, written
 from memorist.tasks.notebook.kernels import Ran
@@ -76,7 +76,13 @@ class NotebookPairsData:
         return self._asked.tasks(seed)
 
     def pairs(self, agent: DatarusSettings, seed: int) -> list[Pair]:
-        """Pairs as the agent would have played them."""
+        """Pairs as the agent would have played them.
+
+        Raises:
+            RecipeError: the agent answers at once, so that there are no steps of which one could be wrong.
+        """
+        if agent.mode == "reflection":
+            raise RecipeError("pairs are of notebooks, and agent.mode is 'reflection'; expected 'agentic' or 'chosen'")
         return pairs(self.tasks(seed), agent, kinds=self.kinds or CORRUPTIONS)
 
 
@@ -125,6 +131,7 @@ def pairs(
         found: list[Pair] = []
         for begin in range(0, len(asked), AT_ONCE):
             found += await asyncio.gather(*(both(*one) for one in asked[begin : begin + AT_ONCE]))
-        return found
+        # An episode that a limit ended before its wrong move is no worse.
+        return [pair for pair in found if False in pair.worse.right]
 
     return asyncio.run(every())

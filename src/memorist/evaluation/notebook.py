@@ -4,6 +4,7 @@ episodes went."""
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -77,7 +78,7 @@ def answered(
     runs: list[list[Run]] = [[] for _ in tasks]
     for number in range(votes):
         open_ = [i for i, own in enumerate(runs) if _undecided(own, votes, budget)]
-        played = play(settings.build, [tasks[i] for i in open_], warm, seed=number)
+        played = play(settings.build, [tasks[i] for i in open_], warm, seed=number, numbers=open_)
         for i, [run] in zip(open_, played, strict=True):
             runs[i].append(run)
     return [_voted(task, own) for task, own in zip(tasks, runs, strict=True)]
@@ -120,6 +121,8 @@ def measured(found: Sequence[Voted]) -> Measures:
     rights = [float(one.task.right(one.chosen)) for one in found]
     runs = [(one.task, run) for one in found for run in one.runs]
     facts = [task.measures(run.outcome) for task, run in runs]
+    # Questions count alike, however often they were answered.
+    share = [1 / (len(one.runs) * len(found)) for one in found for _ in one.runs]
     missed = [fact["correct"] for fact in facts if fact["failed_cells"]]
     points: Interval = hierarchical_bootstrap(
         {0: {one.task.id: [right] for one, right in zip(found, rights, strict=True)}}
@@ -129,12 +132,12 @@ def measured(found: Sequence[Voted]) -> Measures:
         skills.setdefault(one.task.skill, []).append(right)
 
     def mean(name: str) -> float:
-        return sum(fact[name] for fact in facts) / len(facts)
+        return math.fsum(weight * fact[name] for weight, fact in zip(share, facts, strict=True))
 
     return Measures(
         points.value, points.low, points.high, mean("format"), mean("answered"), mean("cells"), mean("failed_cells"),
         sum(missed) / len(missed) if missed else None,
-        sum(fabricated(run.outcome.parts) for _, run in runs) / len(runs),
+        math.fsum(weight * fabricated(run.outcome.parts) for weight, (_, run) in zip(share, runs, strict=True)),
         sum(tokens(run) for _, run in runs) / len(found),
         {name: sum(values) / len(values) for name, values in skills.items()},
     )  # fmt: skip
@@ -203,7 +206,7 @@ def _notebooks(out: Path, found: Sequence[Voted]) -> dict[str, str]:
     for one in [*order[: SHOWN // 2], *order[::-1][: SHOWN // 2]]:
         outcome: Outcome = one.runs[0].outcome
         files[one.task.id] = f"{one.task.id}.ipynb"
-        write_ipynb(out / files[one.task.id], one.task.asked, outcome.parts, outcome.cells)
+        write_ipynb(out / files[one.task.id], one.task.asked, outcome.parts, outcome.cells, outcome.thoughts)
     return files
 
 

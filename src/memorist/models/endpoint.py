@@ -113,13 +113,13 @@ class Endpoint:
         with ThreadPoolExecutor(min(self.together, len(requests))) as pool:
             return list(pool.map(lambda r: self._ask(r.observation, r.distribution, r.seed), requests))
 
-    def ask(self, observation: Observation, distribution: Distribution) -> Action:
-        """One action, without a seed.
+    def ask(self, observation: Observation, distribution: Distribution, seed: int | None = None) -> Action:
+        """One action.
 
         Raises:
             PolicyError: the endpoint does not answer, or not with a chat completion.
         """
-        return self._ask(observation, distribution, None)
+        return self._ask(observation, distribution, seed)
 
     async def act(self, observation: Observation) -> Action:
         """What agents call; other tasks run while the endpoint thinks.

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from memorist.decision import Action, Distribution, Observation, Stop
+from memorist.decision import Action, Stop
 from memorist.errors import DataError, PolicyError
 from memorist.models.endpoint import Endpoint, Spent, spending
 from memorist.models.sampler import Request
@@ -70,10 +70,13 @@ class Recorded:
         self.spent.completion_tokens += row["completion_tokens"]
         self.spent.cost += row["cost"]
 
-    def _key(self, observation: Observation, distribution: Distribution) -> str:
+    def _key(self, request: Request) -> str:
+        observation, distribution = request.observation, request.distribution
         asked = [(o.prompt, o.system, a.text) for o, a in observation.after]
         how = (distribution.temperature, distribution.top_p, observation.max_tokens, dict(self.endpoint.extra))
-        plain = [self.name, asked, observation.system, observation.prompt, how]
+        plain: list[Any] = [self.name, asked, observation.system, observation.prompt, how]
+        if not distribution.greedy:
+            plain.append(request.seed)  # another draw is another reply
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode("utf-8", "backslashreplace")).hexdigest()
 
     def sample(self, requests: Sequence[Request]) -> list[Action]:
@@ -82,7 +85,7 @@ class Recorded:
         Raises:
             PolicyError: the endpoint does not answer; what it answered before is in the file.
         """
-        keys = [self._key(request.observation, request.distribution) for request in requests]
+        keys = [self._key(request) for request in requests]
         new = {key: request for key, request in zip(keys, requests, strict=True) if key not in self._known}
         if new:
             with ThreadPoolExecutor(min(self.endpoint.together, len(new))) as pool:
@@ -95,8 +98,9 @@ class Recorded:
 
     def _ask(self, key: str, request: Request) -> None:
         # A seed would make the same question another request, for nothing where the likeliest reply is taken.
+        seed = None if request.distribution.greedy else request.seed
         with spending() as spent:
-            action = self.endpoint.ask(request.observation, request.distribution)
+            action = self.endpoint.ask(request.observation, request.distribution, seed)
         row = {
             "key": key, "text": action.text, "stop": action.stop.value, "prompt_tokens": spent.prompt_tokens,
             "completion_tokens": spent.completion_tokens, "cost": spent.cost,

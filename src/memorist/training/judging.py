@@ -34,23 +34,27 @@ class Judges:
 
     recipe: Recipe
     models: dict[str, RewardModel] = field(default_factory=dict)
-    _pairs: dict[int | str, list[tuple[Judged, Judged]]] = field(default_factory=dict)
+    _pairs: dict[tuple[int | str, str], list[tuple[Judged, Judged]]] = field(default_factory=dict)
 
-    def pairs(self, number: int | str, data: Any, policy: CausalPolicy) -> list[tuple[Judged, Judged]]:
+    def pairs(self, place: int | str, data: Any, policy: CausalPolicy) -> list[tuple[Judged, Judged]]:
         """Pairs of data, as the policy's tokens; they are made once in a process.
+
+        Args:
+            place: the stage's number, or the evaluation's name, whose data they are.
 
         Raises:
             RecipeError: the data gives none.
         """
-        if number not in self._pairs:
-            self._pairs[number] = [
+        key = place, policy.name
+        if key not in self._pairs:
+            self._pairs[key] = [
                 (Judged(in_one_window(policy, pair.better.messages), pair.better.right),
                  Judged(in_one_window(policy, pair.worse.messages), pair.worse.right))
                 for pair in data.pairs(self.recipe.agent, self.recipe.seed)
             ]  # fmt: skip
-        if not self._pairs[number]:
+        if not self._pairs[key]:
             raise RecipeError(f"data of kind {data.kind!r} gave no pairs; expected other kinds, or more questions")
-        return self._pairs[number]
+        return self._pairs[key]
 
     def accuracy(self, data: Any, place: str) -> dict[str, float]:
         """For each judge that has learnt, the share of pairs that it ranks rightly, and of steps that it judges so."""
@@ -144,5 +148,7 @@ class JudgeLearner:
 
 
 def _with(run: Run, name: str, value: float) -> Run:
+    if any(reward.name == name for reward in run.trajectory.rewards):
+        raise RecipeError(f"judge {name!r} is named as a reward term of its task is; expected another name")
     rewards = (*run.trajectory.rewards, Reward(name, value))
     return replace(run, trajectory=replace(run.trajectory, rewards=rewards))

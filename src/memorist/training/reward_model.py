@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from memorist.decision import Action, Observation
 from memorist.models.causal import CausalPolicy
+from memorist.models.registry import open_policy
 from memorist.models.rows import RowBatch, Unit
 
 STEP, SMALL = 1.0, 0.01
@@ -113,12 +114,17 @@ class RewardModel:
         of_steps = torch.nn.functional.binary_cross_entropy_with_logits(steps, labels) if len(labels) else steps.sum()
         loss = -torch.nn.functional.logsigmoid(ahead).mean() + STEP * of_steps + SMALL * (wholes**2).mean()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], 1.0)
-        self.optimizer.step()
+        every = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = float(torch.nn.utils.clip_grad_norm_(every, 1.0))
+        # One step that is not finite would spoil every weight.
+        broken = not math.isfinite(norm + float(loss.detach()))
+        if not broken:
+            self.optimizer.step()
         self.optimizer.zero_grad()
         agreed = ((steps > 0) == (labels > 0.5)).float().mean() if len(labels) else torch.tensor(math.nan)
         ranked = float((ahead > 0).float().mean())
-        return {"loss": float(loss.detach()), "pairs": ranked, "steps": float(agreed), "tokens": float(asked)}
+        facts = {"loss": float(loss.detach()), "pairs": ranked, "steps": float(agreed), "tokens": float(asked)}
+        return facts | ({"skipped": 1.0} if broken else {})
 
     def scores(self, episodes: Sequence[Judged]) -> list[Scores]:
         """What it thinks of episodes."""
@@ -187,7 +193,7 @@ class RewardModel:
         Raises:
             PolicyError: there is none.
         """
-        found = cls(CausalPolicy.load(folder), lr=lr)
+        found = cls(open_policy(str(folder)), lr=lr)
         tensors = load_file(folder / HEADS)
         found.middle = float(tensors.pop("middle"))
         found.heads.load_state_dict(tensors)

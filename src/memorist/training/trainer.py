@@ -192,12 +192,16 @@ class Trainer:
 
     def _between(self, after: int) -> None:
         """Before the first stage, and after each: what the recipe evaluates, the manifest, and whether to go on."""
-        for name in self.evaluations.missing(after):
+        missing = self.evaluations.missing(after)
+        self.devices.wait()  # until all know what is missing
+        for name in missing:
             where = f"after stage {after}" if after else "before the first stage"
             self.say(f"evaluating {name} {where}")
             data = self.recipe.evaluations[name]
             if hasattr(data, "pairs"):
-                self.evaluations.write(after, name, len(data.tasks(self.recipe.seed)), self.judges.accuracy(data, name))
+                told = self.judges.accuracy(data, name)
+                if self.devices.first:
+                    self.evaluations.write(after, name, len(data.tasks(self.recipe.seed)), told)
                 continue
             seats = {role: Seat(policy) for role, policy in self.policies.items()}
             tasks = data.tasks(self.recipe.seed)
@@ -206,6 +210,7 @@ class Trainer:
             if self.devices.first:
                 self.evaluations.note(after, name, groups)
             self.devices.wait()
+        self.devices.wait()
         if after:
             stage = self.recipe.stages[after - 1]
             learnt = self.judges.models[stage.role] if stage.kind == "reward" else self.policies[stage.role]

@@ -20,6 +20,10 @@ from memorist.tasks.notebook.tables import DEFECTS, Table, table
 SPLITS = {"train": 0, "validation": 10_000_000, "test": 20_000_000, "base": 30_000_000}
 """Where the seeds of each begin."""
 MOST_DEFECTS = 2
+NEEDED = {"filled": "missing", "outlier": "outlier"}
+"""Skills that only tables with some defect have questions of."""
+OFTEN = {"missing": "missing", "twice": "duplicate"}
+"""Skills of which half of the tables have a defect, or most answers would be 0."""
 
 
 class EpisodeOutcome(Protocol):
@@ -113,8 +117,8 @@ class NotebookTask:
 class NotebookData:
     """Questions about tables that no other split has.
 
-    questions: how many. skills: which kinds, in turn; empty for all. defects: which tables may have, up to two of a
-    table; empty for all.
+    questions: how many. skills: which kinds, in turn; empty for all that tables with these defects have. defects: which
+    tables may have, up to two of a table; empty for all.
     """
 
     kind: str = "notebook"
@@ -136,12 +140,18 @@ class NotebookData:
             need_known(f"{where}.skills", name, NAMES)
         for name in self.defects:
             need_known(f"{where}.defects", name, DEFECTS)
+        for name in self.skills:
+            if self.defects and NEEDED.get(name, self.defects[0]) not in self.defects:
+                raise RecipeError(
+                    f"{where}.defects lacks {NEEDED[name]!r}, without which there is no question of {name!r}"
+                )
         if self.questions < 1:
             raise RecipeError(f"{where}.questions is {self.questions}; expected 1 or more")
 
     def tasks(self, seed: int) -> list[NotebookTask]:
         """The questions; `seed`, the run's, changes nothing of them."""
-        skills, defects = self.skills or NAMES, self.defects or DEFECTS
+        defects = self.defects or DEFECTS
+        skills = self.skills or [name for name in NAMES if NEEDED.get(name, defects[0]) in defects]
         return [task(self.split, number, skills[number % len(skills)], defects) for number in range(self.questions)]
 
 
@@ -153,7 +163,7 @@ def task(split: str, number: int, skill: str, defects: tuple[str, ...] = DEFECTS
         seed = (SPLITS[split] + number) * 100 + attempt
         rng = random.Random(f"notebook/{seed}")
         wrong = rng.sample(defects, rng.randint(0, min(MOST_DEFECTS, len(defects))))
-        needed = {"filled": "missing", "outlier": "outlier"}.get(skill)
+        needed = NEEDED.get(skill) or (OFTEN.get(skill) if OFTEN.get(skill) in defects and rng.random() < 0.6 else None)
         if needed and needed not in wrong:
             wrong = [needed, *wrong[:1]]
         made = table(seed, wrong)

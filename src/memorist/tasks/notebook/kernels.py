@@ -35,7 +35,7 @@ IMPORTED = ("numpy", "pandas")
 """Imported once, before cells run."""
 GRACE, START = 1.0, 60.0
 """Seconds that a process has beside its cells', and for its start."""
-TIMEOUT, DIED = "Timeout", "Died"
+TIMEOUT, DIED, NO_TOOL = "Timeout", "Died", "NoTool"
 MOST = 4 * 1024 * 1024
 """Bytes of an answer."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from memorist.errors import SandboxError
-from memorist.tasks.notebook.kernels import DIED, TIMEOUT, Ran
+from memorist.tasks.notebook.kernels import DIED, NO_TOOL, TIMEOUT, Ran
 from memorist.tasks.notebook.steps import Part, parse
+
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
 class Running(Protocol):
@@ -24,7 +27,8 @@ class Running(Protocol):
 
 
 async def reproduced(fresh: Callable[[], Running], cells: Sequence[tuple[str, Ran]]) -> bool:
-    """Whether cells give the same, cell by cell, when they are run anew; those that left nothing behind are left out.
+    """Whether cells give the same, cell by cell, when they are run anew; those that left nothing behind are left out,
+    and where things lie in memory does not count.
 
     Args:
         fresh: an empty notebook beside the same files.
@@ -32,19 +36,21 @@ async def reproduced(fresh: Callable[[], Running], cells: Sequence[tuple[str, Ra
     again = fresh()
     try:
         for code, ran in cells:
-            if ran.kind in (TIMEOUT, DIED):
+            if ran.kind in (TIMEOUT, DIED, NO_TOOL):
                 continue
             found = await again.run(code)
-            if (found.output, found.kind) != (ran.output, ran.kind):
+            if (_ADDRESS.sub("", found.output), found.kind) != (_ADDRESS.sub("", ran.output), ran.kind):
                 return False
         return True
     finally:
         await again.close()
 
 
-def write_ipynb(file: Path, question: str, parts: Sequence[Part], cells: Sequence[tuple[str, Ran]]) -> None:
-    """An episode as a notebook: the question, thoughts, cells with what they gave, the answer. Needs nbformat
-    (`pip install 'memorist[notebook]'`).
+def write_ipynb(
+    file: Path, question: str, parts: Sequence[Part], cells: Sequence[tuple[str, Ran]], thoughts: Sequence[str] = ()
+) -> None:
+    """An episode as a notebook: the question, thoughts (one a cell), cells with what they gave, the answer. Needs
+    nbformat (`pip install 'memorist[notebook]'`).
 
     Raises:
         SandboxError: nbformat is not installed.
@@ -55,7 +61,6 @@ def write_ipynb(file: Path, question: str, parts: Sequence[Part], cells: Sequenc
     except ImportError as error:
         raise SandboxError("notebooks are written by nbformat; type: pip install 'memorist[notebook]'") from error
     found = parse(parts)
-    thoughts = [step.thought for step in found.steps]
     shown: list[Any] = [v4.new_markdown_cell(f"**{question}**")]
     for number, (code, ran) in enumerate(cells):
         if number < len(thoughts) and thoughts[number]:

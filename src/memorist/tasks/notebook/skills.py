@@ -72,7 +72,7 @@ _SAID = {
         "Give the average of {c}.",
         "Compute the mean of the column {c}.",
     ),
-    "median": ("What is the median {c}?", "Give the median of {c}.", "Which value of {c} is in the middle?"),
+    "median": ("What is the median {c}?", "Compute the median of the column {c}.", "Give the median of {c}."),
     "std": ("What is the sample standard deviation of {c}?", "How much does {c} vary (sample standard deviation)?"),
     "count": ("How many rows have {w}?", "Count the rows with {w}.", "In how many rows is it so that {w}?"),
     "best": (
@@ -150,10 +150,11 @@ def _number(name: str, code: str, measure: Callable[[Sequence[float]], float]) -
 def _count(table: Table, rng: random.Random) -> Question | None:
     domain, column = table.domain, _column(table, rng)
     values = table.numbers(column)
-    limit = round(sorted(values)[rng.randrange(len(values))] + rng.choice((-0.005, 0.005)), 3)
+    told = f"{sorted(values)[rng.randrange(len(values))] + rng.choice((-0.005, 0.005)):.3f}".rstrip("0")
+    limit = float(told)
     above = rng.random() < 0.5
-    said = [f"{column} {'above' if above else 'below'} {limit:g}"]
-    tests = [f"(d[{column!r}] {'>' if above else '<'} {limit:g})"]
+    said = [f"{column} {'above' if above else 'below'} {told}"]
+    tests = [f"(d[{column!r}] {'>' if above else '<'} {told})"]
     kept = [
         value is not None and ((float(value) > limit) if above else (float(value) < limit))
         for value in table.column(column)
@@ -184,7 +185,8 @@ def _best(table: Table, rng: random.Random) -> Question | None:
 
 
 def _missing(table: Table, rng: random.Random) -> Question | None:
-    column = _column(table, rng)
+    holes = [name for name in (table.domain.whole, table.domain.real) if None in table.column(name)]
+    column = holes[0] if holes and rng.random() < 0.8 else _column(table, rng)
     gold = sum(value is None for value in table.column(column))
     code = f"print(int(d[{column!r}].isna().sum()))"
     lines = tuple(line for line in cleaning(table, column) if "drop_duplicates" in line)

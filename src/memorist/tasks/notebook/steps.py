@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 TAGS = ("step", "thought", "action", "action_input", "observation", "stop_analysis", "think", "answer")
 TOOL = "python_executor"
-ENDS = ("</action_input>", "</stop_analysis>", "</answer>")
-"""Where a message of the policy ends: never behind `</step>`, or it would write what was observed itself."""
+ENDS = ("</action_input>", "</stop_analysis>")
+"""Where a message of the policy in a notebook ends: never behind `</step>`, or it would write what was observed
+itself."""
 MODES = ("agentic", "reflection")
 
 _ANY = rf"</?(?:{'|'.join(TAGS)})\s*>"
