@@ -349,7 +349,7 @@ class TestRuns:
         pytest.importorskip("torch")
         from memorist.evaluation import runs
 
-        def train(recipe: Any, folder: Path, *, resume: bool, progress: Any) -> None:
+        def train(recipe: Any, folder: Path, *, resume: bool, progress: Any, say: Any) -> None:
             progress({"stage": 0, "kind": "rl", "role": "manager", "step": 1, "steps": 1, "reward": 0.0, "left": 0.0,
                       "peak_memory_bytes": 2e9})  # fmt: skip
 
