@@ -324,12 +324,34 @@ class TestGymnasium:
 
         check_env(SearchEnv(render_mode="rgb_array"), skip_render_check=False)
 
+    def test_who_looks_sees_a_picture_of_what_has_been_seen_and_nothing_else(self) -> None:
+        pytest.importorskip("gymnasium")
+        import numpy as np
+        from gymnasium.utils.env_checker import check_env
+
+        from memorist.tasks.household.gym import SearchEnv
+
+        env = SearchEnv(images=True)
+        check_env(env, skip_render_check=True)
+        seen, _ = env.reset(seed=5)
+        assert isinstance(seen, dict) and env.observation_space.contains(seen) and env.house is not None
+        assert env.png().startswith(b"\x89PNG")
+        scene = env.house.search.scene
+        place = env.house.search.target.receptacle
+        after = env.step(f'<action>Navigate("{place}")</action>')[0]
+        assert isinstance(after, dict) and (after["image"] != seen["image"]).any()
+        x, y = scene.by_id[place].cell
+        spot = (slice(y * 16 + 4, y * 16 + 12), slice(x * 16 + 4, x * 16 + 12))
+        assert len(np.unique(seen["image"][spot].reshape(-1, 3), axis=0)) == 1
+        assert len(np.unique(after["image"][spot].reshape(-1, 3), axis=0)) > 1
+
     def test_a_search_that_is_played_through_it_earns_what_it_is_worth(self) -> None:
         pytest.importorskip("gymnasium")
         from memorist.tasks.household.gym import SearchEnv
 
         env = SearchEnv(distractors=2)
         told, _ = env.reset(seed=5)
+        assert isinstance(told, str)
         assert env.reset(seed=5)[0] == told and "3 things are called so" in told and "A metre costs 1" in told
         assert env.house is not None
         searcher, earned, over = SEARCHERS["oracle"](), 0.0, False

@@ -29,7 +29,7 @@ def picture(house: Household) -> Any:
     try:
         from PIL import Image, ImageDraw
     except ImportError as error:
-        raise DataError("picture", "-", "Pillow", "is not installed: pip install 'memorist[report]'") from error
+        raise DataError("picture", "-", "Pillow", "is not installed: pip install 'memorist[household]'") from error
     scene = house.search.scene
     cells = {*scene.walkable, *(r.cell for r in scene.receptacles), *(c for cs in scene.rooms.values() for c in cs)}
     wide, high = 2 + max(x for x, _ in cells), 2 + max(y for _, y in cells)
