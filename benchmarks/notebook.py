@@ -57,6 +57,24 @@ def rate(tasks: Sequence[NotebookTask], make: Callable[[NotebookTask], Any], at_
     return asyncio.run(cells(tasks, make, at_once)) / (perf_counter() - began)
 
 
+def rate_of_nothing(kernels: Kernels, count: int) -> float:
+    """Notebooks of one cell that does nothing, a second: what a cell costs beside itself."""
+
+    async def nothing() -> None:
+        left = list(range(count))
+
+        async def worker() -> None:
+            while left:
+                left.pop()
+                await kernels.notebook().run("1")
+
+        await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
+
+    began = perf_counter()
+    asyncio.run(nothing())
+    return count / (perf_counter() - began)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
@@ -65,23 +83,30 @@ def main() -> None:
     args = parser.parse_args()
     tasks = NotebookData(split="validation", questions=args.episodes).tasks(0)
     pool: list[float] = []
+    empty: list[float] = []
     jupyter: list[float] = []
     with Kernels() as kernels:
         rate(tasks[:AT_ONCE], lambda task: kernels.notebook(task.files), AT_ONCE)  # processes start
         for _ in range(args.repeats):
             pool.append(rate(tasks, lambda task: kernels.notebook(task.files), AT_ONCE))
+            empty.append(rate_of_nothing(kernels, 200))
             jupyter.append(rate(tasks[:4], lambda task: JupyterNotebook(task.files), 2))
     kept = {
         "n": args.repeats, "seeds": 1, "device": f"{os.cpu_count()} CPU cores", "how": "python benchmarks/notebook.py",
         "date": datetime.now(UTC).date().isoformat(), "unit": "1/s",
     }  # fmt: skip
-    row = {
-        "row": "notebook.steps-per-second", "value": statistics.median(pool), "low": min(pool), "high": max(pool),
-        "peer": "a Jupyter kernel for each episode", "peer_value": statistics.median(jupyter),
-    }  # fmt: skip
-    print(json.dumps(row | kept))
+    rows = [
+        {"row": name, "value": statistics.median(found), "low": min(found), "high": max(found), "peer": peer,
+         "peer_value": peer and statistics.median(jupyter)} | kept
+        for name, found, peer in (
+            ("notebook.steps-per-second", pool, "a Jupyter kernel for each episode"),
+            ("notebook.empty-cell.steps-per-second", empty, None),
+        )
+    ]  # fmt: skip
+    for row in rows:
+        print(json.dumps(row))
     if args.json:
-        args.json.write_text(json.dumps([row | kept], indent=1) + "\n", encoding="utf-8")
+        args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 notebook (`tasks.notebook.experts`), and who err and slip at fixed rates. Tables and questions are of the base split; what cells print is
 what they printed in the sandbox.
 
-Run: python scripts/make_analyst.py (episodes 3 minutes, training 20 minutes on 2 cores; episodes are kept in runs/analyst)
+Run: python scripts/make_analyst.py (episodes are kept in runs/analyst). It has not been run to its end yet: no base of the analyst is shipped.
 """
 
 from __future__ import annotations

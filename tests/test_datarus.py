@@ -54,7 +54,7 @@ def ran(given: NotebookTask, says: Callable[[int, Observation], str], **how: Any
 
 def by_expert(given: NotebookTask, expert: Expert, **how: Any) -> Outcome:
     """What an episode is when an expert writes the messages; what it sees is what the agent shows it."""
-    from memorist.tasks.notebook.kernels import Ran
+    from memorist.tasks.notebook.ran import Ran
 
     def says(number: int, observation: Observation) -> str:
         prompts = [*(one.prompt for one, _ in observation.after), observation.prompt][1:]
@@ -162,6 +162,14 @@ class TestExperts:
         for one in made[:8]:
             found = by_expert(one, Expert(one, slips=1.0))
             assert one.measures(found)["failed_cells"] >= 1 and one.right(found.answer)
+
+    def test_text_taken_for_numbers_is_seen_and_put_right(self) -> None:
+        made = NotebookData(split="validation", questions=40, skills=("mean", "count"), defects=("text",)).tasks(0)
+        texts = [one for one in made if any(".str" in line for line in one.question.cleaned)]
+        assert len(texts) >= 5
+        for one in texts[:5]:
+            found = by_expert(one, Expert(one, slips=1.0))
+            assert one.right(found.answer) and found.cells[1][1].kind == "TypeError"
 
     def test_errors_give_wrong_answers(self) -> None:
         made = NotebookData(split="validation", questions=8, skills=("median", "best", "count", "mean")).tasks(0)

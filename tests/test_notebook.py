@@ -13,12 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import memorist
 from conftest import needs_sandbox
 from memorist.errors import SandboxError
+from memorist.tasks.notebook import cells
 from memorist.tasks.notebook.jupyter import JupyterNotebook
-from memorist.tasks.notebook.kernels import DIED, TIMEOUT, Kernels, shortened
+from memorist.tasks.notebook.kernels import Kernels
+from memorist.tasks.notebook.ran import DIED, TIMEOUT, Ends, shortened
 from memorist.tasks.notebook.sandbox import Limits
 
 pytestmark = needs_sandbox
@@ -113,6 +117,21 @@ class TestCells:
             for _ in range(2):
                 assert asyncio.run(found.notebook().run("1")).told() == "1"
             assert found.replaced == 0
+
+    def test_a_file_in_another_encoding_is_an_error_that_can_be_mended(self, kernels: Kernels) -> None:
+        notebook = kernels.notebook({"a.csv": "name\nZürich\n".encode("latin-1")})
+        assert notebook.ran(LOAD).kind == "UnicodeDecodeError"
+        assert (
+            notebook.ran("import pandas as pd; pd.read_csv('a.csv', encoding='latin-1').name[0]").told() == "'Zürich'"
+        )
+
+    @given(st.lists(st.text(max_size=30), max_size=8), st.integers(1, 40))
+    def test_what_is_kept_of_an_output_is_the_same_on_both_sides(self, pieces: list[str], most: int) -> None:
+        inside, outside = cells.Kept(most), Ends(most)
+        for piece in pieces:
+            inside.write(piece)
+            outside.add(piece)
+        assert inside.told() == outside.told() == shortened("".join(pieces), most)
 
 
 class TestHarm:

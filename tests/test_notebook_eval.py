@@ -24,7 +24,7 @@ from memorist.models.sampler import Request
 from memorist.models.scripted import ScriptedSampler
 from memorist.tasks.notebook.episodes import NotebookTask
 from memorist.tasks.notebook.experts import Expert, written
-from memorist.tasks.notebook.kernels import Ran
+from memorist.tasks.notebook.ran import Ran
 from memorist.training.rollout import Seat
 
 pytestmark = needs_sandbox
@@ -111,6 +111,13 @@ class TestReport:
         assert "wrong" in page and "right is" in page and "<svg" in page and "default-src 'none'" in page
         cells = json.loads((tmp_path / files[0]).read_text())["cells"]
         assert next(cell["cell_type"] for cell in cells) == "markdown" and any(c["cell_type"] == "code" for c in cells)
+
+    def test_the_mode_can_be_asked_for(self, tmp_path: Path) -> None:
+        model = Sometimes(questions(12).tasks(0), right=10)
+        told = run(None, model, questions(12), tmp_path, 1, 0, True, QUIET, QUIET, mode="reflection")
+        assert told.correct == told.format == 1 and told.cells == 0
+        with pytest.raises(RecipeError, match="did you mean 'reflection'"):
+            run(None, model, questions(1), tmp_path, 1, 0, True, QUIET, QUIET, mode="reflect")
 
     def test_what_cannot_be_judged_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(RecipeError, match="--run FOLDER or --endpoint"):

@@ -194,6 +194,7 @@ class TestReference:
         ({}, {"evaluations": {"held-out": {"kind": "household"}}}, "expected data.kind dialogues"),
         ({"data": {"kind": "household"}}, {}, "expected data.kind dialogues"),
         ({"data": {"dialogues": 0}}, {}, "dialogues"),
+        ({"kind": "distill", "teacher": "similarity"}, {}, "a heuristic"),
         ({"data": 5}, {}, "expected keys and values"), ({"rewards_from": -1}, {}, "0 .at once"),
     ],
 )  # fmt: skip

@@ -108,6 +108,11 @@ def _check_between(recipe: Any, number: int, place: str) -> None:
     if stage.data is not None:
         stage.data.check(f"{place}.data")
         _check_data(recipe.agent, stage.data, f"{place}.data")
+    if stage.kind == "distill" and stage.teacher in offered("teachers"):
+        raise RecipeError(
+            f"{place}.teacher is {stage.teacher!r}, a heuristic, which holds no token for likelier than "
+            "another; expected a local model"
+        )
     if not 0 <= stage.replay < 1:
         raise RecipeError(f"{place}.replay is {stage.replay:g}; expected a share of 0 or more and below 1")
     if stage.replay and (not number or stage.cut != "whole"):

@@ -17,7 +17,8 @@ from memorist.decision import Observation
 from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
 from memorist.models.sampler import Actor
-from memorist.tasks.notebook.kernels import NO_TOOL, Ran, shared_kernels
+from memorist.tasks.notebook.kernels import shared_kernels
+from memorist.tasks.notebook.ran import NO_TOOL, Ran
 from memorist.tasks.notebook.replay import reproduced
 from memorist.tasks.notebook.sandbox import Limits
 from memorist.tasks.notebook.steps import (

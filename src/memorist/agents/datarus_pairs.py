@@ -10,14 +10,13 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from memorist.agents.datarus import DatarusSettings
 from memorist.decision import Action, Observation
 from memorist.errors import RecipeError, need_known
 from memorist.tasks.notebook.episodes import NotebookData, NotebookTask
 from memorist.tasks.notebook.experts import CORRUPTIONS, Corrupted, Expert, written
-from memorist.tasks.notebook.kernels import Ran
+from memorist.tasks.notebook.ran import Ran
 
 AT_ONCE = 32
 """Questions whose episodes are played side by side."""
@@ -42,20 +41,11 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class NotebookPairsData:
-    """Pairs about tables that no other split has, for stages of kind "reward".
-
-    questions: how many are looked at. kinds: corruptions; empty for all. skills, defects: see `NotebookData`.
-    """
+class NotebookPairsData(NotebookData):
+    """Pairs about the tables of `NotebookData`, for stages of kind "reward". kinds: corruptions; empty for all."""
 
     kind: str = "notebook-pairs"
-    split: str = "train"
-    questions: int = 1000
     kinds: tuple[str, ...] = ()
-    skills: tuple[str, ...] = ()
-    defects: tuple[str, ...] = ()
-
-    exercise: ClassVar[str] = "notebook"
 
     def check(self, where: str = "data") -> None:
         """Refuse what cannot work.
@@ -63,17 +53,9 @@ class NotebookPairsData:
         Raises:
             RecipeError: a setting names something that does not exist, or a number is too small.
         """
-        self._asked.check(where)
+        super().check(where)
         for name in self.kinds:
             need_known(f"{where}.kinds", name, CORRUPTIONS)
-
-    @property
-    def _asked(self) -> NotebookData:
-        return NotebookData("notebook", self.split, self.questions, self.skills, self.defects)
-
-    def tasks(self, seed: int) -> list[NotebookTask]:
-        """The questions that pairs are of."""
-        return self._asked.tasks(seed)
 
     def pairs(self, agent: DatarusSettings, seed: int) -> list[Pair]:
         """Pairs as the agent would have played them.

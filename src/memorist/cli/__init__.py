@@ -161,8 +161,9 @@ def _likebench(
 
 
 def _notebook(
-    run: Path | None, count: int, votes: int, budget: int, endpoint: str | None, out: Path, as_json: bool, err: Console
-) -> None:
+    run: Path | None, count: int, votes: int, budget: int, mode: str, endpoint: str | None, out: Path, as_json: bool,
+    err: Console,
+) -> None:  # fmt: skip
     from memorist.evaluation import notebook
     from memorist.evaluation.progress import Calls
     from memorist.models.recorded import open_recorded
@@ -171,7 +172,7 @@ def _notebook(
         raise RecipeError("--endpoint takes the place of --run; give one of them")
     key = os.environ.get("MEMORIST_KEY")
     served = endpoint and open_recorded(endpoint, out / "replies.jsonl", key=key, told=Calls(err, "model"))
-    notebook.run(run, served or None, notebook.questions(count), out, votes, budget, as_json, console(), err)
+    notebook.run(run, served or None, notebook.questions(count), out, votes, budget, as_json, console(), err, mode=mode)
 
 
 @app.command(
@@ -209,6 +210,7 @@ def evaluate(
     homes: Annotated[int, typer.Option(help="household: how many held-out searches")] = 100,
     questions: Annotated[int, typer.Option(help="notebook: how many held-out questions")] = 120,
     votes: Annotated[int, typer.Option(help="notebook: answers to a question, of which the most frequent counts")] = 1,
+    mode: Annotated[str, typer.Option(help="notebook: agentic, reflection or chosen; default the run's own")] = "",
     budget: Annotated[int, typer.Option(help="notebook: tokens for a question's votes (0: no limit)")] = 0,
     out: Annotated[
         Path | None,
@@ -232,7 +234,7 @@ def evaluate(
         _household(run, homes, endpoint, out or Path("runs") / "household", as_json, err)
         return
     if benchmark == "notebook":
-        _notebook(run, questions, votes, budget, endpoint, out or Path("runs") / "notebook", as_json, err)
+        _notebook(run, questions, votes, budget, mode, endpoint, out or Path("runs") / "notebook", as_json, err)
         return
     if benchmark == "personamem":
         _personamem(run, file, contexts, endpoint, described, out or Path("runs") / "personamem", as_json, err)

@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,13 +145,14 @@ def measured(found: Sequence[Voted]) -> Measures:
 
 def run(
     trained: Path | None, served: Sampler | None, data: NotebookData, out: Path, votes: int, budget: int, as_json: bool,
-    screen: Console, err: Console,
+    screen: Console, err: Console, *, mode: str = "",
 ) -> Measures:  # fmt: skip
     """Judge a model on held-out questions; a table or JSON, a report, and some episodes as Jupyter notebooks.
 
     Args:
         trained: a folder that training wrote. served: a model behind an endpoint, which is asked in full.
         votes: answers to a question at most, of which the most frequent counts. budget: tokens of a question.
+        mode: "agentic", "reflection" or "chosen"; "" for the run's own.
 
     Raises:
         RecipeError: there is neither, or the run is of another agent.
@@ -169,6 +170,8 @@ def run(
         raise RecipeError(
             "notebook judges a run or a model behind an endpoint; give --run FOLDER or --endpoint URL#MODEL"
         )
+    settings = replace(settings, mode=mode or settings.mode)
+    settings.check("agent")
     tasks = data.tasks(0)
     with err.status(f"answering {len(tasks)} questions"):
         found = answered(settings, seats, tasks, votes, budget)

@@ -8,6 +8,7 @@ that are slow to import are imported once, before the children are made.
 from __future__ import annotations
 
 import ast
+import base64
 import contextlib
 import ctypes
 import importlib
@@ -37,7 +38,7 @@ class Late(BaseException):
 
 
 class Kept(io.TextIOBase):
-    """Text of which the beginning and the end are kept, whatever is written."""
+    """Text of which the beginning and the end are kept, whatever is written (`ran.Ends` on the other side)."""
 
     def __init__(self, most: int) -> None:
         self.first = most * 3 // 5
@@ -127,8 +128,8 @@ def emptied(folder: Path) -> None:
 
 def in_child(asked: dict[str, Any], answer: BinaryIO) -> None:
     """All cells of a notebook, one after the other, up to the first whose time is up."""
-    for name, text in asked["files"].items():
-        Path(name).write_text(text, encoding="utf-8", newline="")
+    for name, coded in asked["files"].items():
+        Path(name).write_bytes(base64.b64decode(coded))
     limit(resource.RLIMIT_AS, asked["memory"])
     limit(resource.RLIMIT_FSIZE, asked["file"])
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -12,7 +12,7 @@ from memorist.decision import Reward
 from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
 from memorist.memory.scratch import ScratchBank
-from memorist.tasks.notebook.kernels import Ran
+from memorist.tasks.notebook.ran import Ran
 from memorist.tasks.notebook.skills import NAMES, Question, correct, question
 from memorist.tasks.notebook.steps import Part, structure
 from memorist.tasks.notebook.tables import DEFECTS, Table, table

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from memorist.tasks.notebook.episodes import NotebookTask
-from memorist.tasks.notebook.kernels import Ran
+from memorist.tasks.notebook.ran import Ran
 from memorist.tasks.notebook.steps import render_action, render_stop, untagged
 
 WRONG = {
@@ -23,9 +23,9 @@ WRONG = {
     "isna": "notna",
 }
 """What is done in place of what is right, by an expert that errs."""
-
-
 CLEANING = "I clean it first."
+OF_NUMBERS = ("mean", "median", "std", "count")
+"""Skills whose code raises where numbers are written as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,10 @@ class Expert:
     """Loads, cleans, computes, answers.
 
     Args:
-        errs: how likely it makes a mistake that gives a wrong answer.
-        slips: how likely it makes one that it sees and puts right.
+        errs: how likely it leaves out a line of cleaning, and how likely it computes something else; both may give a
+            wrong answer.
+        slips: how likely it makes a mistake that it sees and puts right: it names a column that is not there, or takes
+            text for numbers.
         seed: of its mistakes.
     """
 
@@ -77,7 +79,11 @@ class Expert:
             if found:
                 part = self.rng.choice(found)
                 code = code.replace(part, WRONG[part])
-        if asked.column and self.rng.random() < slips:
+        text = [line for line in lines if ".str.replace" in line]
+        if text and self.task.skill in OF_NUMBERS and self.rng.random() < slips:
+            moves.append(Move("I compute it.", code))
+            moves.append(Move("These are texts; I make numbers of them.", "print(d.dtypes)"))
+        elif asked.column and self.rng.random() < slips:
             moves.append(Move("I compute it.", code.replace(repr(asked.column), repr(f"{asked.column}s"))))
             moves.append(Move("That column is not there; I take the right one.", "print(list(d.columns))"))
         if lines:

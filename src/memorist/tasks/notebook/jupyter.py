@@ -18,19 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from memorist.errors import SandboxError
-from memorist.tasks.notebook.kernels import (
-    DIED,
-    GRACE,
-    LINES,
-    NAME,
-    SHOWN,
-    TIMEOUT,
-    Ends,
-    Ran,
-    checked,
-    clean,
-    shortened,
-)
+from memorist.tasks.notebook.kernels import GRACE
+from memorist.tasks.notebook.ran import DIED, LINES, NAME, SHOWN, TIMEOUT, Ends, Ran, checked_files, clean, shortened
 from memorist.tasks.notebook.sandbox import Limits, confined
 
 MAIN = Path(__file__).parent / "jupyter_main.py"
@@ -52,8 +41,8 @@ class JupyterNotebook:
         SandboxError: there is no sandbox, or no kernel, here.
     """
 
-    def __init__(self, files: Mapping[str, str] | None = None, limits: Limits | None = None) -> None:
-        self.files, self.limits = checked(files or {}), limits or Limits()
+    def __init__(self, files: Mapping[str, str | bytes] | None = None, limits: Limits | None = None) -> None:
+        self.files, self.limits = checked_files(files or {}), limits or Limits()
         self.cells: list[tuple[str, Ran]] = []
         self._folder: Path | None = None
         self._client: Any = None
@@ -96,8 +85,8 @@ class JupyterNotebook:
         self._folder = Path(tempfile.mkdtemp(prefix="memorist-jupyter-"))
         own = self._folder / ".kernel"
         own.mkdir()
-        for name, text in self.files.items():
-            (self._folder / name).write_text(text, encoding="utf-8", newline="")
+        for name, data in self.files.items():
+            (self._folder / name).write_bytes(data)
         file, _ = write_connection_file(str(own / "connection.json"), ip=str(own / "socket"), transport="ipc")
         limits = (str(ADDRESS_SPACE * self.limits.memory << 20), str(self.limits.file << 20))
         command = [sys.executable, "-c", MAIN.read_text("utf-8"), file, *limits]
@@ -148,7 +137,8 @@ class JupyterNotebook:
         try:
             await waiting
         except asyncio.CancelledError:
-            kind = DIED
+            if not kind:  # it was not cancelled here
+                raise
         except TimeoutError:
             kind = TIMEOUT
         error = "\n".join(re.sub(r"\x1b\[[0-9;]*m", "", raised.get("text", "")).strip().splitlines()[-LINES:])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import base64
 import contextlib
 import json
 import os
@@ -27,7 +28,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from memorist.errors import DataError, SandboxError
+from memorist.errors import SandboxError
+from memorist.tasks.notebook.ran import DIED, LEFT_OUT, NAME, SHOWN, TIMEOUT, Ran, checked_files, clean, shortened
 from memorist.tasks.notebook.sandbox import Limits, confined
 
 CELLS = Path(__file__).parent / "cells.py"
@@ -35,93 +37,11 @@ IMPORTED = ("numpy", "pandas")
 """Imported once, before cells run."""
 GRACE, START = 1.0, 60.0
 """Seconds that a process has beside its cells', and for its start."""
-TIMEOUT, DIED, NO_TOOL = "Timeout", "Died", "NoTool"
 MOST = 4 * 1024 * 1024
 """Bytes of an answer."""
 
 
-LINES = 15
-"""Of a traceback that are told."""
-
-
-def shortened(text: str, most: int) -> str:
-    """The beginning and the end of a text, three to two, where it has more characters than that."""
-    if len(text) <= most:
-        return text
-    head, tail = most * 3 // 5, most - most * 3 // 5
-    return f"{text[:head]}\n... {len(text) - most} characters left out ...\n{text[-tail:]}"
-
-
-class Ends:
-    """The beginning and the end of what is added, three to two, whatever that is."""
-
-    def __init__(self, most: int) -> None:
-        self.first = most * 3 // 5
-        self.last = most - self.first
-        self.head, self.tail, self.dropped = "", "", 0
-
-    def add(self, text: str) -> None:
-        """Keep what there is room for."""
-        room = self.first - len(self.head)
-        self.head += text[:room]
-        rest = self.tail + text[room:]
-        cut = max(0, len(rest) - self.last)
-        self.dropped += cut
-        self.tail = rest[cut:]
-
-    def told(self) -> str:
-        """What was kept, with how much was not."""
-        middle = f"\n... {self.dropped} characters left out ...\n" if self.dropped else ""
-        return f"{self.head}{middle}{self.tail}"
-
-
-LEFT_OUT = "\n... 1,000,000,000,000 characters left out ...\n"
-NAME, SHOWN = 80, 4
-"""Characters of an exception's name; of its text, times those of an output."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What a cell gave. output: what was printed, and the value of a last expression. error: the end of a traceback.
-    kind: of the error: an exception's name, "Timeout", "Died" (the process is gone); "" where there is none."""
-
-    output: str
-    error: str = ""
-    kind: str = ""
-    seconds: float = 0.0
-
-    @property
-    def good(self) -> bool:
-        """Whether it ran to its end."""
-        return not self.kind
-
-    def told(self) -> str:
-        """As it is shown to who wrote the cell."""
-        said = {
-            TIMEOUT: "Timeout: the cell took too long and left nothing behind",
-            DIED: "Died: the cell ended its kernel and left nothing behind",
-        }
-        return "\n".join(part for part in (self.output.rstrip("\n"), said.get(self.kind, self.error)) if part)
-
-
-def checked(files: Mapping[str, str]) -> dict[str, str]:
-    """Files that a notebook begins with.
-
-    Raises:
-        DataError: a name is no name of a file in its folder.
-    """
-    for name in files:
-        if not name or name in (".", "..") or "/" in name or "\0" in name:
-            raise DataError("notebook", "-", name, "is no name of a file; expected one without folders, as 'sales.csv'")
-    return {name: clean(text) for name, text in files.items()}
-
-
 Answer = tuple[list[Ran], bool]
-
-
-def clean(text: str) -> str:
-    """A text that can be written and encoded: lone surrogates are question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class _Process:
@@ -145,13 +65,14 @@ class _Process:
                 "'pip install memorist[notebook]' installs"
             )
 
-    def run(self, files: Mapping[str, str], cells: Sequence[str], seconds: float) -> list[Ran] | None:
+    def run(self, files: Mapping[str, bytes], cells: Sequence[str], seconds: float) -> list[Ran] | None:
         """What each cell gave; None where the process is of no use any more.
 
         `seconds` is what all cells together may take.
         """
         limits = self.limits
-        asked = {"files": dict(files), "cells": list(cells), "seconds": limits.seconds, "characters": limits.characters,
+        coded = {name: base64.b64encode(data).decode("ascii") for name, data in files.items()}
+        asked = {"files": coded, "cells": list(cells), "seconds": limits.seconds, "characters": limits.characters,
                  "memory": limits.memory << 20, "file": limits.file << 20}  # fmt: skip
         ends, self.bytes = time.monotonic() + seconds + GRACE, 0
         if not self._send(json.dumps(asked).encode()):
@@ -177,8 +98,6 @@ class _Process:
             for stream in (self.process.stdin, self.process.stdout):
                 stream.close()
             self.process.wait(GRACE)
-        except (OSError, RuntimeError, TimeoutError):
-            pass  # it is gone already, or will be: its group was killed
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -248,11 +167,11 @@ class Kernels:
             self._free.put(None)
         self.replaced = 0
 
-    def notebook(self, files: Mapping[str, str] | None = None) -> Notebook:
+    def notebook(self, files: Mapping[str, str | bytes] | None = None) -> Notebook:
         """An empty notebook beside some files."""
-        return Notebook(self, checked(files or {}))
+        return Notebook(self, checked_files(files or {}))
 
-    def run(self, files: Mapping[str, str], cells: Sequence[str], seconds: float) -> Future[Answer]:
+    def run(self, files: Mapping[str, bytes], cells: Sequence[str], seconds: float) -> Future[Answer]:
         """Run cells in a fresh child; what each gave, up to the first that did not end by itself, and whether
         time was up.
 
@@ -261,7 +180,7 @@ class Kernels:
         """
         return self._threads.submit(self._run, files, cells, seconds)
 
-    def _run(self, files: Mapping[str, str], cells: Sequence[str], seconds: float) -> Answer:
+    def _run(self, files: Mapping[str, bytes], cells: Sequence[str], seconds: float) -> Answer:
         began, late, process = time.monotonic(), False, self._free.get()
         try:
             if process is None:
@@ -269,9 +188,9 @@ class Kernels:
             began = time.monotonic()
             found = process.run(files, cells, seconds)
             if found is None:
-                process.close()
-                process, found, late = None, [], time.monotonic() - began > seconds
-                self.replaced += 1
+                late, self.replaced = time.monotonic() - began > seconds, self.replaced + 1
+                dead, process, found = process, None, []
+                dead.close()
         finally:
             self._free.put(process)
         return found, late
@@ -306,7 +225,7 @@ class Notebook:
     without it."""
 
     kernels: Kernels
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
     cells: list[tuple[str, Ran]] = field(default_factory=list)
 
     async def run(self, code: str) -> Ran:
@@ -333,4 +252,4 @@ class Notebook:
         return last
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """As other notebooks are; here nothing is held between cells."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from memorist.errors import SandboxError
-from memorist.tasks.notebook.kernels import DIED, NO_TOOL, TIMEOUT, Ran
+from memorist.tasks.notebook.ran import DIED, NO_TOOL, TIMEOUT, Ran
 from memorist.tasks.notebook.steps import Part, parse
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
