@@ -25,15 +25,16 @@ from memorist.agents.datarus_pairs import episode
 from memorist.decision import Observation
 from memorist.models.causal import CausalPolicy
 from memorist.models.rows import Unit
-from memorist.tasks.notebook.episodes import task
+from memorist.tasks.notebook.episodes import ASKED, NotebookData
 from memorist.tasks.notebook.experts import Expert
-from memorist.tasks.notebook.skills import NAMES
 from memorist.tasks.notebook.steps import TAGS
 from memorist.tasks.notebook.tables import DOMAINS
 from memorist.training.reward_model import in_one_window
 
 VOCABULARY = 1024
-ERRS, SLIPS = 0.25, 0.15
+ROOM = 1200
+ERRS, SLIPS, DOUBTS = 0.5, 0.3, 0.5
+BY_HAND = 0.4
 AGENT = DatarusSettings(style="compact", reply=160)
 AT_ONCE = 32
 Messages = list[tuple[Observation, str]]
@@ -48,10 +49,12 @@ def episodes(file: Path, count: int) -> list[Messages]:
     found = [read(line) for line in whole_lines]
     file.parent.mkdir(parents=True, exist_ok=True)
 
+    tasks = NotebookData(split="base", questions=count, by_hand=BY_HAND, modes=ASKED).tasks(0)
+
     async def some(numbers: Sequence[int]) -> list[Messages]:
         async def one(number: int) -> Messages:
-            asked = task("base", number, NAMES[number % len(NAMES)])
-            return list((await episode(asked, Expert(asked, errs=ERRS, slips=SLIPS), AGENT)).messages)
+            asked = tasks[number]
+            return list((await episode(asked, Expert(asked, errs=ERRS, slips=SLIPS, doubts=DOUBTS), AGENT)).messages)
 
         return list(await asyncio.gather(*(one(number) for number in numbers)))
 
@@ -69,7 +72,7 @@ def made_by() -> str:
     """Changes with what plays the episodes."""
     root = Path(str(resources.files("memorist")))
     sources = [*sorted((root / "tasks" / "notebook").glob("*.py")), root / "agents" / "datarus.py"]
-    made = f"{ERRS} {SLIPS} {AGENT}".encode() + b"".join(source.read_bytes() for source in sources)
+    made = f"{ERRS} {SLIPS} {DOUBTS} {BY_HAND} {AGENT}".encode() + b"".join(source.read_bytes() for source in sources)
     return hashlib.sha256(made).hexdigest()[:12]
 
 
@@ -80,7 +83,8 @@ def read(line: str) -> Messages:
 
 def tokenizer(size: int, known: Sequence[Messages]) -> PreTrainedTokenizerFast:
     """Of what is asked, seen and written in some episodes."""
-    return byte_level(size, PIECES, (part for one in known for seen, text in one for part in (seen.prompt, text)))
+    parts = (part for one in known for seen, text in one for part in (seen.prompt, text))
+    return byte_level(size, PIECES, parts, digits=True)
 
 
 def main() -> None:
@@ -96,7 +100,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     known = episodes(args.kept, args.episodes)
-    tok = tokenizer(VOCABULARY, known[:400])
+    tok = tokenizer(VOCABULARY, known[:1000])
     policy = CausalPolicy(untrained(tok, args.width, args.layers, 0, VOCABULARY), tok, "bundled-analyst")
     print(f"{sum(p.numel() for p in policy.parameters()):,} parameters", flush=True)
     order = random.Random(0)
@@ -105,7 +109,7 @@ def main() -> None:
         actions = [action for one in order.choices(known, k=args.a_step) for action in in_one_window(policy, one)]
         return [Unit(whole(a) if done < 0.1 else a, 1.0, 1.0) for a in actions]
 
-    imitate(policy, args.steps, args.lr, units, args.out)
+    imitate(policy, args.steps, args.lr, units, args.out, room=ROOM, share=True)
 
 
 if __name__ == "__main__":

@@ -260,10 +260,12 @@ def _read(hits: list[Any], question: Any, values: list[str], rng: random.Random,
     return reply
 
 
-def byte_level(size: int, pieces: list[str], texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE of texts; the pieces are single tokens."""
+def byte_level(size: int, pieces: list[str], texts: Iterable[str], *, digits: bool = False) -> PreTrainedTokenizerFast:
+    """Byte-level BPE of texts; the pieces are single tokens, and if wanted all digits are, and the space before them."""
     tok = Tokenizer(models.BPE())
-    tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alone = pre_tokenizers.Digits(individual_digits=True)
+    tok.pre_tokenizer = pre_tokenizers.Sequence([alone, bytewise]) if digits else bytewise
     tok.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size - len(pieces), special_tokens=["<|pad|>", "<|end|>"],
@@ -299,9 +301,11 @@ def ramp(done: float, start: float, end: float) -> float:
 def imitate(
     policy: CausalPolicy, steps: int, lr: float, units_of: Callable[[int, float], list[Unit]], out: Path,
     watch: Callable[[int], None] = lambda step: None, first: float = 1.0, room: int = 2_500,
+    share: bool = False,
 ) -> None:  # fmt: skip
     """Train on the units of each step (and the share of the way that is done); saved now and then. The first token of an
-    action, which says what is done, weighs `first` times as much as the others; a batch has `room` tokens at most."""
+    action, which says what is done, weighs `first` times as much as the others; a batch has `room` tokens at most, and what
+    begins alike is computed once if it is to `share`."""
     optimizer = torch.optim.AdamW(policy.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     began = time.time()
     for step in range(steps):
@@ -310,7 +314,7 @@ def imitate(
             group["lr"] = lr * min(1.0, (step + 1) / 100, 1.4 * (1 - done))
         units = units_of(step, done)
         tokens, total = sum(len(unit.action.tokens) for unit in units), 0.0
-        for batch in pack(units, budget=room, share=False):
+        for batch in pack(units, budget=room, share=share):
             with torch.autocast(policy.model.device.type, torch.bfloat16):
                 weights = torch.from_numpy(1.0 + (first - 1.0) * (batch.place == 0)).float().to(policy.model.device)
                 loss = -(policy.score(batch) * weights).sum() / tokens

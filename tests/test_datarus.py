@@ -19,7 +19,7 @@ from memorist.decision import Action, Observation
 from memorist.errors import RecipeError
 from memorist.recipe import read_recipe
 from memorist.tasks.notebook.episodes import SPLITS, NotebookData, NotebookTask, task
-from memorist.tasks.notebook.experts import Expert, written
+from memorist.tasks.notebook.experts import CORRUPTIONS, Corrupted, Expert, written
 from memorist.tasks.notebook.kernels import Kernels
 from memorist.tasks.notebook.replay import write_ipynb
 from memorist.tasks.notebook.skills import NAMES, correct
@@ -177,6 +177,60 @@ class TestExperts:
         assert statistics.fmean(rights) < 0.5
 
 
+BY_HAND = NotebookData(split="validation", questions=60, by_hand=1.0, modes=("reflection",)).tasks(0)
+
+
+class TestByHand:
+    """Questions about tables that are shown whole."""
+
+    def test_all_of_the_table_is_shown_and_code_finds_the_same(self, kernels: Kernels) -> None:
+        for one in BY_HAND[:9]:
+            assert one.whole and one.shown == one.table.written().strip() and one.question.by_hand
+            load = f"import pandas as pd; d = pd.read_csv({one.table.domain.file!r})"
+            gave = kernels.notebook(one.files).ran("\n".join([load, *one.question.cleaned, one.question.code]))
+            assert one.right(gave.told()), (one.id, one.question, gave)
+
+    def test_an_expert_answers_at_once_and_is_right(self) -> None:
+        for one in BY_HAND:
+            found = by_expert(one, Expert(one))
+            assert found.mode == "reflection" and not found.cells
+            assert one.measures(found)["correct"] == one.measures(found)["format"] == 1
+
+    def test_who_doubts_sees_where_it_miscounted(self) -> None:
+        wrong = [one.right(by_expert(one, Expert(one, errs=1.0)).answer) for one in BY_HAND]
+        doubts = [by_expert(one, Expert(one, errs=1.0, doubts=1.0)) for one in BY_HAND]
+        assert not any(wrong[i] for i, one in enumerate(BY_HAND) if one.question.gold != "0")
+        assert all(one.right(found.answer) for one, found in zip(BY_HAND, doubts, strict=True))
+        sure = [by_expert(one, Expert(one)) for one in BY_HAND]
+        assert all(
+            one.score(long)[-1].value < one.score(short)[-1].value
+            for one, long, short in zip(BY_HAND, doubts, sure, strict=True)
+        )
+
+    def test_a_share_of_the_questions_and_each_mode_only_where_it_fits(self) -> None:
+        made = NotebookData(questions=300, by_hand=0.4, modes=("agentic", "reflection", "chosen")).tasks(0)
+        assert 0.3 < statistics.fmean(one.whole for one in made) < 0.5
+        assert {one.mode for one in made if one.whole} == {"agentic", "reflection", "chosen"}
+        assert {one.mode for one in made if not one.whole} == {"agentic", "chosen"}
+        assert {one.skill for one in made if not one.whole} == set(NAMES)
+        assert not any(one.whole or one.mode for one in NotebookData(questions=50).tasks(0))
+
+    def test_a_question_says_in_which_mode_it_is_answered(self) -> None:
+        one = BY_HAND[0]
+        found, analyst = ran(one, lambda i, _: written(Expert(one).next([])), mode="agentic", style="compact")
+        assert found.mode == "reflection" and one.right(found.answer)
+        assert analyst.seen[0].prompt.startswith("Table:") and "Reflection:" in analyst.seen[0].prompt
+        larger = task("validation", 1, "mean")
+        assert ran(larger, lambda i, _: "", style="compact")[1].seen[0].prompt.startswith("Begin:")
+
+    @pytest.mark.parametrize("kind", CORRUPTIONS)
+    def test_a_reflection_can_only_be_spoilt_in_its_answer(self, kind: str) -> None:
+        one = BY_HAND[0]
+        spoilt = Corrupted(one, kind)
+        assert spoilt.step == (0 if kind == "claim" else None)
+        assert one.right(spoilt.next([]).answer) == (kind != "claim")
+
+
 class TestTheAgent:
     one = task("validation", 0, "mean")
 
@@ -293,6 +347,10 @@ class TestTheAgent:
             ({"data": {"kind": "notebook", "defects": ["typos"]}}, "text"),
             ({"data": {"kind": "notebook", "questions": 0}}, "1 or more"),
             ({"data": {"kind": "notebook", "skills": ["filled"], "defects": ["units"]}}, "lacks 'missing'"),
+            ({"data": {"kind": "notebook", "by_hand": 1.5}}, "a share from 0 to 1"),
+            ({"data": {"kind": "notebook", "modes": ["reflect"]}}, "reflection"),
+            ({"data": {"kind": "notebook", "modes": ["reflection"]}}, "another mode beside it"),
+            ({"data": {"kind": "notebook", "by_hand": 0.5, "skills": ["mean"]}}, "missing"),
             ({"agent": {"name": "datarus", "seconds": 1e300}}, "up to 3600"),
             ({"data": {"kind": "household"}}, "notebook"),
         ],

@@ -112,6 +112,38 @@ class TestCells:
 
         assert asyncio.run(all_of_them()) == [str(i) for i in range(12)]
 
+    def test_what_was_asked_before_is_known_and_whoever_wants_it_fresh_gets_it_fresh(self) -> None:
+        chance = "import random; print(random.random())"
+        with Kernels(1, known=3) as found:
+            first, again = (found.notebook({"a.csv": "x\n1\n"}).ran(chance).output for _ in range(2))
+            assert first == again
+            others = [
+                found.notebook({"a.csv": "x\n1\n"}, fresh=True),
+                found.notebook({"a.csv": "x\n2\n"}),
+                found.notebook(),
+            ]
+            assert len({first, *(one.ran(chance).output for one in others)}) == 4
+            others[1].ran("1")  # one more than is kept: the first is forgotten
+            assert found.notebook({"a.csv": "x\n1\n"}).ran(chance).output != first
+
+    def test_who_stops_waiting_takes_nothing_from_others(self) -> None:
+        code = "import time; time.sleep(.5); print('done')"
+
+        async def two(found: Kernels) -> str:
+            given_up, waiting = (asyncio.create_task(found.notebook().run(code)) for _ in range(2))
+            await asyncio.sleep(0.1)
+            given_up.cancel()
+            return (await waiting).output
+
+        with Kernels(1, known=3) as found:
+            assert asyncio.run(two(found)).strip() == "done"
+
+    def test_what_did_not_end_is_tried_again(self) -> None:
+        with Kernels(1, SHORT, known=3) as found:
+            for _ in range(2):
+                assert found.notebook().ran("import os; os._exit(3)").kind == DIED
+            assert found.replaced == 2 or not found._known
+
     def test_processes_outlive_the_loop_in_which_they_began(self) -> None:
         with Kernels(1) as found:
             for _ in range(2):

@@ -7,11 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memorist.tasks.notebook.steps import (
-    ENDS,
     TAGS,
     Part,
     Step,
-    StopDetector,
     fabricated,
     parse,
     reflected,
@@ -133,26 +131,3 @@ class TestParsing:
         )
         found = parse([render_action("look", "1"), Part(f"{seen}</step>", False)])
         assert found.answer is None and len(found.steps) == 1
-
-
-class TestStops:
-    @given(
-        st.text("<>/_abceinopstuwx", max_size=30),
-        st.sampled_from(ENDS),
-        st.text(max_size=10),
-        st.lists(st.integers(1, 7)),
-    )
-    def test_an_end_is_found_wherever_pieces_are_cut(self, before: str, end: str, after: str, sizes: list[int]) -> None:
-        text, detector, at = before + end + after, StopDetector(), 0
-        expected = min(text.find(one) + len(one) for one in ENDS if one in text)
-        for size in [*sizes, len(text)]:
-            found = detector.feed(text[at : at + size])
-            at += size
-            if at >= len(text):
-                break
-        assert found == expected
-
-    def test_none_is_found_where_none_is(self) -> None:
-        detector = StopDetector()
-        assert [detector.feed(piece) for piece in ("<step></st", "ep></action_inpu", "t")] == [None] * 3
-        assert detector.feed(">") is not None

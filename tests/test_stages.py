@@ -257,6 +257,14 @@ class TestJudges:
         with pytest.raises(TrainingError, match=r"requires pairs\.judge"):
             run(base, tmp_path, hard).run()
 
+    @pytest.mark.parametrize(("asked", "said"), [("plain.judge", "on data of pairs"), ("pairs.won", "judge-steps")])
+    def test_what_no_evaluation_measures_cannot_be_required(self, asked: str, said: str) -> None:
+        notebook = {"agent": {"name": "datarus"}, "models": {"analyst": "bundled"}, "data": {"kind": "notebook"}}
+        stage = {"kind": "reward", "role": "judge", "data": {"kind": "notebook-pairs"}, "require": {asked: 0.5}}
+        tried = {"plain": {"kind": "notebook"}, "pairs": {"kind": "notebook-pairs"}}
+        with pytest.raises(RecipeError, match=said):
+            read_recipe(notebook | {"judges": {"judge": "analyst"}, "evaluations": tried, "stages": [stage]})
+
     @pytest.mark.parametrize(
         ("recipe", "said"),
         [

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -116,6 +117,13 @@ class TestSampling:
             at(server, kind).sample([Request(SEEN, drawn, 0)])
         if drawn.legal is None:
             assert at(server, kind, exact=True).sample([Request(SEEN, drawn, 0)])[0].tokens
+
+    def test_ends_are_sent_and_kept(self, server: Server, kind: str) -> None:
+        at(server, kind).sample([Request(replace(SEEN, ends=("</a>",)), Distribution(), 0)])
+        body = server.bodies[-1]
+        assert body.get("sampling_params", body)["stop"] == ["</a>"]
+        at(server, kind).sample([Request(SEEN, Distribution(), 0)])
+        assert "stop" not in {**server.bodies[-1], **server.bodies[-1].get("sampling_params", {})}
 
     def test_choices_are_refused(self, server: Server, kind: str) -> None:
         with pytest.raises(PolicyError, match="choose"):

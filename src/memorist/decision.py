@@ -79,7 +79,7 @@ class Observation:
     holds what was asked and done before in the same window, in order: of tokens that were sampled there, exactly those
     are seen again. `grammar` is what the text must match, by its name in the catalogue, with what it is made for
     after a colon ("profile-edits:FILE"): local models write nothing else (`models.grammars`), samplers that cannot be
-    limited may.
+    limited may. `ends` are texts of which the first ends what is written, itself included.
     """
 
     prompt: str
@@ -89,12 +89,13 @@ class Observation:
     max_tokens: int = 256
     after: tuple[tuple[Observation, Action], ...] = ()
     grammar: str = ""
+    ends: tuple[str, ...] = ()
 
     def then(self, action: Action, prompt: str, *, max_tokens: int | None = None) -> Observation:
         """What is asked next in the same window, once `action` was the answer to this."""
         asked = replace(self, after=())
         limit = self.max_tokens if max_tokens is None else max_tokens
-        return Observation(prompt, max_tokens=limit, after=(*self.after, (asked, action)))
+        return Observation(prompt, max_tokens=limit, after=(*self.after, (asked, action)), ends=self.ends)
 
 
 @dataclass(frozen=True, slots=True)

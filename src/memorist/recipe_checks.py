@@ -131,6 +131,14 @@ def _check_between(recipe: Any, number: int, place: str) -> None:
         if not dot or name not in recipe.evaluations:
             known = nearest(name or asked, recipe.evaluations) if recipe.evaluations else "the recipe has none"
             raise RecipeError(f"{place}.require has {asked!r}; expected EVALUATION.MEASURE, of evaluations: {known}")
+        of_pairs = [f"{judge}{what}" for judge in recipe.judges for what in ("", "-steps")]
+        pairs, measure = hasattr(recipe.evaluations[name], "pairs"), asked.rpartition(".")[2]
+        if pairs != (measure in of_pairs):
+            expected = ", ".join(of_pairs) if pairs else "what tasks measure; judges are measured on data of pairs"
+            raise RecipeError(
+                f"{place}.require has {asked!r}, and {name} is data of kind {recipe.evaluations[name].kind!r}; "
+                f"expected {expected}"
+            )
 
 
 def _check_data(agent: Any, data: Any, where: str) -> None:

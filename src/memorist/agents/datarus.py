@@ -16,16 +16,18 @@ from memorist.agents.components.fields import fields
 from memorist.decision import Observation
 from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
+from memorist.models.ends import cut
 from memorist.models.sampler import Actor
 from memorist.tasks.notebook.kernels import shared_kernels
 from memorist.tasks.notebook.ran import NO_TOOL, Ran
 from memorist.tasks.notebook.replay import reproduced
 from memorist.tasks.notebook.sandbox import Limits
 from memorist.tasks.notebook.steps import (
+    CHOSEN,
+    ENDS,
     MODES,
     TOOL,
     Part,
-    StopDetector,
     message,
     parse,
     reflected,
@@ -34,7 +36,6 @@ from memorist.tasks.notebook.steps import (
 )
 
 STYLES = ("full", "compact")
-CHOSEN = "chosen"
 KERNELS = ("pool", "jupyter")
 MOST_SECONDS = 3600
 RULES = """You answer a question about a table in a Python notebook. The table's file is in the folder. Work in steps;
@@ -75,6 +76,16 @@ class NotebookExercise(Protocol):
         """What of the files a prompt shows."""
         ...
 
+    @property
+    def whole(self) -> bool:
+        """Whether that is all."""
+        ...
+
+    @property
+    def mode(self) -> str:
+        """In which it is to be answered; empty where the agent says."""
+        ...
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -97,7 +108,8 @@ class Datarus:
         bank: not used: what is known lies in the notebook.
         analyst: thinks, writes cells, answers.
         style: "full" or "compact".
-        mode: "agentic" (in a notebook), "reflection" (at once), or "chosen" by the analyst.
+        mode: "agentic" (in a notebook), "reflection" (at once), or "chosen" by the analyst, where a question asks for
+            none.
         steps: cells at most. errors: cells in a row that may fail.
         reply: tokens that a message may have.
         kernel: "pool", or a real "jupyter" kernel.
@@ -120,8 +132,9 @@ class Datarus:
         """Answer, or end without an answer where a limit is reached."""
         asked = self._first(task)
         reply = await self.analyst.act(asked)
-        chosen = self.mode == CHOSEN and re.match(r"\s*<think>", reply.text) is not None
-        if self.mode == "reflection" or chosen:
+        mode = task.mode or self.mode
+        chosen = mode == CHOSEN and re.match(r"\s*<think>", reply.text) is not None
+        if mode == "reflection" or chosen:
             answer = reflected(reply.text)
             why = "answered" if answer is not None else "malformed"
             return Outcome((Part(reply.text),), (), "reflection", answer, why)
@@ -131,7 +144,7 @@ class Datarus:
         finally:
             await notebook.close()
         again = self.replay and found.answer is not None
-        if again and not await reproduced(lambda: self._notebook(task), found.cells):
+        if again and not await reproduced(lambda: self._notebook(task, fresh=True), found.cells):
             return replace(found, answer=None, why="not reproduced")
         return found
 
@@ -143,7 +156,7 @@ class Datarus:
         for left in reversed(range(self.steps + 1)):
             parts.append(Part(reply.text))
             # What stands behind the end of a message is written and never read: neither run nor an answer.
-            written = reply.text[: StopDetector().feed(reply.text) or len(reply.text)]
+            written = cut(reply.text, ENDS)
             step = message(written)
             if step is None:
                 answer = parse(written).answer
@@ -165,20 +178,22 @@ class Datarus:
         return Outcome(tuple(parts), tuple(cells), "agentic", answer, why, tuple(thoughts))
 
     def _first(self, task: NotebookExercise) -> Observation:
-        names = " ".join(task.files)
+        names, mode = " ".join(task.files), task.mode or self.mode
+        ends = ("</answer>",) if mode == "reflection" else ENDS
         if self.style == "compact":
-            prompt = fields(self.mode, table=untagged(task.shown), file=names, question=untagged(task.asked))
-            return Observation(prompt, max_tokens=self.reply)
-        rules = {"agentic": RULES, "reflection": REFLECT, CHOSEN: f"{RULES}\n{CHOOSE}"}[self.mode]
-        prompt = f"{untagged(task.asked)}\n\n{names} begins:\n{untagged(task.shown)}"
-        return Observation(prompt, rules, max_tokens=self.reply)
+            table = {"table" if task.whole else "begin": untagged(task.shown)}
+            prompt = fields(mode, **table, file=names, question=untagged(task.asked))
+            return Observation(prompt, max_tokens=self.reply, ends=ends)
+        rules = {"agentic": RULES, "reflection": REFLECT, CHOSEN: f"{RULES}\n{CHOOSE}"}[mode]
+        prompt = f"{untagged(task.asked)}\n\n{names}{'' if task.whole else ' begins'}:\n{untagged(task.shown)}"
+        return Observation(prompt, rules, max_tokens=self.reply, ends=ends)
 
-    def _notebook(self, task: NotebookExercise) -> Any:
+    def _notebook(self, task: NotebookExercise, *, fresh: bool = False) -> Any:
         if self.kernel == "jupyter":
             from memorist.tasks.notebook.jupyter import JupyterNotebook
 
             return JupyterNotebook(task.files, self.limits)
-        return shared_kernels(self.limits).notebook(task.files)
+        return shared_kernels(self.limits).notebook(task.files, fresh=fresh)
 
 
 def _no_tool(name: str) -> Ran:

@@ -38,6 +38,7 @@ from memorist.models.distributions import (
     warp,
     warp_few,
 )
+from memorist.models.ends import Ends
 from memorist.models.grammars import Grammars, legal_at
 from memorist.models.masks import pairs_per_token, tree_masks, why_not_shared
 from memorist.models.prompting import observation_ids, text_ids
@@ -284,10 +285,12 @@ class CausalPolicy:
         kept = [
             min(r.observation.max_tokens, self.window - len(prompts[p])) for r, p in zip(requests, parent, strict=True)
         ]
-        asked = Asked(requests, kept, self.end, lambda: self.grammars)
+        asked = Asked(requests, kept, self.end, lambda: self.grammars, self._ends)
         written = write(self.model, prompts, parent, asked, self.pad, self.together, lambda: self._shares_prompts)
         return [
-            self._action(prompts[p], tokens, scores, _limited(request))
+            self._ends.finished(
+                self._action(prompts[p], tokens, scores, _limited(request)), request.observation.ends, self.end
+            )
             for p, (tokens, scores), request in zip(parent, written, requests, strict=True)
         ]
 
@@ -330,6 +333,10 @@ class CausalPolicy:
         """Log-probabilities, and entropies in nats of the distributions that they are under, shape (N,) each."""
         logp, entropy = self.around(lambda: self._judged(batch, log_probability_and_entropy)).unbind(1)
         return logp, entropy
+
+    @cached_property
+    def _ends(self) -> Ends:
+        return Ends(partial(self.tokenizer.decode, skip_special_tokens=True))
 
     @cached_property
     def grammars(self) -> Grammars:

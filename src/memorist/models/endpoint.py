@@ -17,6 +17,7 @@ from typing import Any
 from memorist.decision import Action, Distribution, Observation, Stop
 from memorist.errors import PolicyError
 from memorist.http import Service
+from memorist.models.ends import cut
 from memorist.models.sampler import Request
 
 _blocking: ContextVar[bool] = ContextVar("_blocking", default=False)
@@ -131,10 +132,14 @@ class Endpoint:
         if _blocking.get():
             return self._ask(observation, distribution, None)
         body = self._body(observation, distribution, None)
-        return await self._service.post_async("chat/completions", body, self._action)
+        found: Action = await self._service.post_async("chat/completions", body, self._action)
+        return replace(found, text=cut(found.text, observation.ends))
 
     def _ask(self, observation: Observation, distribution: Distribution, seed: int | None) -> Action:
-        return self._service.post("chat/completions", self._body(observation, distribution, seed), self._action)
+        found: Action = self._service.post(
+            "chat/completions", self._body(observation, distribution, seed), self._action
+        )
+        return replace(found, text=cut(found.text, observation.ends))
 
     def _body(self, observation: Observation, distribution: Distribution, seed: int | None) -> dict[str, Any]:
         if observation.options:

@@ -77,6 +77,8 @@ class Recorded:
         plain: list[Any] = [self.name, asked, observation.system, observation.prompt, how]
         if not distribution.greedy:
             plain.append(request.seed)  # another draw is another reply
+        if observation.ends:
+            plain.append({"ends": observation.ends})
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode("utf-8", "backslashreplace")).hexdigest()
 
     def sample(self, requests: Sequence[Request]) -> list[Action]:

@@ -21,11 +21,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from memorist.decision import Action, Distribution, Observation, Stop
 from memorist.errors import PolicyError, need_known
 from memorist.http import Service
+from memorist.models.ends import Ends
 from memorist.models.prompting import observation_ids
 from memorist.models.sampler import Request
 
@@ -72,6 +74,7 @@ class TokenServer:
                 self.tokenizer = AutoTokenizer.from_pretrained(self.model)
             except (OSError, ValueError) as error:
                 raise PolicyError(f"no tokenizer of {self.model!r} ({error}); give its folder as the model") from error
+        self._ends = Ends(partial(self.tokenizer.decode, skip_special_tokens=True))
 
     @property
     def name(self) -> str:
@@ -113,17 +116,18 @@ class TokenServer:
     def _form(self, prompt: tuple[int, ...], request: Request) -> tuple[str, dict[str, Any], Callable[[Any], Any]]:
         """Where to ask, what, and how to read the answer."""
         drawn, most, seed = request.distribution, request.observation.max_tokens, request.seed % 2**31
+        ends = {"stop": list(request.observation.ends)} if request.observation.ends else {}
         if self.kind == "vllm":
             body = {
                 "model": self.model, "prompt": list(prompt), "max_tokens": most, "temperature": drawn.temperature,
                 "top_p": drawn.top_p, "top_k": drawn.top_k or -1, "seed": seed, "logprobs": 0, "return_token_ids": True,
                 "add_special_tokens": False, "skip_special_tokens": False, "include_stop_str_in_output": True,
-            }  # fmt: skip
+            } | ends  # fmt: skip
             return "v1/completions", body, _read_vllm
         params = {
             "max_new_tokens": most, "temperature": drawn.temperature, "top_p": drawn.top_p, "top_k": drawn.top_k or -1,
             "sampling_seed": seed, "skip_special_tokens": False, "no_stop_trim": True,
-        }  # fmt: skip
+        } | ends  # fmt: skip
         return "generate", {"input_ids": list(prompt), "sampling_params": params, "return_logprob": True}, _read_sglang
 
     def _action(
@@ -133,7 +137,8 @@ class TokenServer:
         ended = bool(tokens) and tokens[-1] == self.tokenizer.eos_token_id
         text = self.tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
         stop = Stop.LENGTH if cut and not ended else Stop.END
-        return Action(text, prompt, tokens, logprobs, stop=stop, distribution=drawn)
+        action = Action(text, prompt, tokens, logprobs, stop=stop, distribution=drawn)
+        return self._ends.finished(action, seen.ends, self.tokenizer.eos_token_id)
 
 
 Drawn = tuple[tuple[int, ...], tuple[float, ...], bool]

@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicLayer
 from memorist.models.attention import attending
 from memorist.models.decoding import SHARED_FROM, SIBLINGS, Growing, Recorded, Siblings, may_record
 from memorist.models.distributions import draw
+from memorist.models.ends import Ends
 from memorist.models.grammars import FollowedRows, Grammars
 from memorist.models.sampler import Request
 
@@ -26,16 +27,25 @@ Written = tuple[list[int], list[float]]
 
 @dataclass(frozen=True)
 class Asked:
-    """What is written. limits: tokens that each answer may have. end: the token that ends one."""
+    """What is written. limits: tokens that each answer may have. end: the token that ends one. ends: finds the texts
+    that do."""
 
     requests: Sequence[Request]
     limits: Sequence[int]
     end: int
     grammars: Callable[[], Grammars]
+    ends: Ends
 
     def some(self, places: Sequence[int]) -> Asked:
         """Of some answers."""
-        return Asked([self.requests[i] for i in places], [self.limits[i] for i in places], self.end, self.grammars)
+        requests, limits = [self.requests[i] for i in places], [self.limits[i] for i in places]
+        return Asked(requests, limits, self.end, self.grammars, self.ends)
+
+    def over(self, place: int, written: Sequence[int]) -> bool:
+        """Whether an answer has ended, or is at its limit."""
+        if written[-1] == self.end or len(written) >= self.limits[place]:
+            return True
+        return self.ends.reached(written, self.requests[place].observation.ends)
 
 
 def write(
@@ -118,7 +128,7 @@ def _way(
 
 def _written(step: Growing | Recorded | Siblings, logits: torch.Tensor, asked: Asked) -> list[Written]:
     """Token by token until each answer has ended or is at its limit."""
-    requests, limits, room = asked.requests, asked.limits, max(asked.limits)
+    requests, room = asked.requests, max(asked.limits)
     draws = np.stack([np.random.Generator(np.random.Philox(key=r.seed)).random(room) for r in requests])
     written: list[list[int]] = [[] for _ in requests]
     scored: list[list[float]] = [[] for _ in requests]
@@ -132,7 +142,7 @@ def _written(step: Growing | Recorded | Siblings, logits: torch.Tensor, asked: A
             written[i].append(wrote)
             scored[i].append(score)
             texts.wrote(i, wrote)
-            if wrote != asked.end and len(written[i]) < limits[i]:
+            if not asked.over(i, written[i]):
                 keep.append(row)
         if not keep:
             break

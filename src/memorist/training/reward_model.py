@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -148,7 +148,8 @@ class RewardModel:
 
     def _logits(self, episodes: Sequence[Judged]) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Of all steps in order, of all episodes, and how many tokens that took."""
-        units = [[Unit(action, 0.0, 1.0) for action in one.actions] for one in episodes]
+        # All tokens are read, whoever wrote them.
+        units = [[Unit(replace(action, spans=()), 0.0, 1.0) for action in one.actions] for one in episodes]
         places = {id(unit): (i, k) for i, own in enumerate(units) for k, unit in enumerate(own)}
         found: dict[tuple[int, int], torch.Tensor] = {}
         tokens = 0

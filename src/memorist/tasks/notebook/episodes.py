@@ -13,10 +13,12 @@ from memorist.errors import RecipeError, need_known
 from memorist.memory.bank import MemoryBank
 from memorist.memory.scratch import ScratchBank
 from memorist.tasks.notebook.ran import Ran
-from memorist.tasks.notebook.skills import NAMES, Question, correct, question
-from memorist.tasks.notebook.steps import Part, structure
-from memorist.tasks.notebook.tables import DEFECTS, Table, table
+from memorist.tasks.notebook.skills import BY_HAND, NAMES, Question, correct, question
+from memorist.tasks.notebook.steps import CHOSEN, MODES, Part, structure
+from memorist.tasks.notebook.tables import DEFECTS, LEAST, MOST, SMALL, Table, table
 
+ASKED = (*MODES, CHOSEN)
+"""Modes that a question can ask for."""
 SPLITS = {"train": 0, "validation": 10_000_000, "test": 20_000_000, "base": 30_000_000}
 """Where the seeds of each begin."""
 MOST_DEFECTS = 2
@@ -52,13 +54,15 @@ class EpisodeOutcome(Protocol):
 
 @dataclass(frozen=True)
 class NotebookTask:
-    """A question about a table. skill: which kind it is. defects: what is wrong with the table."""
+    """A question about a table. skill: which kind it is. defects: what is wrong with the table. mode: in which it is to
+    be answered; empty where the agent says."""
 
     id: str
     question: Question
     table: Table
     skill: str
     defects: tuple[str, ...] = ()
+    mode: str = ""
     bank: MemoryBank = field(default_factory=ScratchBank, compare=False)
 
     cuts: ClassVar[tuple[str, ...]] = ()
@@ -75,8 +79,13 @@ class NotebookTask:
 
     @property
     def shown(self) -> str:
-        """The first rows of the table."""
+        """The table, or where it is not small its first rows."""
         return self.table.preview()
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the table is shown."""
+        return self.table.small
 
     @property
     def size(self) -> int:
@@ -89,8 +98,8 @@ class NotebookTask:
 
     def score(self, outcome: EpisodeOutcome) -> tuple[Reward, ...]:
         """structure: how well formed the episode is (section 4.2). verified: whether the answer is right. errors: share
-        of the cells that failed, below 0; cells: how many there were, below 0. Recipes weigh them; errors and cells
-        count nothing in the paper."""
+        of the cells that failed, below 0; cells: how many there were, below 0; written: thousands of characters by the
+        policy, below 0. Recipes weigh them; the last three count nothing in the paper."""
         count = len(outcome.cells)
         failed = sum(not ran.good for _, ran in outcome.cells)
         return (
@@ -98,6 +107,7 @@ class NotebookTask:
             Reward("verified", float(self.right(outcome.answer))),
             Reward("errors", -failed / count if count else 0.0),
             Reward("cells", -float(count)),
+            Reward("written", -sum(len(part.text) for part in outcome.parts if part.by_policy) / 1000),
         )
 
     def measures(self, outcome: EpisodeOutcome) -> dict[str, float]:
@@ -118,7 +128,10 @@ class NotebookData:
     """Questions about tables that no other split has.
 
     questions: how many. skills: which kinds, in turn; empty for all that tables with these defects have. defects: which
-    tables may have, up to two of a table; empty for all.
+    tables may have, up to two of a table; empty for all. by_hand: share of the questions that are about tables so small
+    that they are shown whole, and can be answered without running anything. modes: in which questions are to be
+    answered, drawn; empty where the agent says. Reflection is asked for where a question can be answered by hand, and
+    another of the modes elsewhere.
     """
 
     kind: str = "notebook"
@@ -126,6 +139,8 @@ class NotebookData:
     questions: int = 1000
     skills: tuple[str, ...] = ()
     defects: tuple[str, ...] = ()
+    by_hand: float = 0.0
+    modes: tuple[str, ...] = ()
 
     exercise: ClassVar[str] = "notebook"
 
@@ -145,6 +160,20 @@ class NotebookData:
                 raise RecipeError(
                     f"{where}.defects lacks {NEEDED[name]!r}, without which there is no question of {name!r}"
                 )
+        for name in self.modes:
+            need_known(f"{where}.modes", name, ASKED)
+        if not 0 <= self.by_hand <= 1:
+            raise RecipeError(f"{where}.by_hand is {self.by_hand:g}; expected a share from 0 to 1")
+        if self.by_hand and self.skills and not set(self.skills) & set(BY_HAND):
+            raise RecipeError(
+                f"{where}.by_hand is {self.by_hand:g}, and none of {where}.skills can be done by hand; expected one of "
+                f"{', '.join(BY_HAND)} among them"
+            )
+        if self.by_hand < 1 and set(self.modes) == {"reflection"}:
+            raise RecipeError(
+                f"{where}.modes is reflection alone, and {where}.by_hand is {self.by_hand:g}: the other questions "
+                "cannot be answered without running anything; expected by_hand: 1, or another mode beside it"
+            )
         if self.questions < 1:
             raise RecipeError(f"{where}.questions is {self.questions}; expected 1 or more")
 
@@ -152,11 +181,22 @@ class NotebookData:
         """The questions; `seed`, the run's, changes nothing of them."""
         defects = self.defects or DEFECTS
         skills = self.skills or [name for name in NAMES if NEEDED.get(name, defects[0]) in defects]
-        return [task(self.split, number, skills[number % len(skills)], defects) for number in range(self.questions)]
+        return [self._task(number, skills, defects) for number in range(self.questions)]
+
+    def _task(self, number: int, skills: Sequence[str], defects: tuple[str, ...]) -> NotebookTask:
+        # Skills come in turn; what they are asked about, and how, must not go with the turn.
+        drawn = random.Random(f"by hand/{self.split}/{number}")
+        small = drawn.random() < self.by_hand
+        names = [name for name in BY_HAND if name in skills] if small else skills
+        modes = [name for name in self.modes if small or name != "reflection"]
+        mode = drawn.choice(modes) if modes else ""
+        return task(self.split, number, names[number % len(names)], tuple(defects), small, mode)
 
 
 @lru_cache(8192)
-def task(split: str, number: int, skill: str, defects: tuple[str, ...] = DEFECTS) -> NotebookTask:
+def task(
+    split: str, number: int, skill: str, defects: tuple[str, ...] = DEFECTS, small: bool = False, mode: str = ""
+) -> NotebookTask:
     """A question of a skill: the first table, from its number on, about which there is one that is clear."""
     attempt = 0
     while True:
@@ -166,8 +206,8 @@ def task(split: str, number: int, skill: str, defects: tuple[str, ...] = DEFECTS
         needed = NEEDED.get(skill) or (OFTEN.get(skill) if OFTEN.get(skill) in defects and rng.random() < 0.6 else None)
         if needed and needed not in wrong:
             wrong = [needed, *wrong[:1]]
-        made = table(seed, wrong)
+        made = table(seed, wrong, SMALL if small else (LEAST, MOST))
         asked = question(skill, made, seed)
         if asked is not None:
-            return NotebookTask(f"{split}-{number}-{skill}", asked, made, skill, tuple(wrong))
+            return NotebookTask(f"{split}-{number}-{skill}", asked, made, skill, tuple(wrong), mode)
         attempt += 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from memorist.tasks.notebook.episodes import NotebookTask
 from memorist.tasks.notebook.ran import Ran
-from memorist.tasks.notebook.steps import render_action, render_stop, untagged
+from memorist.tasks.notebook.steps import CHOSEN, render_action, render_reflection, render_stop, untagged
 
 WRONG = {
     ".mean()": ".median()",
@@ -30,34 +30,45 @@ OF_NUMBERS = ("mean", "median", "std", "count")
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What to do next: run a cell, or (where `answer` is given) end with an answer."""
+    """What to do next: run a cell, or (where `answer` is given) end with an answer, or (`at_once`) begin with it."""
 
     thought: str
     code: str = ""
     answer: str | None = None
+    at_once: bool = False
 
 
 def written(move: Move) -> str:
     """A move as a message."""
+    if move.answer is not None and move.at_once:
+        return render_reflection(untagged(move.thought), untagged(move.answer))
     if move.answer is not None:
         return render_stop(move.thought, untagged(move.answer))
     return render_action(move.thought, move.code)
 
 
 class Expert:
-    """Loads, cleans, computes, answers.
+    """Loads, cleans, computes, answers. What can be answered by hand it answers at once where that is asked for, and in
+    half of the cases where it may choose.
 
     Args:
         errs: how likely it leaves out a line of cleaning, and how likely it computes something else; both may give a
-            wrong answer.
+            wrong answer. By hand, how likely it miscounts.
         slips: how likely it makes a mistake that it sees and puts right: it names a column that is not there, or takes
             text for numbers.
+        doubts: by hand, how likely it looks a second time, by which it sees whether it miscounted.
         seed: of its mistakes.
     """
 
-    def __init__(self, task: NotebookTask, *, errs: float = 0.0, slips: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self, task: NotebookTask, *, errs: float = 0.0, slips: float = 0.0, doubts: float = 0.0, seed: int = 0
+    ) -> None:
         self.task, self.rng = task, random.Random(f"expert/{task.id}/{seed}")
-        self.moves = self._planned(errs, slips)
+        by_hand = task.whole and task.question.by_hand and task.mode in ("reflection", CHOSEN)
+        if by_hand and (task.mode == "reflection" or self.rng.random() < 0.5):
+            self.moves = [self._reflected(errs, doubts)]
+        else:
+            self.moves = self._planned(errs, slips)
 
     def next(self, seen: Sequence[Ran]) -> Move:
         """The next move, after what its cells gave so far."""
@@ -65,6 +76,17 @@ class Expert:
             return self.moves[len(seen)]
         lines = seen[-1].told().strip().splitlines()
         return Move("The result is there.", answer=lines[-1] if lines else "")
+
+    def _reflected(self, errs: float, doubts: float) -> Move:
+        asked = self.task.question
+        said = asked.gold
+        if self.rng.random() < errs:
+            said = str(max(0, int(said) + self.rng.choice((-1, 1))))
+        thought = f"{asked.by_hand}. So {said}."
+        if self.rng.random() < doubts:
+            said = asked.gold
+            thought = f"{thought} Again: {asked.by_hand}. So {said}."
+        return Move(thought, answer=said, at_once=True)
 
     def _planned(self, errs: float, slips: float) -> list[Move]:
         asked, file = self.task.question, self.task.table.domain.file
@@ -115,6 +137,8 @@ class Corrupted(Expert):
         return move
 
     def _corrupt(self, kind: str) -> int | None:
+        if self.moves[0].at_once:
+            return 0 if kind == "claim" else None
         last = len(self.moves) - 1
         if kind == "claim":
             return last + 1

@@ -12,6 +12,7 @@ import asyncio
 import atexit
 import base64
 import contextlib
+import hashlib
 import json
 import os
 import queue
@@ -20,7 +21,9 @@ import select
 import shutil
 import sys
 import tempfile
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -39,6 +42,8 @@ GRACE, START = 1.0, 60.0
 """Seconds that a process has beside its cells', and for its start."""
 MOST = 4 * 1024 * 1024
 """Bytes of an answer."""
+KNOWN = 4096
+"""Answers that the processes of a training run keep."""
 
 
 Answer = tuple[list[Ran], bool]
@@ -126,6 +131,12 @@ class _Process:
         return line
 
 
+def _asked(files: Mapping[str, bytes], cells: Sequence[str]) -> bytes:
+    """What is asked for; nothing else is written like it."""
+    parts = [f"{len(files)}".encode(), *(part for name in sorted(files) for part in (name.encode(), files[name]))]
+    return b"".join(b"%d:%b" % (len(part), part) for part in [*parts, *(cell.encode() for cell in cells)])
+
+
 def _read(said: bytes, limits: Limits) -> list[Ran]:
     """Answers of a child; [] where they cannot be read. A cell can say anything for itself, so nothing is believed that
     could harm more than its own episode."""
@@ -153,10 +164,12 @@ class Kernels:
         count: processes; None for one a core.
         limits: of each cell.
         imported: modules that are there when cells begin, whose import would take long.
+        known: how many answers are kept: who asks for the same cells beside the same files again (siblings of a group
+            often do) is told what they gave. So what is drawn at random, or by the clock, is drawn once.
     """
 
     def __init__(
-        self, count: int | None = None, limits: Limits | None = None, imported: Sequence[str] = IMPORTED
+        self, count: int | None = None, limits: Limits | None = None, imported: Sequence[str] = IMPORTED, known: int = 0
     ) -> None:
         self.limits, self.imported = limits or Limits(), tuple(imported)
         self.count = count or os.cpu_count() or 1
@@ -166,19 +179,40 @@ class Kernels:
         for _ in range(self.count):
             self._free.put(None)
         self.replaced = 0
+        self._room, self._known = known, OrderedDict[bytes, Future[Answer]]()
+        self._lock = threading.Lock()
 
-    def notebook(self, files: Mapping[str, str | bytes] | None = None) -> Notebook:
-        """An empty notebook beside some files."""
-        return Notebook(self, checked_files(files or {}))
+    def notebook(self, files: Mapping[str, str | bytes] | None = None, *, fresh: bool = False) -> Notebook:
+        """An empty notebook beside some files; a fresh one is told nothing that was known before."""
+        return Notebook(self, checked_files(files or {}), fresh=fresh)
 
-    def run(self, files: Mapping[str, bytes], cells: Sequence[str], seconds: float) -> Future[Answer]:
+    def run(
+        self, files: Mapping[str, bytes], cells: Sequence[str], seconds: float, *, fresh: bool = False
+    ) -> Future[Answer]:
         """Run cells in a fresh child; what each gave, up to the first that did not end by itself, and whether
         time was up.
 
         The result raises:
             SandboxError: there is no sandbox here.
         """
-        return self._threads.submit(self._run, files, cells, seconds)
+        if fresh or not self._room:
+            return self._threads.submit(self._run, files, cells, seconds)
+        key = hashlib.sha256(_asked(files, cells)).digest()
+        with self._lock:
+            if (found := self._known.get(key)) is not None:
+                self._known.move_to_end(key)
+                return found
+            found = self._known[key] = self._threads.submit(self._run, files, cells, seconds)
+            if len(self._known) > self._room:
+                self._known.popitem(last=False)
+        found.add_done_callback(lambda done: self._forget_failed(key, done, len(cells)))
+        return found
+
+    def _forget_failed(self, key: bytes, done: Future[Answer], count: int) -> None:
+        """Of what did not end by itself nothing is known: another time it may."""
+        with self._lock:
+            if done.cancelled() or done.exception() is not None or len(done.result()[0]) < count:
+                self._known.pop(key, None)
 
     def _run(self, files: Mapping[str, bytes], cells: Sequence[str], seconds: float) -> Answer:
         began, late, process = time.monotonic(), False, self._free.get()
@@ -214,7 +248,7 @@ class Kernels:
 @lru_cache(8)
 def shared_kernels(limits: Limits) -> Kernels:
     """The processes that all notebooks of this process with these limits share; they end with it."""
-    found = Kernels(limits=limits)
+    found = Kernels(limits=limits, known=KNOWN)
     atexit.register(found.close)
     return found
 
@@ -227,23 +261,26 @@ class Notebook:
     kernels: Kernels
     files: dict[str, bytes] = field(default_factory=dict)
     cells: list[tuple[str, Ran]] = field(default_factory=list)
+    fresh: bool = False
 
     async def run(self, code: str) -> Ran:
         """Run one more cell."""
-        future, count = self._asked(clean(code))
-        return self._noted(code, count, await asyncio.wrap_future(future))
+        future, count = self._next(clean(code))
+        # Others may wait for the same answer: who stops waiting does not call it off.
+        return self._noted(code, count, await asyncio.shield(asyncio.wrap_future(future)))
 
     def ran(self, code: str) -> Ran:
         """`run`, for who does not wait in a loop."""
-        future, count = self._asked(clean(code))
+        future, count = self._next(clean(code))
         return self._noted(code, count, future.result())
 
-    def _asked(self, code: str) -> tuple[Future[Answer], int]:
+    def _next(self, code: str) -> tuple[Future[Answer], int]:
         """What the cells before, with one more, will give; and how many there are."""
         before = [(cell, one) for cell, one in self.cells if one.kind not in (TIMEOUT, DIED)]
         limit = self.kernels.limits.seconds
         seconds = limit + sum(min(limit, 2 * one.seconds + 0.1) for _, one in before)
-        return self.kernels.run(self.files, [*(cell for cell, _ in before), code], seconds), len(before) + 1
+        cells = [*(cell for cell, _ in before), code]
+        return self.kernels.run(self.files, cells, seconds, fresh=self.fresh), len(cells)
 
     def _noted(self, code: str, count: int, answer: Answer) -> Ran:
         found, late = answer

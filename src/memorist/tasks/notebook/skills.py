@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memorist.tasks.notebook.tables import THOUSAND, Table
+from memorist.tasks.notebook.tables import THOUSAND, Table, Value
 
 RELATIVE, ABSOLUTE = 1e-2, 1e-6
 """How far a number may be off."""
@@ -24,7 +24,7 @@ class Question:
     """A question, what is right, and the lines of code that print it from a frame `d` as it was read.
 
     kind: "number" (within `RELATIVE`), "count" (exact), "choice" (a word). cleaned: lines that have to be run before.
-    column: which one it is about.
+    column: which one it is about. by_hand: what one sees who answers from the table alone; empty where nobody could.
     """
 
     text: str
@@ -33,6 +33,7 @@ class Question:
     code: str
     column: str
     cleaned: tuple[str, ...] = ()
+    by_hand: str = ""
 
 
 def correct(answer: str | None, gold: str, kind: str) -> bool:
@@ -108,6 +109,8 @@ _SAID = {
     ),
 }
 NAMES = tuple(_SAID)
+BY_HAND = ("count", "missing", "twice")
+"""Skills whose questions about a small table can be answered without running anything."""
 
 
 def question(name: str, table: Table, seed: int) -> Question | None:
@@ -123,6 +126,13 @@ def _asked(name: str, rng: random.Random, table: Table, **given: str) -> str:
     if table.scaled and table.domain.real in given.values():
         notes.append(f"Where unit is m, {table.domain.real} is in thousandths: put it in k first.")
     return " ".join([text, *notes])
+
+
+def _said(value: Value) -> str:
+    """As it is written in the table, in its own unit."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
 
 
 def _printed(value: str) -> str:
@@ -150,14 +160,16 @@ def _number(name: str, code: str, measure: Callable[[Sequence[float]], float]) -
 def _count(table: Table, rng: random.Random) -> Question | None:
     domain, column = table.domain, _column(table, rng)
     values = table.numbers(column)
+    if not values:
+        return None
     told = f"{sorted(values)[rng.randrange(len(values))] + rng.choice((-0.005, 0.005)):.3f}".rstrip("0")
     limit = float(told)
     above = rng.random() < 0.5
     said = [f"{column} {'above' if above else 'below'} {told}"]
     tests = [f"(d[{column!r}] {'>' if above else '<'} {told})"]
+    column_values = table.column(column)
     kept = [
-        value is not None and ((float(value) > limit) if above else (float(value) < limit))
-        for value in table.column(column)
+        value is not None and ((float(value) > limit) if above else (float(value) < limit)) for value in column_values
     ]
     if rng.random() < 0.5:
         where, value = rng.choice(((domain.group, rng.choice(domain.names)), (domain.flag, rng.choice(("yes", "no")))))
@@ -165,9 +177,9 @@ def _count(table: Table, rng: random.Random) -> Question | None:
         tests.append(f"(d[{where!r}] == {value!r})")
         kept = [one and other == value for one, other in zip(kept, table.column(where), strict=True)]
     text = _asked("count", rng, table, w=" and ".join(said), c=column)
-    return Question(
-        text, str(sum(kept)), "count", f"print(int(({' & '.join(tests)}).sum()))", column, cleaning(table, column)
-    )
+    code = f"print(int(({' & '.join(tests)}).sum()))"
+    marks = [f"{_said(value)} {'yes' if one else 'no'}" for value, one in zip(column_values, kept, strict=True)]
+    return Question(text, str(sum(kept)), "count", code, column, cleaning(table, column), ", ".join(marks))
 
 
 def _best(table: Table, rng: random.Random) -> Question | None:
@@ -190,12 +202,15 @@ def _missing(table: Table, rng: random.Random) -> Question | None:
     gold = sum(value is None for value in table.column(column))
     code = f"print(int(d[{column!r}].isna().sum()))"
     lines = tuple(line for line in cleaning(table, column) if "drop_duplicates" in line)
-    return Question(_asked("missing", rng, table, c=column), str(gold), "count", code, column, lines)
+    seen = " ".join(map(_said, table.column(column)))
+    return Question(_asked("missing", rng, table, c=column), str(gold), "count", code, column, lines, seen)
 
 
 def _twice(table: Table, rng: random.Random) -> Question | None:
     gold = int(table.twice is not None)
-    return Question(_asked("twice", rng, table), str(gold), "count", "print(int(d.duplicated().sum()))", "")
+    rows = [*table.column("id"), *([table.column("id")[table.twice]] if table.twice is not None else [])]
+    code, seen = "print(int(d.duplicated().sum()))", " ".join(map(str, rows))
+    return Question(_asked("twice", rng, table), str(gold), "count", code, "", by_hand=seen)
 
 
 def _pairs(table: Table) -> list[tuple[float, float]]:

@@ -13,6 +13,8 @@ ENDS = ("</action_input>", "</stop_analysis>")
 """Where a message of the policy in a notebook ends: never behind `</step>`, or it would write what was observed
 itself."""
 MODES = ("agentic", "reflection")
+CHOSEN = "chosen"
+"""What a policy is asked that may choose one of them."""
 
 _ANY = rf"</?(?:{'|'.join(TAGS)})\s*>"
 
@@ -83,6 +85,11 @@ def render_step(step: Step) -> str:
 def render_action(thought: str, code: str, action: str = TOOL) -> str:
     """What the policy writes of a step."""
     return f"<step>\n<thought>{thought}</thought>\n<action>{action}</action>\n<action_input>{code}</action_input>"
+
+
+def render_reflection(thought: str, answer: str) -> str:
+    """An answer at once."""
+    return f"<think>{thought}</think>\n<answer>{answer}</answer>"
 
 
 def render_observation(text: str) -> str:
@@ -178,21 +185,3 @@ def reflected(text: str) -> str | None:
     """The answer of a reflection; None where it is not well formed."""
     whole = _REFLECTION.fullmatch(text)
     return None if whole is None else whole["answer"].strip()
-
-
-class StopDetector:
-    """Finds where a message ends while it is still being written, wherever pieces of it are cut."""
-
-    def __init__(self, ends: Sequence[str] = ENDS) -> None:
-        self.ends = tuple(ends)
-        self.text = ""
-        self.stop: int | None = None
-
-    def feed(self, piece: str) -> int | None:
-        """Where the message ends (the place behind the earliest end), or None while it does not."""
-        if self.stop is None:
-            begin = max(0, len(self.text) - max(map(len, self.ends)) + 1)
-            self.text += piece
-            found = [self.text.find(end, begin) + len(end) for end in self.ends if end in self.text[begin:]]
-            self.stop = min(found, default=None)
-        return self.stop

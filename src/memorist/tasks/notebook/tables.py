@@ -12,6 +12,10 @@ from dataclasses import dataclass, replace
 DEFECTS = ("missing", "duplicate", "outlier", "units", "text")
 LEAST, MOST = 8, 40
 """Rows."""
+SMALL = 3, 5
+"""Rows of a table that can be read at a glance."""
+SHOWN = 3
+"""Rows of a larger one that a prompt shows."""
 THOUSAND = 1000
 MISSING = 0.15
 """Share of a column's cells that are missing, where some are."""
@@ -104,9 +108,15 @@ class Table:
         writer.writerows(self._cells(number) for number in order)
         return out.getvalue()
 
-    def preview(self, count: int = 3) -> str:
-        """The first rows, as a prompt shows them."""
-        return "\n".join(self.written().splitlines()[: count + 1])
+    @property
+    def small(self) -> bool:
+        """Whether a prompt shows all of it."""
+        return len(self.rows) <= SMALL[1]
+
+    def preview(self, count: int = SHOWN) -> str:
+        """The first rows, as a prompt shows them; all of a small table's."""
+        lines = self.written().splitlines()
+        return "\n".join(lines if self.small else lines[: count + 1])
 
     def _cells(self, number: int) -> list[str]:
         found = []
@@ -122,13 +132,13 @@ class Table:
         return found
 
 
-def table(seed: int, defects: Sequence[str] = ()) -> Table:
-    """The table of a seed, with what is wrong with it."""
+def table(seed: int, defects: Sequence[str] = (), rows: tuple[int, int] = (LEAST, MOST)) -> Table:
+    """The table of a seed, with what is wrong with it and at least and at most so many rows."""
     rng = random.Random(f"table/{seed}")
     domain = rng.choice(DOMAINS)
-    count = rng.randint(LEAST, MOST)
+    count = rng.randint(*rows)
     slope = rng.choice((-1, 1)) * rng.uniform(0.3, 1.5)
-    rows: list[list[Value]] = []
+    made: list[list[Value]] = []
     for number in range(1, count + 1):
         share = rng.random()
         low, high = domain.whole_range
@@ -136,8 +146,8 @@ def table(seed: int, defects: Sequence[str] = ()) -> Table:
         low_real, high_real = domain.real_range
         middle = 0.5 + slope * (share - 0.5) + rng.gauss(0, 0.15)
         real = round(low_real + min(1.0, max(0.0, middle)) * (high_real - low_real), 2)
-        rows.append([number, rng.choice(domain.names), whole, real, rng.choice(("yes", "no"))])
-    found = Table(domain, ("id", domain.group, domain.whole, domain.real, domain.flag), tuple(map(tuple, rows)))
+        made.append([number, rng.choice(domain.names), whole, real, rng.choice(("yes", "no"))])
+    found = Table(domain, ("id", domain.group, domain.whole, domain.real, domain.flag), tuple(map(tuple, made)))
     for defect in defects:
         found = _spoilt(found, defect, rng)
     return found
@@ -146,7 +156,8 @@ def table(seed: int, defects: Sequence[str] = ()) -> Table:
 def _spoilt(given: Table, defect: str, rng: random.Random) -> Table:
     domain, count = given.domain, len(given.rows)
     if defect == "missing":
-        where = rng.sample(range(count), max(1, round(MISSING * count)))
+        few = rng.randint(1, 3) if count < LEAST else max(1, round(MISSING * count))
+        where = rng.sample(range(count), few)
         return _changed(given, rng.choice((domain.whole, domain.real)), dict.fromkeys(where))
     if defect == "duplicate":
         return replace(given, twice=rng.randrange(count))

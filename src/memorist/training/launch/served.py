@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from memorist.catalogue import find
 from memorist.decision import Action, Decision, Distribution, Observation, Stop, Trajectory
 from memorist.errors import PolicyError, RecipeError
+from memorist.models.ends import Ends
 from memorist.models.prompting import observation_ids
 from memorist.models.registry import open_role
+from memorist.models.rows import written_by_policy
 from memorist.models.sampler import Actor, Request
 from memorist.recipe import Recipe, Stage, load_recipe
 from memorist.training.credit import REDUCTIONS
@@ -69,6 +71,7 @@ class TokenActor:
     def __init__(self, role: str, tokenizer: Any, generate: Generate, distribution: Distribution, log: list[Decision]):
         self.role, self.tokenizer, self.generate = role, tokenizer, generate
         self.distribution, self.log = distribution, log
+        self._ends = Ends(partial(tokenizer.decode, skip_special_tokens=True))
 
     async def act(self, observation: Observation) -> Action:
         """Ask the server.
@@ -88,6 +91,7 @@ class TokenActor:
         logprobs = tuple(map(float, found.log_probs or [0.0] * len(tokens)))[: len(tokens)]
         stop = Stop.END if ended else Stop.LENGTH
         action = Action(text, prompt, tokens, logprobs, stop=stop, distribution=self.distribution)
+        action = self._ends.finished(action, observation.ends, self.tokenizer.eos_token_id)
         self.log[place] = Decision(self.role, "server", observation, action)
         return action
 
@@ -147,7 +151,8 @@ def windows(decisions: Sequence[Decision], role: str) -> tuple[Window, ...]:
         action = decision.action
         if decision.role != role or not action.tokens:
             continue
-        wrote = Window(action.prompt, action.tokens, (1,) * len(action.tokens), action.logprobs)
+        mask = tuple(map(int, written_by_policy(action)))
+        wrote = Window(action.prompt, action.tokens, mask, action.logprobs)
         before = (*found[-1].prompt, *found[-1].response) if found and decision.observation.after else ()
         if before and action.prompt[: len(before)] == before:
             last, between = found.pop(), action.prompt[len(before) :]
