@@ -22,7 +22,7 @@ timed = @began=$$(date +%s); $(2); status=$$?; echo "$(1): $$(($$(date +%s) - be
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-promises test-verl test-gpu lint types unit results-memory-r1 results-agents results-chooser results-profiles results-household bench bench-experts bench-memory bench-trainer docs clean
+.PHONY: help demo test test-promises test-verl test-gpu lint types unit results-memory-r1 results-agents results-chooser results-profiles results-household results-notebook bench bench-experts bench-memory bench-trainer docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ results-profiles: $(STAMP) ## measure the rows of PersonaTree's listener (an hou
 
 results-household: $(STAMP) ## measure the rows of ESearch (an hour; goes on where it stopped)
 	@$(RUN) scripts/results_household.py
+
+results-notebook: $(STAMP) ## measure the rows of Datarus (three hours; goes on where it stopped)
+	@$(RUN) scripts/results_notebook.py
 
 bench: $(STAMP) ## run every benchmark in benchmarks/
 	@set -e; for file in benchmarks/*.py; do if [ -e "$$file" ]; then echo "$$file"; $(RUN) "$$file"; fi; done

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 MADE = {
     "base": ("--steps", "2"),
     "seeker": ("--steps", "2", "--searches", "40"),
+    "analyst": ("--steps", "2", "--episodes", "12"),
     "listener": ("--lessons", "4", "--processes", "1", "--examples", "examples"),
 }
 

@@ -226,7 +226,12 @@ class TestJudges:
         policies = trained.run()
         first, *_, after_judge, _, _, _ = [row["measures"] for row in rows(tmp_path)]
         assert first == {} and after_judge["judge"] >= 0.9
-        assert seen[0]["kind"] == "reward" and seen[39]["reward"] > 0.9 and "judge" not in seen[39]["terms"]
+        assert (
+            seen[0]["steps"] == 40
+            and seen[0]["kind"] == "reward"
+            and seen[39]["reward"] > 0.9
+            and "judge" not in seen[39]["terms"]
+        )
         assert 0 < seen[40]["terms"]["judge"] < 1 and seen[40]["reward"] == pytest.approx(seen[40]["terms"]["judge"])
         assert "judge" in rows(tmp_path)[-1]["measures"]
         manifest = json.loads((tmp_path / MANIFEST).read_text())["stages"]

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from memorist.models.causal import CausalPolicy
 
 
-BUNDLED = ("bundled", "bundled-reader", "bundled-searcher", "bundled-listener", "bundled-seeker")
-"""Models that come with the package: bases of Memory-R1, MemAgent, MemSearcher, PersonaTree and
-ESearch."""
+BUNDLED = ("bundled", "bundled-reader", "bundled-searcher", "bundled-listener", "bundled-seeker", "bundled-analyst")
+"""Models that come with the package: bases of Memory-R1, MemAgent, MemSearcher, PersonaTree, ESearch and Datarus."""
 CHOOSER = "bundled-chooser"
 """The chooser that comes with the package."""
 

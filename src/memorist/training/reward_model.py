@@ -123,7 +123,7 @@ class RewardModel:
         self.optimizer.zero_grad()
         agreed = ((steps > 0) == (labels > 0.5)).float().mean() if len(labels) else torch.tensor(math.nan)
         ranked = float((ahead > 0).float().mean())
-        facts = {"loss": float(loss.detach()), "pairs": ranked, "steps": float(agreed), "tokens": float(asked)}
+        facts = {"loss": float(loss.detach()), "pairs": ranked, "right_steps": float(agreed), "tokens": float(asked)}
         return facts | ({"skipped": 1.0} if broken else {})
 
     def scores(self, episodes: Sequence[Judged]) -> list[Scores]:
