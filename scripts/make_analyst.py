@@ -34,8 +34,9 @@ from memorist.training.reward_model import in_one_window
 
 VOCABULARY = 1024
 ROOM = 1200
-ERRS, SLIPS, DOUBTS = 0.5, 0.3, 0.5
+ERRS, LEAVES, SLIPS, DOUBTS = 0.25, 0.5, 0.3, 0.5
 BY_HAND = 0.4
+WORDS = [*(name for domain in DOMAINS for name in domain.names), *(["positive", "negative"] * 4)]
 LESSONS = 48
 AGENT = DatarusSettings(style="compact", reply=160)
 AT_ONCE = 32
@@ -56,7 +57,11 @@ def episodes(file: Path, count: int) -> list[Messages]:
     async def some(numbers: Sequence[int]) -> list[Messages]:
         async def one(number: int) -> Messages:
             asked = tasks[number]
-            return list((await episode(asked, Expert(asked, errs=ERRS, slips=SLIPS, doubts=DOUBTS), AGENT)).messages)
+            return list(
+                (
+                    await episode(asked, Expert(asked, errs=ERRS, leaves=LEAVES, slips=SLIPS, doubts=DOUBTS), AGENT)
+                ).messages
+            )
 
         return list(await asyncio.gather(*(one(number) for number in numbers)))
 
@@ -74,7 +79,9 @@ def made_by() -> str:
     """Changes with what plays the episodes."""
     root = Path(str(resources.files("memorist")))
     sources = [*sorted((root / "tasks" / "notebook").glob("*.py")), root / "agents" / "datarus.py"]
-    made = f"{ERRS} {SLIPS} {DOUBTS} {BY_HAND} {AGENT}".encode() + b"".join(source.read_bytes() for source in sources)
+    made = f"{ERRS} {LEAVES} {SLIPS} {DOUBTS} {BY_HAND} {AGENT}".encode() + b"".join(
+        source.read_bytes() for source in sources
+    )
     return hashlib.sha256(made).hexdigest()[:12]
 
 
@@ -97,22 +104,16 @@ def lessons(rng: random.Random, many: int) -> list[Messages]:
         if rng.random() < 0.6:
             kind = rng.random()
             value = (
-                f"{rng.uniform(-1, 1) * 10 ** rng.randint(0, 6):.{rng.randint(1, 4)}f}" if kind < 0.6
-                else str(rng.randint(0, 10 ** rng.randint(1, 5))) if kind < 0.9
-                else rng.choice(rng.choice(DOMAINS).names)
+                f"{rng.uniform(-1, 1) * 10 ** rng.randint(0, 6):.{rng.randint(1, 4)}f}" if kind < 0.5
+                else str(rng.randint(0, 10 ** rng.randint(1, 5))) if kind < 0.7
+                else rng.choice(WORDS)
             )  # fmt: skip
-            found.append(
-                [
-                    (
-                        Observation(f"{render_observation(value)}\n</step>"),
-                        written(Move("The result is there.", answer=value)),
-                    )
-                ]
-            )
+            seen = Observation(f"{render_observation(value)}\n</step>")
+            found.append([(seen, written(Move("The result is there.", answer=value)))])
         else:
             number = rng.randrange(10_000_000)
             asked = task("base", number, rng.choice(BY_HAND_SKILLS), small=True, mode="reflection")
-            expert = Expert(asked, errs=ERRS, doubts=DOUBTS)
+            expert = Expert(asked, errs=ERRS, doubts=DOUBTS, seed=1)
             prompt = AGENT.build(bank=asked.bank, analyst=None)._first(asked)  # type: ignore[arg-type]
             found.append([(prompt, written(expert.next([])))])
     return found
@@ -121,7 +122,7 @@ def lessons(rng: random.Random, many: int) -> list[Messages]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("src/memorist/models/bundled-analyst"))
-    parser.add_argument("--episodes", type=int, default=6000)
+    parser.add_argument("--episodes", type=int, default=8000)
     parser.add_argument("--kept", type=Path, default=Path("runs/analyst/episodes.jsonl"))
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--lr", type=float, default=2e-3)

@@ -52,8 +52,8 @@ class Expert:
     half of the cases where it may choose.
 
     Args:
-        errs: how likely it leaves out a line of cleaning, and how likely it computes something else; both may give a
-            wrong answer. By hand, how likely it miscounts.
+        errs: how likely it computes something else, or by hand miscounts; both may give a wrong answer.
+        leaves: how likely it leaves out a line of cleaning, which may too.
         slips: how likely it makes a mistake that it sees and puts right: it names a column that is not there, or takes
             text for numbers.
         doubts: by hand, how likely it looks a second time, by which it sees whether it miscounted.
@@ -61,14 +61,15 @@ class Expert:
     """
 
     def __init__(
-        self, task: NotebookTask, *, errs: float = 0.0, slips: float = 0.0, doubts: float = 0.0, seed: int = 0
-    ) -> None:
+        self, task: NotebookTask, *, errs: float = 0.0, leaves: float = 0.0, slips: float = 0.0, doubts: float = 0.0,
+        seed: int = 0,
+    ) -> None:  # fmt: skip
         self.task, self.rng = task, random.Random(f"expert/{task.id}/{seed}")
         by_hand = task.whole and task.question.by_hand and task.mode in ("reflection", CHOSEN)
         if by_hand and (task.mode == "reflection" or self.rng.random() < 0.5):
             self.moves = [self._reflected(errs, doubts)]
         else:
-            self.moves = self._planned(errs, slips)
+            self.moves = self._planned(errs, leaves, slips)
 
     def next(self, seen: Sequence[Ran]) -> Move:
         """The next move, after what its cells gave so far."""
@@ -88,12 +89,12 @@ class Expert:
             thought = f"{thought} Again: {asked.by_hand}. So {said}."
         return Move(thought, answer=said, at_once=True)
 
-    def _planned(self, errs: float, slips: float) -> list[Move]:
+    def _planned(self, errs: float, leaves: float, slips: float) -> list[Move]:
         asked, file = self.task.question, self.task.table.domain.file
         load = f"import pandas as pd\nd = pd.read_csv({file!r})\nprint(d.dtypes)"
         moves = [Move("I load the table and look at it.", load)]
         lines = list(asked.cleaned)
-        if lines and self.rng.random() < errs:
+        if lines and self.rng.random() < leaves:
             lines.remove(self.rng.choice(lines))
         code = asked.code
         if self.rng.random() < errs:
