@@ -28,6 +28,7 @@ PURPOSES = {
     "report": "curves and bars in reports",
     "track": "metrics in TensorBoard",
     "endpoint": "models and embedders behind an endpoint",
+    "vision": "pictures: scenes from above, homes",
     "household": "the household as a Gymnasium environment, and pictures of it",
     "thor": "homes of AI2-THOR",
     "notebook": "notebooks whose cells run in a sandbox (Linux)",
