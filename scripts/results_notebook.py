@@ -118,10 +118,15 @@ def judge(seed: int) -> Found:
     found = {
         kind: judges.accuracy(NotebookPairsData(split="test", questions=PAIRS, kinds=(kind,)), kind) for kind in CORRUPTIONS
     }  # fmt: skip
-    return {
-        "kinds": found,
-        "visible": judges.accuracy(NotebookPairsData(split="test", questions=PAIRS, kinds=VISIBLE), "visible"),
-    }
+    visible = judges.accuracy(NotebookPairsData(split="test", questions=PAIRS, kinds=VISIBLE), "visible")
+    # A policy that pleases its judge without being right would show here.
+    tasks, seats = QUESTIONS["test"].tasks(0), greedy_seats(recipe.models, folder)
+    runs = [one.runs[0] for one in answered(recipe.agent, seats, tasks, 1, 0)]  # type: ignore[arg-type]
+    opinions = [
+        next(r.value for r in run.trajectory.rewards if r.name == "hrm") for [run] in judges.judged([[run] for run in runs])
+    ]  # fmt: skip
+    rights = [float(task.right(run.outcome.answer)) for task, run in zip(tasks, runs, strict=True)]
+    return {"kinds": found, "visible": visible, "opinions": opinions, "rights": rights}
 
 
 def untrained() -> Found:
@@ -168,6 +173,19 @@ def accuracy() -> Found:
     return {"value": float(np.mean(some)), "low": min(some), "high": max(some), "n": PAIRS, "seeds": len(SEEDS)}
 
 
+def agreement() -> Found:
+    """Pearson's correlation of what the judge thinks of an episode and whether its answer is right."""
+    some = [KEPT.read(f"judge-{seed}") for seed in SEEDS]
+    found = [float(np.corrcoef(one["opinions"], one["rights"])[0, 1]) for one in some]
+    return {
+        "value": float(np.mean(found)),
+        "low": min(found),
+        "high": max(found),
+        "n": len(some[0]["rights"]),
+        "seeds": 3,
+    }
+
+
 def minutes() -> Found:
     return {"value": max(KEPT.read(f"curriculum-{seed}")["seconds"] for seed in SEEDS) / 60, "seeds": len(SEEDS)}
 
@@ -183,6 +201,7 @@ def table() -> None:
         row("datarus.format-rate", "share", interval(lambda: hierarchical_bootstrap(of("curriculum", "format")), 3)),
         row("datarus.curriculum-minus-best-single", "points", interval(lambda: over(best_single())(), 3)),
         row("datarus.reward-model-accuracy", "share", accuracy),
+        row("datarus.reward-model-agreement", "correlation", agreement),
         row("datarus.reflection-token-share", "share", interval(
             lambda: ratio_of_means(of("curriculum", "tokens", "by-hand"), of("base", "tokens", "by-hand")), 3)),
         row("datarus.reflection-correct-minus-base", "points", interval(lambda: paired_difference(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memorist.decision import Action, Author, Decision, Distribution, Observation, Reward, Span, Stop, Trajectory
+from memorist.decision import (
+    Action,
+    Author,
+    Decision,
+    Distribution,
+    Media,
+    Observation,
+    Reward,
+    Span,
+    Stop,
+    Trajectory,
+)
 from memorist.errors import DataError
 from memorist.log import read_trajectories, read_trajectory, write_trajectories
 from memorist.training.rollout import Rounds, Seat, rollout
@@ -28,12 +40,15 @@ ACTIONS = st.builds(
     st.lists(FLOATS, max_size=5).map(tuple),
     IDS,
     st.sampled_from(Stop),
-    st.builds(Distribution, FLOATS, FLOATS, st.integers(0, 9), LEGAL),
+    st.builds(Distribution, FLOATS, FLOATS, st.integers(0, 9), LEGAL, st.text(max_size=3)),
     SPANS,
+    st.lists(st.builds(Media, st.integers(0, 9), st.integers(0, 9), st.text(max_size=3)), max_size=2).map(tuple),
 )
-FIRST = st.builds(Observation, SAID, SAID, st.lists(st.text(), max_size=3).map(tuple))
+TEXTS = st.lists(st.text(), max_size=3).map(tuple)
+ASKED = (SAID, SAID, TEXTS, st.integers(1, 3), st.integers(1, 99))
+FIRST = st.builds(Observation, *ASKED, st.just(()), st.text(max_size=3), TEXTS)
 AFTER = st.lists(st.tuples(FIRST, ACTIONS), max_size=2).map(tuple)
-OBSERVATIONS = st.builds(Observation, SAID, SAID, st.lists(st.text(), max_size=3).map(tuple), after=AFTER)
+OBSERVATIONS = st.builds(Observation, *ASKED, AFTER, st.text(max_size=3), TEXTS)
 DECISIONS = st.lists(st.builds(Decision, st.text(), st.text(), OBSERVATIONS, ACTIONS), max_size=3).map(tuple)
 REWARDS = st.lists(
     st.builds(Reward, st.text(), FLOATS, st.none() | st.integers(0, 9), st.none() | st.tuples(st.just(1), st.just(2))),
@@ -49,6 +64,11 @@ def test_what_was_written_comes_back_exactly(tmp_path_factory: pytest.TempPathFa
     assert write_trajectories(file, given) == len(given)
     assert list(read_trajectories(file)) == given
     assert [path.name for path in file.parent.iterdir()] == ["runs.jsonl"]
+
+
+def test_every_field_is_drawn() -> None:
+    """What is added to decisions has to come back too."""
+    assert [len(fields(kind)) for kind in (Observation, Action, Distribution, Media, Span)] == [8, 9, 5, 3, 3]
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:

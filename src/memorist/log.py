@@ -93,7 +93,8 @@ def _decision(row: Mapping[str, Any]) -> Decision:
 
 def _observation(row: Mapping[str, Any]) -> Observation:
     after = tuple((_observation(asked), _action(done)) for asked, done in row.get("after", ()))
-    return Observation(**{**row, "options": tuple(row.get("options", ())), "after": after})
+    listed = {name: tuple(row.get(name, ())) for name in ("options", "ends")}
+    return Observation(**{**row, **listed, "after": after})
 
 
 def _action(row: Mapping[str, Any]) -> Action:
