@@ -18,6 +18,7 @@ from memorist.decision import (
     Distribution,
     Media,
     Observation,
+    Picture,
     Reward,
     Span,
     Stop,
@@ -32,6 +33,7 @@ IDS = st.lists(st.integers(0, 10**6), max_size=5).map(tuple)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 LEGAL = st.none() | st.lists(st.none() | IDS, max_size=3).map(tuple)
 SPANS = st.lists(st.builds(Span, st.integers(0, 9), st.integers(0, 9), st.sampled_from(Author)), max_size=3).map(tuple)
+NINE = st.integers(0, 9)
 ACTIONS = st.builds(
     Action,
     SAID,
@@ -42,13 +44,14 @@ ACTIONS = st.builds(
     st.sampled_from(Stop),
     st.builds(Distribution, FLOATS, FLOATS, st.integers(0, 9), LEGAL, st.text(max_size=3)),
     SPANS,
-    st.lists(st.builds(Media, st.integers(0, 9), st.integers(0, 9), st.text(max_size=3)), max_size=2).map(tuple),
+    st.lists(st.builds(Media, NINE, NINE, st.text(max_size=3), st.tuples(NINE, NINE)), max_size=2).map(tuple),
 )
 TEXTS = st.lists(st.text(), max_size=3).map(tuple)
 ASKED = (SAID, SAID, TEXTS, st.integers(1, 3), st.integers(1, 99))
-FIRST = st.builds(Observation, *ASKED, st.just(()), st.text(max_size=3), TEXTS)
+PICTURES = st.lists(st.builds(Picture, st.tuples(NINE, NINE), st.text(max_size=3), st.binary()), max_size=2).map(tuple)
+FIRST = st.builds(Observation, *ASKED, st.just(()), st.text(max_size=3), TEXTS, PICTURES)
 AFTER = st.lists(st.tuples(FIRST, ACTIONS), max_size=2).map(tuple)
-OBSERVATIONS = st.builds(Observation, *ASKED, AFTER, st.text(max_size=3), TEXTS)
+OBSERVATIONS = st.builds(Observation, *ASKED, AFTER, st.text(max_size=3), TEXTS, PICTURES)
 DECISIONS = st.lists(st.builds(Decision, st.text(), st.text(), OBSERVATIONS, ACTIONS), max_size=3).map(tuple)
 REWARDS = st.lists(
     st.builds(Reward, st.text(), FLOATS, st.none() | st.integers(0, 9), st.none() | st.tuples(st.just(1), st.just(2))),
@@ -68,7 +71,14 @@ def test_what_was_written_comes_back_exactly(tmp_path_factory: pytest.TempPathFa
 
 def test_every_field_is_drawn() -> None:
     """What is added to decisions has to come back too."""
-    assert [len(fields(kind)) for kind in (Observation, Action, Distribution, Media, Span)] == [8, 9, 5, 3, 3]
+    assert [len(fields(kind)) for kind in (Observation, Action, Distribution, Media, Picture, Span)] == [
+        9,
+        9,
+        5,
+        4,
+        3,
+        3,
+    ]
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:

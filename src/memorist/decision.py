@@ -41,12 +41,27 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture as it is shown to models: upright, in red, green and blue (`models.pictures.read_picture`).
+
+    size: pixels across and down. digest: of size and pixels, so whatever shows the same is the same. pixels: rows from
+    the top, three bytes a pixel; logs leave them out.
+    """
+
+    size: tuple[int, int]
+    digest: str
+    pixels: bytes = field(default=b"", repr=False, compare=False, metadata={"logged": False})
+
+
+@dataclass(frozen=True, slots=True)
 class Media:
-    """Prompt tokens [start, end) that stand for something other than text, and the digest of what they stand for."""
+    """Prompt tokens [start, end) that stand for something other than text, and the digest of what they stand for.
+    grid: how many of them lie below each other, and how many side by side."""
 
     start: int
     end: int
     digest: str
+    grid: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +94,8 @@ class Observation:
     holds what was asked and done before in the same window, in order: of tokens that were sampled there, exactly those
     are seen again. `grammar` is what the text must match, by its name in the catalogue, with what it is made for
     after a colon ("profile-edits:FILE"): local models write nothing else (`models.grammars`), samplers that cannot be
-    limited may. `ends` are texts of which the first ends what is written, itself included.
+    limited may. `ends` are texts of which the first ends what is written, itself included. `pictures` are
+    shown before the prompt's text, to policies that can see.
     """
 
     prompt: str
@@ -90,6 +106,7 @@ class Observation:
     after: tuple[tuple[Observation, Action], ...] = ()
     grammar: str = ""
     ends: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
     def then(self, action: Action, prompt: str, *, max_tokens: int | None = None) -> Observation:
         """What is asked next in the same window, once `action` was the answer to this."""

@@ -12,7 +12,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from memorist.decision import Action, Author, Decision, Distribution, Media, Observation, Reward, Span, Stop, Trajectory
+from memorist.decision import (
+    Action,
+    Author,
+    Decision,
+    Distribution,
+    Media,
+    Observation,
+    Picture,
+    Reward,
+    Span,
+    Stop,
+    Trajectory,
+)
 from memorist.errors import DataError
 from memorist.plain import without_defaults
 
@@ -94,7 +106,8 @@ def _decision(row: Mapping[str, Any]) -> Decision:
 def _observation(row: Mapping[str, Any]) -> Observation:
     after = tuple((_observation(asked), _action(done)) for asked, done in row.get("after", ()))
     listed = {name: tuple(row.get(name, ())) for name in ("options", "ends")}
-    return Observation(**{**row, **listed, "after": after})
+    pictures = tuple(Picture(_pair(one["size"]) or (0, 0), str(one["digest"])) for one in row.get("pictures", ()))
+    return Observation(**{**row, **listed, "after": after, "pictures": pictures})
 
 
 def _action(row: Mapping[str, Any]) -> Action:
@@ -110,7 +123,7 @@ def _action(row: Mapping[str, Any]) -> Action:
         **{**done, "stop": Stop(done.get("stop", Stop.END))},
         distribution=Distribution(**drawn),
         spans=tuple(Span(**span) for span in spans),
-        media=tuple(Media(**media) for media in pictures),
+        media=tuple(Media(**{**media, "grid": _pair(media.get("grid")) or (1, 1)}) for media in pictures),
     )
 
 

@@ -45,7 +45,7 @@ from memorist.models.prompting import observation_ids, text_ids
 from memorist.models.rows import RowBatch, Unit, pack
 from memorist.models.sampler import Request
 from memorist.models.tensors import best_device, placed_like, whole
-from memorist.models.writing import Asked, write
+from memorist.models.writing import Asked, Prompt, Read, Stood, write
 
 PREFILL_TOKENS = {"cpu": 4_096}
 LOGITS = 2**25
@@ -71,6 +71,9 @@ class CausalPolicy:
     called with each scoring pass: what shards the weights brings them together there.
     """
 
+    sees = False
+    """Whether it can be shown pictures."""
+
     def __init__(self, model: Any, tokenizer: Any, name: str, *, source: str = "") -> None:
         if tokenizer.eos_token_id is None:
             raise PolicyError(f"tokenizer of {name!r} has no end token; set eos_token in its configuration")
@@ -80,7 +83,7 @@ class CausalPolicy:
         self.around: Callable[[Callable[[], Any]], Any] = lambda compute: compute()
         self.end = int(tokenizer.eos_token_id)
         self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end)
-        self.window = int(model.config.max_position_embeddings)
+        self.window = int(model.config.get_text_config().max_position_embeddings)
         self._prompts: dict[Observation, tuple[int, ...]] = {}
 
     @classmethod
@@ -193,10 +196,21 @@ class CausalPolicy:
             ids = self._prompts[observation] = tuple(observation_ids(self.tokenizer, self.name, observation))
         return ids
 
+    def prompt(self, observation: Observation) -> Prompt:
+        """The observation as a policy reads it.
+
+        Raises:
+            PolicyError: it has pictures, which this policy cannot see.
+        """
+        if observation.pictures:
+            raise PolicyError(f"{self.name!r} reads text, and was shown a picture; give the role a model that can see")
+        return Prompt(self.prompt_ids(observation))
+
     def encode(self, observation: Observation, text: str) -> Action:
         """An action that writes `text` and ends, for imitation; its log-probabilities are unknown (zeros)."""
         tokens = (*text_ids(self.tokenizer, text), self.end)
-        return Action(text, self.prompt_ids(observation), tokens, (0.0,) * len(tokens))
+        prompt = self.prompt(observation)
+        return Action(text, prompt.ids, tokens, (0.0,) * len(tokens), media=prompt.media)
 
     def sample(self, requests: Sequence[Request]) -> list[Action]:
         """One action per request. Equal prompts are prefilled once; batches are formed by length, the same way
@@ -205,15 +219,15 @@ class CausalPolicy:
             if request.observation.options:
                 raise PolicyError(f"{self.name!r} writes text; it was asked to choose among options")
             self._check_legal(request.distribution)
-        prompts = [self.prompt_ids(r.observation) for r in requests]
+        prompts = [self.prompt(r.observation) for r in requests]
         actions: list[Action | None] = [None] * len(requests)
-        byprompt: dict[tuple[int, ...], list[int]] = {}
+        byprompt: dict[Prompt, list[int]] = {}
         for i, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
-            if len(prompt) >= self.window or not prompt:
-                actions[i] = Action("", prompt, stop=Stop.PROMPT_TOO_LONG, distribution=request.distribution)
+            if len(prompt.ids) >= self.window or not prompt.ids:
+                actions[i] = Action("", prompt.ids, stop=Stop.PROMPT_TOO_LONG, distribution=request.distribution)
             else:
                 byprompt.setdefault(prompt, []).append(i)
-        unique = sorted(byprompt, key=lambda p: (len(p), byprompt[p][0]))
+        unique = sorted(byprompt, key=lambda p: (len(p.ids), byprompt[p][0]))
         for batch in batches(unique, PREFILL_TOKENS.get(self.model.device.type, MOST_PREFILL_TOKENS)):
             members = [i for prompt in batch for i in byprompt[prompt]]
             parent = [row for row, prompt in enumerate(batch) for _ in byprompt[prompt]]
@@ -279,14 +293,12 @@ class CausalPolicy:
         with attending(self.model, "sdpa") if can else nullcontext():
             yield
 
-    def _decode(
-        self, prompts: Sequence[tuple[int, ...]], parent: Sequence[int], requests: Sequence[Request]
-    ) -> list[Action]:
-        kept = [
-            min(r.observation.max_tokens, self.window - len(prompts[p])) for r, p in zip(requests, parent, strict=True)
-        ]
+    def _decode(self, prompts: Sequence[Prompt], parent: Sequence[int], requests: Sequence[Request]) -> list[Action]:
+        room = [self.window - len(prompt.ids) for prompt in prompts]
+        kept = [min(r.observation.max_tokens, room[p]) for r, p in zip(requests, parent, strict=True)]
         asked = Asked(requests, kept, self.end, lambda: self.grammars, self._ends)
-        written = write(self.model, prompts, parent, asked, self.pad, self.together, lambda: self._shares_prompts)
+        read = Read(self.model, prompts, self.pad, self.inputs)
+        written = write(read, parent, asked, self.together, lambda: self._shares_prompts)
         return [
             self._ends.finished(
                 self._action(prompts[p], tokens, scores, _limited(request)), request.observation.ends, self.end
@@ -294,34 +306,41 @@ class CausalPolicy:
             for p, (tokens, scores), request in zip(parent, written, requests, strict=True)
         ]
 
-    def _action(
-        self, prompt: tuple[int, ...], tokens: list[int], logprobs: list[float], distribution: Distribution
-    ) -> Action:
+    def inputs(self, tokens: torch.Tensor, positions: torch.Tensor, media: Sequence[Stood]) -> dict[str, Any]:
+        """What the model is called with for tokens.
+
+        Args:
+            tokens: shape (B, L).
+            positions: shape (B, L), or with media (3, B, L).
+            media: where pictures stand.
+        """
+        return {"input_ids": tokens, "position_ids": positions}
+
+    def _action(self, prompt: Prompt, tokens: list[int], logprobs: list[float], distribution: Distribution) -> Action:
         ended = bool(tokens) and tokens[-1] == self.end
         text = self.tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
         stop = Stop.END if ended else Stop.LENGTH
-        return Action(text, prompt, tuple(tokens), tuple(logprobs), stop=stop, distribution=distribution)
+        return Action(
+            text, prompt.ids, tuple(tokens), tuple(logprobs), stop=stop, distribution=distribution, media=prompt.media
+        )
 
     def hidden(self, batch: RowBatch) -> torch.Tensor:
         """The last layer's output where action tokens are predicted, shape (N, width).
 
         Raises:
-            PolicyError: the actions saw pictures.
+            PolicyError: the actions saw pictures, and the policy cannot.
         """
-        if any(unit.action.media for unit in batch.units):
+        if batch.media and not self.sees:
             raise PolicyError(f"{self.name!r} reads text; it was asked to score actions that saw pictures")
         device, _ = self.model.device, self.attention
         if batch.plain:
             attention: Any = torch.from_numpy(batch.real).long().to(device)
         else:
             attention = tree_masks(self._config, batch, self.model.dtype, device)
+        positions = torch.from_numpy(batch.positions if batch.axes is None else batch.axes).to(device)
         with self._precise(), self._computed_again():
-            hidden = self.model.base_model(
-                input_ids=torch.from_numpy(batch.tokens).to(device),
-                attention_mask=attention,
-                position_ids=torch.from_numpy(batch.positions).to(device),
-                use_cache=False,
-            ).last_hidden_state
+            given = self.inputs(torch.from_numpy(batch.tokens).to(device), positions, batch.media)
+            hidden = self.model.base_model(attention_mask=attention, use_cache=False, **given).last_hidden_state
         return hidden[torch.from_numpy(batch.target_row).to(device), torch.from_numpy(batch.target_from).to(device)]
 
     def score(self, batch: RowBatch) -> torch.Tensor:

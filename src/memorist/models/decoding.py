@@ -7,9 +7,9 @@ graph and then replayed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import AttentionInterface, DynamicCache
@@ -332,9 +332,12 @@ def may_share(model: Any) -> bool:
     return alike(model, *found)
 
 
-def batches(prompts: Sequence[tuple[int, ...]], most: int) -> list[list[tuple[int, ...]]]:
+P = TypeVar("P", bound=Sized)
+
+
+def batches(prompts: Sequence[P], most: int) -> list[list[P]]:
     """Consecutive prompts, sorted by length, in batches of at most `most` padded tokens."""
-    found: list[list[tuple[int, ...]]] = []
+    found: list[list[P]] = []
     for prompt in prompts:
         if found and (len(found[-1]) + 1) * len(prompt) <= most:
             found[-1].append(prompt)

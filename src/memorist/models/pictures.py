@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from memorist.decision import Picture
 from memorist.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -22,20 +22,17 @@ PAPER = (255, 255, 255)
 """What shows through where a picture is transparent."""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture as it is shown to models: upright, in red, green and blue. pixels: rows from the top, three bytes a
-    pixel. digest: of size and pixels, so whatever shows the same is the same."""
+def image_of(picture: Picture) -> Any:
+    """As Pillow's image.
 
-    size: tuple[int, int]
-    pixels: bytes = field(repr=False)
-    digest: str
+    Raises:
+        DataError: it comes from a log, which has no pixels.
+    """
+    from PIL import Image
 
-    def image(self) -> Any:
-        """As Pillow's image."""
-        from PIL import Image
-
-        return Image.frombytes("RGB", self.size, self.pixels)
+    if not picture.pixels:
+        raise DataError(picture.digest[:12], "-", "picture", "has no pixels, as in logs; read its file again")
+    return Image.frombytes("RGB", picture.size, picture.pixels)
 
 
 def read_picture(source: str | Path | bytes) -> Picture:
@@ -75,7 +72,7 @@ def read_picture(source: str | Path | bytes) -> Picture:
         raise wrong(f"cannot be read ({error}); expected a whole {', '.join(FORMATS)} file") from error
     pixels = flat.tobytes()
     digest = hashlib.sha256(f"{flat.size} ".encode() + pixels).hexdigest()
-    return Picture(flat.size, pixels, digest)
+    return Picture(flat.size, digest, pixels)
 
 
 def _bytes(file: Path, wrong: Any) -> bytes:

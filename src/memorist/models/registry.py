@@ -69,7 +69,19 @@ def open_policy(name: str) -> CausalPolicy:
 
         base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
         return load_adapter(Path(name), open_policy(base), Path(name).name)
+    if _sees(Path(name)):
+        from memorist.models.vision import VisionPolicy
+
+        return VisionPolicy.load(name)
     return CausalPolicy.load(name)
+
+
+def _sees(folder: Path) -> bool:
+    """Whether a folder holds a model that is shown pictures."""
+    try:
+        return "vision_config" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def quiet_libraries() -> None:

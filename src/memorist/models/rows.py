@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from memorist.decision import Action, Author, Distribution, Observation
+from memorist.decision import Action, Author, Distribution, Media, Observation
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -47,7 +47,9 @@ class RowBatch:
     tokens, positions, until: shape (B, L); a token is seen from itself to before column `until`. length: shape (B,),
     without padding. target_row, target_from: for each of N action tokens, the row and column whose output predicts it;
     targets: its id; unit: index of its unit in `units`; place: its index in that unit's action; old: log-probability
-    when drawn; advantage, weight, values, returns: its unit's (zeros where it has none).
+    when drawn; advantage, weight, values, returns: its unit's (zeros where it has none). media: what tokens stand for
+    something other than text, each with its row and the column where it begins; axes: with media, positions in time,
+    down and across, shape (3, B, L).
     """
 
     tokens: Ints
@@ -65,6 +67,8 @@ class RowBatch:
     values: Floats
     returns: Floats
     units: tuple[Unit, ...]
+    media: tuple[tuple[int, int, Media], ...] = ()
+    axes: Ints | None = None
 
     @property
     def real(self) -> npt.NDArray[np.bool_]:
@@ -125,6 +129,24 @@ def pack(units: Sequence[Unit], *, budget: int, share: bool = True, pairs: float
     return [_batch(batch) for batch in batches]
 
 
+def axes_of(length: int, media: Sequence[Media]) -> Ints:
+    """Positions of tokens in time, down and across, shape (3, length), as the Qwen2-VL family counts them: what stands
+    for a picture lies in its grid, and the text behind it goes on after the grid's longer side."""
+    found = np.zeros((3, length), np.int64)
+    column = at = 0
+    for one in sorted(media, key=lambda one: one.start):
+        found[:, column : one.start] = np.arange(at, at + one.start - column)
+        at += one.start - column
+        place = np.arange(one.end - one.start)
+        found[:, one.start : one.end] = at
+        found[1, one.start : one.end] += place // one.grid[1]
+        found[2, one.start : one.end] += place % one.grid[1]
+        at += max(one.grid)
+        column = one.end
+    found[:, column:] = np.arange(at, at + length - column)
+    return found
+
+
 def _apart(units: Sequence[Unit]) -> list[_Tree]:
     return [_Tree([(key := merge_key(u.action), [u])], len(key)) for u in units]
 
@@ -138,7 +160,7 @@ def merge_key(action: Action) -> Sequenced:
     key = [*action.prompt, *action.tokens]
     for media in action.media:
         for place in range(media.start, media.end):
-            seen = f"{key[place]} {place - media.start} {media.digest}"
+            seen = f"{key[place]} {place - media.start} {media.digest} {media.grid}"
             key[place] = -int.from_bytes(hashlib.sha256(seen.encode()).digest()[:12])
     return tuple(key)
 
@@ -179,6 +201,8 @@ def _batch(trees: Sequence[_Tree]) -> RowBatch:
     names = ("row", "start", "target", "unit", "place", "old", "advantage", "weight", "values", "returns")
     parts: dict[str, list[Any]] = {name: [] for name in names}
     placed: list[Unit] = []
+    media: list[tuple[int, int, Media]] = []
+    axes = np.zeros((3, len(trees), length), np.int64) if any(_pictured(tree) for tree in trees) else None
     for row, tree in enumerate(trees):
         path: list[int] = []  # columns of the present sequence, by depth
         before: Sequenced = ()
@@ -191,6 +215,10 @@ def _batch(trees: Sequence[_Tree]) -> RowBatch:
             written = (*units[0].action.prompt, *units[0].action.tokens)
             tokens[row, end : end + fresh] = written[shared:]
             positions[row, end : end + fresh] = np.arange(shared, len(sequence))
+            if axes is not None:
+                seen = units[0].action.media
+                axes[:, row, end : end + fresh] = axes_of(len(sequence), seen)[:, shared:]
+                media += [(row, end + one.start - shared, one) for one in seen if one.start >= shared]
             path.extend(range(end, end + fresh))
             end += fresh
             before = sequence
@@ -214,8 +242,12 @@ def _batch(trees: Sequence[_Tree]) -> RowBatch:
     return RowBatch(
         tokens, positions, until, np.array([tree.size for tree in trees]), joined["row"], joined["start"],
         joined["target"], joined["unit"], joined["place"], joined["old"], joined["advantage"], joined["weight"],
-        joined["values"], joined["returns"], tuple(placed),
+        joined["values"], joined["returns"], tuple(placed), tuple(media), axes,
     )  # fmt: skip
+
+
+def _pictured(tree: _Tree) -> bool:
+    return any(unit.action.media for _, units in tree.sequences for unit in units)
 
 
 def written_by_policy(action: Action) -> npt.NDArray[np.bool_]:

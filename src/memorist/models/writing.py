@@ -14,15 +14,63 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from memorist.decision import Media
 from memorist.models.attention import attending
 from memorist.models.decoding import SHARED_FROM, SIBLINGS, Growing, Recorded, Siblings, may_record
 from memorist.models.distributions import draw
 from memorist.models.ends import Ends
 from memorist.models.grammars import FollowedRows, Grammars
+from memorist.models.rows import axes_of
 from memorist.models.sampler import Request
 
 Written = tuple[list[int], list[float]]
 """Tokens of an answer and their log-probabilities."""
+Stood = tuple[int, int, Media]
+"""The row and the column where a picture's tokens begin, and whose they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids, and which of them stand for pictures."""
+
+    ids: tuple[int, ...]
+    media: tuple[Media, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What prompts are read by. pad: the token that fills up. inputs: what the model is called with for tokens, their
+    positions and what stands among them (`CausalPolicy.inputs`)."""
+
+    model: Any
+    prompts: Sequence[Prompt]
+    pad: int
+    inputs: Callable[[torch.Tensor, torch.Tensor, Sequence[Stood]], dict[str, Any]]
+
+    def padded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The prompts, filled up on the left, and which columns are theirs; shape (P, longest) each."""
+        longest = max(map(len, self.prompts))
+        ids = torch.full((len(self.prompts), longest), self.pad)
+        mask = torch.zeros((len(self.prompts), longest), dtype=torch.long)
+        for row, prompt in enumerate(self.prompts):
+            ids[row, longest - len(prompt) :] = torch.tensor(prompt.ids)
+            mask[row, longest - len(prompt) :] = 1
+        return ids.to(self.model.device), mask.to(self.model.device)
+
+    def given(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[dict[str, Any], torch.Tensor]:
+        """What the model is called with, and the position of each prompt's last token."""
+        positions, stood = (mask.cumsum(1) - 1).clamp(min=0), list[Stood]()
+        if any(prompt.media for prompt in self.prompts):
+            positions = positions.expand(3, -1, -1).clone()
+            for row, prompt in enumerate(self.prompts):
+                begin = ids.shape[1] - len(prompt)
+                positions[:, row, begin:] = torch.from_numpy(axes_of(len(prompt), prompt.media))
+                stood += [(row, begin + one.start, one) for one in prompt.media]
+        last = positions[..., -1] if positions.dim() == 2 else positions[0, :, -1]
+        return self.inputs(ids, positions, stood), last
 
 
 @dataclass(frozen=True)
@@ -49,8 +97,7 @@ class Asked:
 
 
 def write(
-    model: Any, prompts: Sequence[tuple[int, ...]], parent: Sequence[int], asked: Asked, pad: int, together: int,
-    shares: Callable[[], bool],
+    read: Read, parent: Sequence[int], asked: Asked, together: int, shares: Callable[[], bool]
 ) -> list[Written]:  # fmt: skip
     """Read the prompts and write the answers.
 
@@ -59,28 +106,19 @@ def write(
         together: answers to one prompt that are written at once; 0 for all.
         shares: whether answers can read a prompt's keys and values without a copy of their own.
     """
-    device = model.device
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), pad)
-    mask = torch.zeros((len(prompts), longest), dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
-    ids, mask = ids.to(device), mask.to(device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    model, device = read.model, read.model.device
+    ids, mask = read.padded()
+    given, last = read.given(ids, mask)
     cache = DynamicCache(config=model.config)
-    out = model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-        logits_to_keep=1,
-    )  # fmt: skip
+    out = model(attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1, **given)
     found: list[Written | None] = [None] * len(parent)
     chunks = parts(parent, together)
     for chunk in chunks:
         rows = torch.tensor([parent[i] for i in chunk], device=device)
         own = cache if len(chunks) == 1 else _again(cache)
         mine = asked.some(chunk)
-        decode = _way(model, device, longest, len(set(rows.tolist())), mine, together, shares)
-        step = decode(model, own, rows, mask[rows], positions[rows, -1], max(mine.limits))
+        decode = _way(model, device, ids.shape[1], len(set(rows.tolist())), mine, together, shares)
+        step = decode(model, own, rows, mask[rows], last[rows], max(mine.limits))
         with attending(model, SIBLINGS) if decode is Siblings else nullcontext():
             written = _written(step, out.logits[rows, -1].float(), mine)
         for i, one in zip(chunk, written, strict=True):
