@@ -22,6 +22,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "memsearcher": "memorist.agents.memsearcher:MemSearcherSettings",
         "esearch": "memorist.agents.esearch:ESearchSettings",
         "datarus": "memorist.agents.datarus:DatarusSettings",
+        "uav-vl-r1": "memorist.agents.uav:UavSettings",
     },
     "data": {
         "dialogues": "memorist.tasks.dialogue:DialogueData",
@@ -32,6 +33,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "household": "memorist.tasks.household.searching:HouseholdData",
         "notebook": "memorist.tasks.notebook.episodes:NotebookData",
         "notebook-pairs": "memorist.agents.datarus_pairs:NotebookPairsData",
+        "aerial": "memorist.tasks.aerial.data:AerialData",
     },
     "openers": {
         "embedder": "memorist.memory.embedders:open_embedder",

@@ -1,0 +1,131 @@
+"""UAV-VL-R1: questions about pictures go through the same agent interface, stages and trainer as all else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("PIL")
+
+from memorist.agents.uav import UavSettings, UavVl
+from memorist.decision import Action, Observation
+from memorist.errors import RecipeError
+from memorist.memory.scratch import ScratchBank
+from memorist.recipe import Recipe, Stage, read_recipe
+from memorist.tasks.aerial.data import AerialData, AerialTask
+from memorist.training.metrics import read_metrics
+from memorist.training.stages import EVALUATIONS, digest
+from memorist.training.trainer import Trainer
+from seeing import tiny
+from test_trainer import Killed, killed_after
+
+WEIGHTS = {"near": 0.0, "length": 1.0}
+"""Random weights answer nothing, but some of them in fewer characters."""
+STAGE = Stage(
+    role="viewer", cut="whole", steps=2, tasks=3, siblings=4, lr=1e-3, rewards=WEIGHTS,
+    data=AerialData(questions=12, stages=(1,)),
+)  # fmt: skip
+RECIPE = Recipe(
+    name="uav", seed=3, agent=UavSettings(style="compact", reply=12), models={"viewer": "tiny"},
+    data=AerialData(questions=24), checkpoint_every=1, log_every=1,
+    stages=(STAGE, replace(STAGE, data=AerialData(questions=12, stages=(2,)), replay=0.34)),
+    evaluations={"all": AerialData(split="validation", questions=16)},
+)  # fmt: skip
+
+
+class Says:
+    def __init__(self, text: str) -> None:
+        self.text, self.seen = text, list[Observation]()
+
+    async def act(self, observation: Observation) -> Action:
+        self.seen.append(observation)
+        return Action(self.text)
+
+
+def answered(task: AerialTask, text: str, style: str = "full") -> tuple[dict[str, float], Observation]:
+    viewer = Says(text)
+    outcome = asyncio.run(UavVl(bank=ScratchBank(), viewer=viewer, style=style).run(task))
+    return {reward.name: reward.value for reward in task.score(outcome)} | task.measures(outcome), viewer.seen[0]
+
+
+def run(folder: Path, **how: Any) -> Trainer:
+    policies = {"viewer": tiny()}
+    return Trainer(RECIPE, RECIPE.agent.build, RECIPE.data.tasks(0), folder, policies=policies, **how)
+
+
+class TestAnswers:
+    @pytest.mark.parametrize("style", ["full", "compact"])
+    def test_a_right_answer_in_its_form_is_worth_all(self, style: str) -> None:
+        for task in AerialData(questions=16).tasks(0):
+            worth, seen = answered(
+                task, f"<think>{task.question.rationale}</think><answer>{task.question.answer}</answer>", style
+            )
+            assert worth["accuracy"] == worth["form"] == worth["near"] == worth[f"correct-{task.question.task}"] == 1
+            assert task.asked in seen.prompt and seen.pictures == task.pictures and seen.ends == ("</answer>",)
+
+    def test_what_is_wrong_or_has_no_form_is_not(self) -> None:
+        [task] = AerialData(questions=1, names=("count",)).tasks(0)
+        gold = int(task.question.answer)
+        assert answered(task, str(gold))[0] == {
+            "accuracy": 0.0, "form": 0.0, "near": 0.0, "length": -0.01, "correct": 0.0, "correct-count": 0.0,
+            "format": 0.0, "answered": 0.0,
+        }  # fmt: skip
+        off, _ = answered(task, f"<think>x</think><answer>{gold + 1}</answer>")
+        assert off["accuracy"] == 0 and off["form"] == 1
+        assert 0 < off["near"] < 1 or gold <= 1
+
+    def test_splits_and_unlike_scenes_have_no_picture_in_common(self) -> None:
+        seen = [
+            {task.pictures[0].digest for task in AerialData(split=split, questions=40, unseen=unseen).tasks(0)}
+            for split in ("train", "validation", "test", "base") for unseen in (False, True)
+        ]  # fmt: skip
+        assert sum(map(len, seen)) - len(set().union(*seen)) <= 2  # empty places look alike
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"agent": {"name": "uav-vl-r1", "style": "ful"}}, "full"),
+            ({"agent": {"name": "uav-vl-r1", "reply": 0}}, "1 or more"),
+            ({"data": {"kind": "aerial", "names": ["counting"]}}, "count"),
+            ({"data": {"kind": "aerial", "side": 10}}, "56 to"),
+            ({"data": {"kind": "aerial", "stages": [4]}}, "no task is in both"),
+            ({"data": {"kind": "aerial", "questions": 0}}, "1 or more"),
+            ({"data": {"kind": "aerial", "split": "dev"}}, "validation"),
+            ({"data": {"kind": "notebook"}}, "aerial"),
+        ],
+    )  # fmt: skip
+    def test_wrong_settings_are_refused(self, wrong: dict[str, Any], said: str) -> None:
+        plain = {"agent": {"name": "uav-vl-r1"}, "models": {"viewer": "tiny"}, "data": {"kind": "aerial"}}
+        assert isinstance(read_recipe(plain).agent, UavSettings)
+        with pytest.raises(RecipeError, match=said):
+            read_recipe(plain | wrong)
+
+
+class TestTraining:
+    def test_stages_run_are_evaluated_by_task_and_logged_without_pixels(self, tmp_path: Path) -> None:
+        steps: list[Any] = []
+        run(tmp_path, progress=steps.append).run()
+        assert [step["stage"] for step in steps] == [0, 0, 1, 1]
+        assert all(step["ratio_error_1"] < 1e-5 for step in steps if step["flat_groups"] < step["groups"])
+        assert sum(step["flat_groups"] < step["groups"] for step in steps) >= 3
+        rows = list(read_metrics(tmp_path / EVALUATIONS))
+        assert [row["after"] for row in rows] == [0, 1, 2]
+        assert {f"correct-{name}" for name in ("colour", "count", "relation")} <= rows[-1]["measures"].keys()
+        [first, *_] = sorted((tmp_path / "trajectories").glob("*"))
+        text = first.read_text()
+        told = json.loads(text.splitlines()[0])["decisions"][0]["observation"]["pictures"]
+        assert told[0].keys() == {"size", "digest"} and len(text) < 200_000
+
+    def test_a_killed_run_goes_on_to_the_same_numbers(self, tmp_path: Path) -> None:
+        whole = run(tmp_path / "whole")
+        whole.run()
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", progress=killed_after(3)).run()
+        again = run(tmp_path / "killed")
+        again.run(resume=True)
+        assert digest(whole.policies["viewer"].state()) == digest(again.policies["viewer"].state())
