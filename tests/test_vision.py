@@ -167,6 +167,9 @@ class TestRows:
         [batch] = pack([Unit(action, 1.0, 1.0) for action in both], budget=2000)
         assert len(batch.media) == 2 and {one.digest for _, _, one in batch.media} == {scene(1).digest, scene(2).digest}
 
+    def test_it_finds_that_trees_give_what_plain_rows_give(self) -> None:
+        assert POLICY.why_plain == ""
+
     def test_gradients_reach_the_tower_and_do_not_depend_on_rows(self) -> None:
         actions, found = drawn(POLICY, MIXED, siblings=2), []
         for share in (True, False):

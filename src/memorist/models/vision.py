@@ -34,6 +34,16 @@ KNOWN = 4096
 """Pictures whose patches are kept."""
 
 
+class _Never:
+    """After a head: no probability for some tokens. Copied with its model, and bound to nothing else."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self.tokens = sorted(tokens)
+
+    def __call__(self, module: Any, given: Any, logits: torch.Tensor) -> torch.Tensor:
+        return logits.index_fill(-1, torch.tensor(self.tokens, device=logits.device), NEVER)
+
+
 class VisionPolicy(CausalPolicy):
     """A `CausalPolicy` that can be shown pictures (`Observation.pictures`).
 
@@ -51,14 +61,12 @@ class VisionPolicy(CausalPolicy):
         config = model.config
         self.image = int(config.image_token_id)
         self.around_image = int(config.vision_start_token_id), int(config.vision_end_token_id)
-        never = (self.image, *self.around_image, int(config.video_token_id))
-        self._never = torch.tensor(sorted({i for i in never if i < self._config.vocab_size}), device=model.device)
+        never = {self.image, *self.around_image, int(config.video_token_id)}
+        head = model.get_output_embeddings()
         # A picture's token in a reply has no picture behind it, and every later pass over the reply would fail.
-        model.get_output_embeddings().register_forward_hook(self._suppress)
+        if not any(isinstance(hook, _Never) for hook in head._forward_hooks.values()):
+            head.register_forward_hook(_Never([token for token in never if token < self._config.vocab_size]))
         self._patches: OrderedDict[str, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
-
-    def _suppress(self, module: Any, given: Any, logits: torch.Tensor) -> torch.Tensor:
-        return logits.index_fill(-1, self._never.to(logits.device), NEVER)
 
     @classmethod
     def load(cls, folder: str | Path, name: str | None = None) -> VisionPolicy:
@@ -96,8 +104,6 @@ class VisionPolicy(CausalPolicy):
     def twin(self, name: str) -> VisionPolicy:
         """A policy that starts as this one is now and learns on its own."""
         plain = super().twin(name)
-        head = plain.model.get_output_embeddings()
-        head._forward_hooks.clear()  # the copy's is bound to this policy
         found = VisionPolicy(plain.model, self.tokenizer, self.processor, name, source=self.source)
         found.precision, found.checkpointing, found.together = self.precision, self.checkpointing, self.together
         found._patches = self._patches  # what is read of a picture does not depend on weights
