@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from memorist.decision import Action, Distribution, Media, Observation, Picture,
 from memorist.errors import DataError, PolicyError
 from memorist.models.pictures import read_picture
 from memorist.models.registry import open_policy
-from memorist.models.rows import Unit, pack
+from memorist.models.rows import Unit, common, merge_key, pack
 from memorist.models.sampler import Request
 from memorist.models.vision import VisionPolicy
 from memorist.tasks.aerial.questions import question
@@ -231,8 +232,34 @@ class TestRefused:
         [action] = drawn(POLICY, [asked(*[scene(n, 112) for n in range(16)])])
         assert action.stop is Stop.PROMPT_TOO_LONG and not action.tokens
 
-    def test_media_that_stand_elsewhere_are_another_action(self) -> None:
-        assert Media(0, 16, "x", (4, 4)) != Media(0, 16, "x", (2, 8))
+    def test_a_picture_in_another_grid_is_computed_apart(self) -> None:
+        ids = (POLICY.image,) * 16
+        keys = [merge_key(Action("", ids, (1,), media=(Media(0, 16, "x", grid),))) for grid in ((4, 4), (2, 8))]
+        assert common(*keys) == 0
+
+    def test_a_service_is_not_shown_pictures_and_says_so(self) -> None:
+        pytest.importorskip("httpx2")
+        from memorist import Endpoint
+        from memorist.training.launch.served import TokenActor
+
+        async def never(*given: object) -> object:
+            raise AssertionError
+
+        actor = TokenActor("viewer", POLICY.tokenizer, never, Distribution(), [])
+        for act in (Endpoint("http://127.0.0.1:1", "m").act, actor.act):
+            with pytest.raises(PolicyError, match="a model that can see"):
+                asyncio.run(act(asked(scene(1))))
+            with pytest.raises(PolicyError, match="a model that can see"):
+                asyncio.run(act(asked(scene(1)).then(Action("two"), "And now?")))
+
+    def test_more_pictures_than_are_kept_can_be_looked_at_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("memorist.models.vision.KEPT_BYTES", 1)
+        policy = tiny()
+        for _ in range(2):
+            assert len(drawn(policy, [asked(scene(n)) for n in range(5)])) == 5
+            assert len(policy._patches) == 5
+        drawn(policy, [asked(scene(9))])
+        assert len(policy._patches) == 1
 
     @pytest.mark.parametrize("size", [(1, 1), (5, 300), (300, 5), (56, 56), (590, 3)])
     def test_any_size_is_seen(self, size: tuple[int, int]) -> None:

@@ -202,8 +202,6 @@ class CausalPolicy:
         Raises:
             PolicyError: it has pictures, which this policy cannot see.
         """
-        if observation.pictures:
-            raise PolicyError(f"{self.name!r} reads text, and was shown a picture; give the role a model that can see")
         return Prompt(self.prompt_ids(observation))
 
     def encode(self, observation: Observation, text: str) -> Action:

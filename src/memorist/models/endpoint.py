@@ -18,6 +18,7 @@ from memorist.decision import Action, Distribution, Observation, Stop
 from memorist.errors import PolicyError
 from memorist.http import Service
 from memorist.models.ends import cut
+from memorist.models.prompting import refuse_pictures
 from memorist.models.sampler import Request
 
 _blocking: ContextVar[bool] = ContextVar("_blocking", default=False)
@@ -144,6 +145,7 @@ class Endpoint:
     def _body(self, observation: Observation, distribution: Distribution, seed: int | None) -> dict[str, Any]:
         if observation.options:
             raise PolicyError(f"{self.model!r} returns text, and cannot choose among options; give the role a chooser")
+        refuse_pictures(self.model, observation)
         said = [("system", asked.system) for asked in (*(o for o, _ in observation.after), observation)][:1]
         for asked, action in observation.after:
             said += [("user", asked.prompt), ("assistant", action.text)]

@@ -11,7 +11,7 @@ from memorist.errors import PolicyError
 
 
 def observation_ids(
-    tokenizer: Any, name: str, observation: Observation, before: Callable[[Observation], list[int]] = lambda _: []
+    tokenizer: Any, name: str, observation: Observation, before: Callable[[Observation], list[int]] | None = None
 ) -> list[int]:
     """By the tokenizer's chat template where it has one, else system and prompt as plain text.
 
@@ -19,19 +19,21 @@ def observation_ids(
 
     Args:
         name: of the policy, for errors.
-        before: tokens that stand before a turn's text.
+        before: tokens that stand before a turn's text, for its pictures; None where the policy cannot see.
 
     Raises:
-        PolicyError: the chat template leaves out a message.
+        PolicyError: the chat template leaves out a message, or there are pictures for a policy that cannot see.
     """
+    if before is None:
+        refuse_pictures(name, observation)
+    lead = before(observation) if before is not None else []
     if observation.after:
         asked, action = observation.after[-1]
         first = replace(asked, after=observation.after[:-1])
         seen = action.prompt or observation_ids(tokenizer, name, first, before)
         wrote = action.tokens or tuple(text_ids(tokenizer, action.text))
-        return [*seen, *wrote, *_next_turn(tokenizer, name, observation.prompt, wrote, before(observation))]
+        return [*seen, *wrote, *_next_turn(tokenizer, name, observation.prompt, wrote, lead)]
     parts = [part for part in (observation.system, observation.prompt) if part]
-    lead = before(observation)
     if not tokenizer.chat_template and not lead:
         return text_ids(tokenizer, "\n\n".join(parts))
     if not tokenizer.chat_template:
@@ -50,6 +52,16 @@ def observation_ids(
             raise PolicyError(f"the chat template of {name!r} leaves out a message; use a template that keeps it")
         ids += [*text_ids(tokenizer, ahead, special=True), *leads.get(role, []), *text_ids(tokenizer, part)]
     return ids + text_ids(tokenizer, text, special=True)
+
+
+def refuse_pictures(name: str, observation: Observation) -> None:
+    """Of a policy that cannot see: they would be left out.
+
+    Raises:
+        PolicyError: there are some.
+    """
+    if observation.pictures or any(asked.pictures for asked, _ in observation.after):
+        raise PolicyError(f"{name!r} reads text, and was shown a picture; give the role a model that can see")
 
 
 def _next_turn(tokenizer: Any, name: str, prompt: str, wrote: Sequence[int], lead: Sequence[int]) -> list[int]:

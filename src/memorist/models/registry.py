@@ -69,19 +69,21 @@ def open_policy(name: str) -> CausalPolicy:
 
         base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
         return load_adapter(Path(name), open_policy(base), Path(name).name)
-    if _sees(Path(name)):
+    if _sees(name):
         from memorist.models.vision import VisionPolicy
 
         return VisionPolicy.load(name)
     return CausalPolicy.load(name)
 
 
-def _sees(folder: Path) -> bool:
-    """Whether a folder holds a model that is shown pictures."""
+def _sees(name: str) -> bool:
+    """Whether a folder, or a name on a hub, is of a model that is shown pictures."""
+    from transformers import AutoConfig
+
     try:
-        return "vision_config" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
+        return hasattr(AutoConfig.from_pretrained(name), "vision_config")
+    except (OSError, ValueError, KeyError):
+        return False  # what is wrong with it is told by who opens it
 
 
 def quiet_libraries() -> None:

@@ -18,11 +18,12 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from memorist.decision import Media, Observation, Picture
+from memorist.decision import Action, Media, Observation, Picture
 from memorist.errors import PolicyError
 from memorist.models.causal import CausalPolicy
 from memorist.models.pictures import image_of
 from memorist.models.prompting import observation_ids
+from memorist.models.sampler import Request
 from memorist.models.tensors import best_device
 from memorist.models.writing import Prompt, Stood
 
@@ -30,8 +31,8 @@ FAMILIES = ("qwen2_vl",)
 """Others count positions otherwise, and are refused until that was looked at."""
 NEVER = -200.0
 """The logit of what must not be written: a probability of 0 in float32, and small enough a number to be compared."""
-KNOWN = 4096
-"""Pictures whose patches are kept."""
+KEPT_BYTES = 2**30
+"""Of patches that are kept from one round of sampling to the next."""
 
 
 class _Never:
@@ -120,6 +121,15 @@ class VisionPolicy(CausalPolicy):
         """As the model was given: attention by blocks would reach its vision tower too."""
         return str(self.model.config._attn_implementation)
 
+    def sample(self, requests: Sequence[Request]) -> list[Action]:
+        """One action per request; see `CausalPolicy.sample`. What was seen longest ago is dropped before, never what is
+        seen now."""
+        size = sum(pixels.nbytes for pixels, _ in self._patches.values())
+        while self._patches and size > KEPT_BYTES:
+            _, (pixels, _) = self._patches.popitem(last=False)
+            size -= pixels.nbytes
+        return super().sample(requests)
+
     def prompt(self, observation: Observation) -> Prompt:
         """The observation as the policy reads it: pictures before the text of their turn.
 
@@ -187,8 +197,6 @@ class VisionPolicy(CausalPolicy):
             except ValueError as error:
                 raise PolicyError(f"{self.name!r} cannot be shown a picture of {picture.size} ({error})") from error
             self._patches[picture.digest] = made["pixel_values"], made["image_grid_thw"]
-            if len(self._patches) > KNOWN:
-                self._patches.popitem(last=False)
         self._patches.move_to_end(picture.digest)
         _, down, across = self._patches[picture.digest][1][0].tolist()
         return down // merge, across // merge

@@ -202,17 +202,22 @@ class Kernels:
             if (found := self._known.get(key)) is not None:
                 self._known.move_to_end(key)
                 return found
-            found = self._known[key] = self._threads.submit(self._run, files, cells, seconds)
+            found = self._known[key] = self._threads.submit(self._run_known, key, files, cells, seconds)
             if len(self._known) > self._room:
                 self._known.popitem(last=False)
-        found.add_done_callback(lambda done: self._forget_failed(key, done, len(cells)))
         return found
 
-    def _forget_failed(self, key: bytes, done: Future[Answer], count: int) -> None:
-        """Of what did not end by itself nothing is known: another time it may."""
-        with self._lock:
-            if done.cancelled() or done.exception() is not None or len(done.result()[0]) < count:
-                self._known.pop(key, None)
+    def _run_known(self, key: bytes, files: Mapping[str, bytes], cells: Sequence[str], seconds: float) -> Answer:
+        """As `_run`; of what did not end by itself nothing is known afterwards: another time it may."""
+        ended = False
+        try:
+            found = self._run(files, cells, seconds)
+            ended = len(found[0]) == len(cells)
+            return found
+        finally:
+            if not ended:
+                with self._lock:
+                    self._known.pop(key, None)
 
     def _run(self, files: Mapping[str, bytes], cells: Sequence[str], seconds: float) -> Answer:
         began, late, process = time.monotonic(), False, self._free.get()
