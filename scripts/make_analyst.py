@@ -114,7 +114,7 @@ def lessons(rng: random.Random, many: int) -> list[Messages]:
             number = rng.randrange(10_000_000)
             asked = task("base", number, rng.choice(BY_HAND_SKILLS), small=True, mode="reflection")
             expert = Expert(asked, errs=ERRS, doubts=DOUBTS, seed=1)
-            prompt = AGENT.build(bank=asked.bank, analyst=None)._first(asked)  # type: ignore[arg-type]
+            prompt = AGENT.build(bank=asked.bank, analyst=None).asked(asked)  # type: ignore[arg-type]
             found.append([(prompt, written(expert.next([])))])
     return found
 

@@ -130,7 +130,7 @@ class Datarus:
 
     async def run(self, task: NotebookExercise) -> Outcome:
         """Answer, or end without an answer where a limit is reached."""
-        asked = self._first(task)
+        asked = self.asked(task)
         reply = await self.analyst.act(asked)
         mode = task.mode or self.mode
         chosen = mode == CHOSEN and re.match(r"\s*<think>", reply.text) is not None
@@ -177,7 +177,8 @@ class Datarus:
             reply = await self.analyst.act(asked)
         return Outcome(tuple(parts), tuple(cells), "agentic", answer, why, tuple(thoughts))
 
-    def _first(self, task: NotebookExercise) -> Observation:
+    def asked(self, task: NotebookExercise) -> Observation:
+        """What the analyst is asked first."""
         names, mode = " ".join(task.files), task.mode or self.mode
         ends = ("</answer>",) if mode == "reflection" else ENDS
         if self.style == "compact":

@@ -38,7 +38,7 @@ class Late(BaseException):
 
 
 class Kept(io.TextIOBase):
-    """Text of which the beginning and the end are kept, whatever is written (`ran.Ends` on the other side)."""
+    """Text of which the beginning and the end are kept, whatever is written (`ran.Kept` on the other side)."""
 
     def __init__(self, most: int) -> None:
         self.first = most * 3 // 5

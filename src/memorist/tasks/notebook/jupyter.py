@@ -19,7 +19,7 @@ from typing import Any
 
 from memorist.errors import SandboxError
 from memorist.tasks.notebook.kernels import GRACE
-from memorist.tasks.notebook.ran import DIED, LINES, NAME, SHOWN, TIMEOUT, Ends, Ran, checked_files, clean, shortened
+from memorist.tasks.notebook.ran import DIED, LINES, NAME, SHOWN, TIMEOUT, Kept, Ran, checked_files, clean, shortened
 from memorist.tasks.notebook.sandbox import Limits, confined
 
 MAIN = Path(__file__).parent / "jupyter_main.py"
@@ -110,7 +110,7 @@ class JupyterNotebook:
         raise SandboxError(f"the Jupyter kernel did not answer in {START:.0f} s")
 
     async def _ran(self, code: str) -> Ran:
-        said = Ends(self.limits.characters)
+        said = Kept(self.limits.characters)
         raised: dict[str, str] = {}
 
         def hear(message: Mapping[str, Any]) -> None:

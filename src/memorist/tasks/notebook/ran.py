@@ -59,12 +59,12 @@ def clean(text: str) -> str:
 
 def shortened(text: str, most: int) -> str:
     """The beginning and the end of a text, three to two, where it has more characters than that."""
-    kept = Ends(most)
+    kept = Kept(most)
     kept.add(text)
     return kept.told()
 
 
-class Ends:
+class Kept:
     """The beginning and the end of what is added, three to two, whatever that is. What `cells.Kept` is in the sandbox,
     where nothing of this package can be imported."""
 
