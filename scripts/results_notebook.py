@@ -179,8 +179,6 @@ def agreement() -> Found:
     found = [float(np.corrcoef(one["opinions"], one["rights"])[0, 1]) for one in some]
     return {
         "value": float(np.mean(found)),
-        "low": min(found),
-        "high": max(found),
         "n": len(some[0]["rights"]),
         "seeds": 3,
     }
