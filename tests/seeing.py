@@ -28,7 +28,9 @@ def tokenizer(chat: str = "") -> Any:
     return found
 
 
-def tiny(seed: int = 0, *, chat: str = "", attention: str = "eager", largest: int = 10**6) -> VisionPolicy:
+def tiny(
+    seed: int = 0, *, chat: str = "", attention: str = "eager", largest: int = 10**6, tied: bool = False
+) -> VisionPolicy:
     """Random weights; patches of 7 pixels, two by two of them a token: 16 tokens for 56 by 56 pixels."""
     tok = tokenizer(chat)
     names = ("pad", "end", "begin", "close", "image", "video")
@@ -46,7 +48,7 @@ def tiny(seed: int = 0, *, chat: str = "", attention: str = "eager", largest: in
             "spatial_merge_size": 2, "temporal_patch_size": 2,
         },
         image_token_id=ids["image"], video_token_id=ids["video"], vision_start_token_id=ids["begin"],
-        vision_end_token_id=ids["close"], attn_implementation=attention,
+        vision_end_token_id=ids["close"], attn_implementation=attention, tie_word_embeddings=tied,
     )  # fmt: skip
     processor = Qwen2VLImageProcessorPil(
         min_pixels=14 * 14, max_pixels=largest, patch_size=7, merge_size=2, temporal_patch_size=2

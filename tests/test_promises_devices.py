@@ -41,14 +41,14 @@ TIMES = ("seconds", "left", "update_seconds", "tokens_per_second", "peak_memory_
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
-def command(folder: Path, *launcher: str, weights: dict[str, Any] | None = None) -> list[str]:
+def command(folder: Path, *launcher: str, **changed: Any) -> list[str]:
     file = folder.with_suffix(".yaml")
-    file.write_text(yaml.safe_dump(RECIPE | {"weights": weights or {}}))
+    file.write_text(yaml.safe_dump(RECIPE | changed))
     return [sys.executable, *launcher, "-m", "memorist", "train", str(file), "--out", str(folder)]
 
 
-def train(folder: Path, *launcher: str, weights: dict[str, Any] | None = None, resume: bool = False) -> None:
-    made = command(folder, *launcher, weights=weights)
+def train(folder: Path, *launcher: str, resume: bool = False, **changed: Any) -> None:
+    made = command(folder, *launcher, **changed)
     done = subprocess.run(made + ["--resume"] * resume, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("done:") == 1, "only the first process speaks"
@@ -109,6 +109,24 @@ def test_two_processes_learn_what_one_learns(alone: Path, tmp_path: Path, launch
 def test_adapters_too(tmp_path: Path, launcher: tuple[str, ...]) -> None:
     train(tmp_path / "one", weights={"lora": 4})
     train(tmp_path / "two", *launcher, weights={"lora": 4})
+    assert apart(tmp_path / "one", tmp_path / "two") < 1e-5
+
+
+@pytest.mark.parametrize("launcher", [DDP, FSDP], ids=["ddp", "fsdp2"])
+def test_pictures_too(tmp_path: Path, launcher: tuple[str, ...]) -> None:
+    """A process computes rows of runs that another process played, whose pictures it has not drawn."""
+    pytest.importorskip("PIL")
+    from seeing import tiny
+
+    tiny(tied=True).save(tmp_path / "viewer")
+    stage = {"kind": "rl", "cut": "whole", "role": "viewer", "tasks": 3, "siblings": 4, "steps": 2}
+    stage |= {"optimizer": "sgd", "lr": 0.1}  # see RECIPE: of what a picture hardly changes, gradients are nearly 0
+    seeing = {
+        "agent": {"name": "uav-vl-r1", "style": "compact", "reply": 8}, "data": {"kind": "aerial", "questions": 12},
+        "models": {"viewer": str(tmp_path / "viewer")}, "stages": [{**stage, "rewards": {"near": 0, "length": 1}}],
+    }  # fmt: skip
+    train(tmp_path / "one", **seeing)
+    train(tmp_path / "two", *launcher, **seeing)
     assert apart(tmp_path / "one", tmp_path / "two") < 1e-5
 
 

@@ -12,10 +12,12 @@ import pytest
 
 pytest.importorskip("PIL")
 
+from memorist.agents.annotations import Annotations
 from memorist.agents.uav import UavSettings, UavVl
-from memorist.decision import Action, Observation
-from memorist.errors import RecipeError
+from memorist.decision import Action, Distribution, Observation
+from memorist.errors import PolicyError, RecipeError
 from memorist.memory.scratch import ScratchBank
+from memorist.models.sampler import Request
 from memorist.recipe import Recipe, Stage, read_recipe
 from memorist.tasks.aerial.data import AerialData, AerialTask
 from memorist.training.metrics import read_metrics
@@ -104,6 +106,40 @@ class TestAnswers:
         assert isinstance(read_recipe(plain).agent, UavSettings)
         with pytest.raises(RecipeError, match=said):
             read_recipe(plain | wrong)
+
+
+ONLY_RIGHT = {"near": 0.0, "length": 0.0}
+
+
+class TestAnnotations:
+    def test_a_stage_imitates_what_is_written_about_pictures(self, tmp_path: Path) -> None:
+        imitate = replace(
+            STAGE, kind="sft", teacher="annotations", siblings=1, steps=30, tasks=4, lr=3e-3, rewards=ONLY_RIGHT
+        )
+        recipe = replace(RECIPE, agent=UavSettings(style="compact", reply=60), stages=(imitate,), evaluations={})
+        policies = {"viewer": tiny()}
+        Trainer(recipe, recipe.agent.build, recipe.data.tasks(0), tmp_path, policies=policies).run()
+        rows = list(read_metrics(tmp_path / "metrics.jsonl"))
+        assert all(row["reward"] == 2 for row in rows), "what they say is right, and in its form"
+        assert rows[-1]["nll"] < 0.6 * rows[0]["nll"]
+
+    def test_with_replay_those_of_earlier_stages_are_known(self, tmp_path: Path) -> None:
+        imitate = replace(STAGE, kind="sft", teacher="annotations", siblings=1, rewards=ONLY_RIGHT)
+        later = replace(imitate, data=AerialData(questions=8, stages=(2,)), replay=0.34)
+        recipe = replace(RECIPE, agent=UavSettings(style="compact", reply=60), stages=(imitate, later), evaluations={})
+        Trainer(recipe, recipe.agent.build, recipe.data.tasks(0), tmp_path, policies={"viewer": tiny()}).run()
+        assert len(list(read_metrics(tmp_path / "metrics.jsonl"))) == 4
+
+    def test_what_nobody_annotated_is_refused(self) -> None:
+        tasks = AerialData(questions=8).tasks(0)
+        known = Annotations(tasks)
+        for task in tasks:
+            seen = UavVl(bank=ScratchBank(), viewer=Says("")).asked(task)
+            assert known.sample([Request(seen, Distribution(), 0)])[0].text == task.annotation
+        with pytest.raises(PolicyError, match="no annotation of 1 pictures"):
+            Annotations().sample([Request(seen, Distribution(), 0)])
+        with pytest.raises(PolicyError, match="no annotation of 0 pictures"):
+            known.sample([Request(Observation("How many?"), Distribution(), 0)])
 
 
 class TestTraining:

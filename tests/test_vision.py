@@ -15,6 +15,7 @@ from PIL import Image
 
 from memorist.decision import Action, Distribution, Media, Observation, Picture, Stop
 from memorist.errors import DataError, PolicyError
+from memorist.models.adapters import with_adapter
 from memorist.models.pictures import read_picture
 from memorist.models.registry import open_policy
 from memorist.models.rows import Unit, common, merge_key, pack
@@ -270,3 +271,33 @@ class TestRefused:
             assert "cannot be shown" in str(error)
             return
         assert action.tokens or action.stop is Stop.PROMPT_TOO_LONG
+
+
+class TestAdapters:
+    def test_a_new_one_sees_what_its_base_sees(self) -> None:
+        pytest.importorskip("peft")
+        adapted = with_adapter(tiny(), "viewer", rank=4, alpha=8)
+        assert adapted.sees
+        for one, other in zip(drawn(POLICY, MIXED, siblings=2), drawn(adapted, MIXED, siblings=2), strict=True):
+            assert one.tokens == other.tokens and one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+    def test_it_learns_how_pictures_are_seen_and_comes_back_from_its_folder(self, tmp_path: Path) -> None:
+        pytest.importorskip("peft")
+        tiny().save(tmp_path / "base")
+        adapted = with_adapter(VisionPolicy.load(tmp_path / "base"), "viewer", rank=4, alpha=8)
+        actions = drawn(adapted, MIXED)
+        before = torch.cat(score(adapted, actions))
+        optimizer = torch.optim.AdamW(adapted.parameters(), lr=1e-2)
+        for _ in range(3):
+            for batch in pack([Unit(action, 1.0, 1.0) for action in actions], budget=600):
+                (-adapted.score(batch).sum()).backward()
+            grown = [p.grad for name, p in adapted._own().items() if "visual" in name and ".lora_B" in name]
+            assert grown and all(g is not None and float(g.abs().max()) > 0 for g in grown)
+            optimizer.step()
+            optimizer.zero_grad()
+        after = torch.cat(score(adapted, actions))
+        assert float(after.sum()) > float(before.sum()) + 1
+        adapted.save(tmp_path / "adapter")
+        again = open_policy(str(tmp_path / "adapter"))
+        again.see([picture for seen in MIXED for picture in seen.pictures])
+        assert torch.allclose(torch.cat(score(again, actions)), after, atol=1e-5)

@@ -96,6 +96,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "question-words": "memorist.agents.text_heuristics:QuestionWords",
         "listening-rules": "memorist.agents.profile_heuristics:RuleListener",
         "nearest-clause": "memorist.agents.profile_offline:OfflineAnswerer",
+        "annotations": "memorist.agents.annotations:Annotations",
     },
 }
 """By kind and name, where it is defined. "openers" open by name what another part of the package has."""

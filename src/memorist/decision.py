@@ -108,6 +108,11 @@ class Observation:
     ends: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
 
+    @property
+    def shown(self) -> tuple[Picture, ...]:
+        """All pictures of the window, in the order of their turns."""
+        return (*(one for asked, _ in self.after for one in asked.pictures), *self.pictures)
+
     def then(self, action: Action, prompt: str, *, max_tokens: int | None = None) -> Observation:
         """What is asked next in the same window, once `action` was the answer to this."""
         asked = replace(self, after=())

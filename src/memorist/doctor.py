@@ -29,6 +29,7 @@ PURPOSES = {
     "track": "metrics in TensorBoard",
     "endpoint": "models and embedders behind an endpoint",
     "vision": "pictures: scenes from above, homes",
+    "int8": "models whose weights are 8-bit integers, in half the memory",
     "household": "the household as a Gymnasium environment, and pictures of it",
     "thor": "homes of AI2-THOR",
     "notebook": "notebooks whose cells run in a sandbox (Linux)",

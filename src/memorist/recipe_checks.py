@@ -55,6 +55,7 @@ def check(recipe: Any, where: str) -> None:
     for i, stage in enumerate(recipe.stages):
         place = f"{where}: stages[{i}]"
         _check_between(recipe, i, place)
+        _check_model(recipe, stage, place)
         if stage.kind not in STAGES:
             raise RecipeError(f"{place}.kind is {stage.kind!r}; {nearest(stage.kind, STAGES)}")
         if stage.role not in recipe.models and stage.kind != "reward":
@@ -93,6 +94,15 @@ def check(recipe: Any, where: str) -> None:
         for name in ("lr", "temperature", "grad_norm", "critic_lr", "value_clip"):
             if getattr(stage, name) <= 0:
                 raise RecipeError(f"{place}.{name} is {getattr(stage, name):g}; expected more than 0")
+
+
+def _check_model(recipe: Any, stage: Any, place: str) -> None:
+    """Refuse a model that cannot learn."""
+    if recipe.models.get(stage.role, "").startswith("int8:"):
+        raise RecipeError(
+            f"{place}.role is {stage.role!r}, whose model is {recipe.models[stage.role]!r}; integers can act and "
+            "not learn: expected the name alone"
+        )
 
 
 def _check_between(recipe: Any, number: int, place: str) -> None:

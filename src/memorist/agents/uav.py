@@ -66,10 +66,11 @@ class UavVl:
 
     async def run(self, task: PictureExercise) -> Outcome:
         """Answer."""
-        reply = await self.viewer.act(self._asked(task))
+        reply = await self.viewer.act(self.asked(task))
         return Outcome(reply.text)
 
-    def _asked(self, task: PictureExercise) -> Observation:
+    def asked(self, task: PictureExercise) -> Observation:
+        """What the viewer is shown."""
         choices = ", ".join(task.choices)
         if self.style == "compact":
             given = {"question": task.asked} | ({"choices": choices} if choices else {})

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-from memorist.decision import Action
+from memorist.decision import Action, Observation, Picture
 from memorist.errors import PolicyError
 from memorist.models.causal import CausalPolicy
 from memorist.models.rows import RowBatch
 from memorist.models.sampler import Request
 from memorist.models.tensors import placed_like, whole
+from memorist.models.writing import Prompt, Stood
 
 FILE = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -34,6 +36,8 @@ class AdapterPolicy(CausalPolicy):
     def __init__(self, base: CausalPolicy, adapter: str, name: str) -> None:
         super().__init__(base.model, base.tokenizer, name, source=base.source)
         self.adapter = adapter
+        self._reads: CausalPolicy = base._reads if isinstance(base, AdapterPolicy) else base
+        self.sees = base.sees
         self.precision, self.checkpointing, self.together = base.precision, base.checkpointing, base.together
         self.around = base.around
 
@@ -41,6 +45,27 @@ class AdapterPolicy(CausalPolicy):
         """One action per request, with this adapter in place."""
         self._take_place()
         return super().sample(requests)
+
+    def see(self, pictures: Sequence[Picture]) -> None:
+        """Show the base pictures."""
+        self._reads.see(pictures)
+
+    def make_room(self) -> None:
+        """Drop what the base has kept."""
+        self._reads.make_room()
+
+    def prompt(self, observation: Observation) -> Prompt:
+        """The observation as the base reads it."""
+        return self._reads.prompt(observation)
+
+    def inputs(self, tokens: torch.Tensor, positions: torch.Tensor, media: Sequence[Stood]) -> dict[str, Any]:
+        """What the model is called with, as of the base; an adapter may change how pictures are seen."""
+        return self._reads.inputs(tokens, positions, media)
+
+    @cached_property
+    def attention(self) -> str:
+        """How the base attends."""
+        return self._reads.attention
 
     def hidden(self, batch: RowBatch) -> torch.Tensor:
         """What a scoring pass needs, with this adapter in place."""

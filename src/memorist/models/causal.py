@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from memorist.decision import Action, Distribution, Observation, Stop
+from memorist.decision import Action, Distribution, Observation, Picture, Stop
 from memorist.errors import PolicyError
 from memorist.models.attention import BLOCKS, attending, may_block
 from memorist.models.decoding import batches, may_share
@@ -42,9 +42,10 @@ from memorist.models.ends import Ends
 from memorist.models.grammars import Grammars, legal_at
 from memorist.models.masks import pairs_per_token, tree_masks, why_not_shared
 from memorist.models.prompting import observation_ids, text_ids
+from memorist.models.quantised import loaded_as, settled
 from memorist.models.rows import RowBatch, Unit, pack
 from memorist.models.sampler import Request
-from memorist.models.tensors import best_device, placed_like, whole
+from memorist.models.tensors import placed_like, whole
 from memorist.models.writing import Asked, Prompt, Read, Stood, write
 
 PREFILL_TOKENS = {"cpu": 4_096}
@@ -87,26 +88,28 @@ class CausalPolicy:
         self._prompts: dict[Observation, tuple[int, ...]] = {}
 
     @classmethod
-    def load(cls, folder: str | Path, name: str | None = None) -> CausalPolicy:
+    def load(cls, folder: str | Path, name: str | None = None, *, int8: bool = False) -> CausalPolicy:
         """Load from a folder, or by name from a hub where one can be reached.
 
+        Args:
+            int8: its weights as integers, for inference alone.
+
         Raises:
-            PolicyError: there is no such model here.
+            PolicyError: there is no such model here, or what integers need is not installed.
         """
+        how = loaded_as(int8, str(folder))
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder))
             # On CPUs torch's fused attention with a mask falls back to a path measured 5 times slower backward.
             attention = "sdpa" if torch.cuda.is_available() else "eager"
-            model = AutoModelForCausalLM.from_pretrained(
-                str(folder), dtype=torch.float32, attn_implementation=attention
-            ).to(best_device())
+            model = AutoModelForCausalLM.from_pretrained(str(folder), attn_implementation=attention, **how)
         except (OSError, ValueError) as error:
             offline = " (hubs are offline: HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
             raise PolicyError(
                 f"no causal language model at {str(folder)!r}{offline}; expected a folder with config.json, "
                 "model.safetensors and tokenizer.json, or 'bundled'"
             ) from error
-        return cls(model, tokenizer, name or Path(folder).name, source=name or str(folder))
+        return cls(settled(model, int8), tokenizer, name or Path(folder).name, source=name or str(folder))
 
     def save(self, folder: Path, *, write: bool = True) -> None:
         """Write a standard checkpoint folder; of processes that share the weights all take part and one writes."""
@@ -204,6 +207,12 @@ class CausalPolicy:
         """
         return Prompt(self.prompt_ids(observation))
 
+    def see(self, pictures: Sequence[Picture]) -> None:
+        """Be shown pictures that actions of other processes saw; who reads text alone has no use for them."""
+
+    def make_room(self) -> None:
+        """Drop what was kept of observations long ago; called before actions are sampled, never in between."""
+
     def encode(self, observation: Observation, text: str) -> Action:
         """An action that writes `text` and ends, for imitation; its log-probabilities are unknown (zeros)."""
         tokens = (*text_ids(self.tokenizer, text), self.end)
@@ -213,6 +222,7 @@ class CausalPolicy:
     def sample(self, requests: Sequence[Request]) -> list[Action]:
         """One action per request. Equal prompts are prefilled once; batches are formed by length, the same way
         every time."""
+        self.make_room()
         for request in requests:
             if request.observation.options:
                 raise PolicyError(f"{self.name!r} writes text; it was asked to choose among options")
@@ -361,9 +371,18 @@ class CausalPolicy:
         return Grammars(self.tokenizer, self._config.vocab_size, self.end)
 
     def _judged(self, batch: RowBatch, judge: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        return self._judged_from(self.hidden(batch), batch, judge)
+
+    def hidden_and_score(self, batch: RowBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """`hidden` and `score` in one pass; `around` is the caller's business."""
+        hidden = self.hidden(batch)
+        return hidden, self._judged_from(hidden, batch, log_probability)
+
+    def _judged_from(
+        self, hidden: torch.Tensor, batch: RowBatch, judge: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
         """What `judge` says of each target's log-probabilities over the vocabulary, in float32; in pieces, so that no
         more than `LOGITS` logits are kept for the backward pass."""
-        hidden = self.hidden(batch)
         targets = torch.from_numpy(batch.targets).to(hidden.device)
         most = max(1, LOGITS // self._config.vocab_size)
         places, found = [], []

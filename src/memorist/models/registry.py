@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BUNDLED = ("bundled", "bundled-reader", "bundled-searcher", "bundled-listener", "bundled-seeker", "bundled-analyst")
 """Models that come with the package: bases of Memory-R1, MemAgent, MemSearcher, PersonaTree, ESearch and Datarus."""
+QUANTISED = "int8:"
+"""Before the name of a model whose weights are to be integers."""
 CHOOSER = "bundled-chooser"
 """The chooser that comes with the package."""
 
@@ -53,7 +55,7 @@ def open_role(name: str) -> Any:
 
 
 def open_policy(name: str) -> CausalPolicy:
-    """A local causal language model.
+    """A local causal language model; behind "int8:" one whose weights are integers, which can act and not learn.
 
     Raises:
         PolicyError: torch and transformers are not installed, or there is no such model.
@@ -62,6 +64,8 @@ def open_policy(name: str) -> CausalPolicy:
         from memorist.models.causal import CausalPolicy
     except ImportError as error:
         raise PolicyError("local models need torch and transformers: pip install 'memorist[train]'") from error
+    if name.startswith(QUANTISED):
+        return _as_integers(name.removeprefix(QUANTISED))
     if name in BUNDLED:
         return CausalPolicy.load(bundled_folder(name), name)
     if (adapter := Path(name) / "adapter_config.json").is_file():
@@ -69,11 +73,24 @@ def open_policy(name: str) -> CausalPolicy:
 
         base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
         return load_adapter(Path(name), open_policy(base), Path(name).name)
+    return _kind(name).load(name)
+
+
+def _as_integers(name: str) -> CausalPolicy:
+    if (Path(name) / "adapter_config.json").is_file():
+        raise PolicyError(f"{QUANTISED}{name} is an adapter; expected a whole model (transformers can merge the two)")
+    folder = str(bundled_folder(name)) if name in BUNDLED else name
+    return _kind(folder).load(folder, f"{QUANTISED}{name}", int8=True)
+
+
+def _kind(name: str) -> type[CausalPolicy]:
     if _sees(name):
         from memorist.models.vision import VisionPolicy
 
-        return VisionPolicy.load(name)
-    return CausalPolicy.load(name)
+        return VisionPolicy
+    from memorist.models.causal import CausalPolicy
+
+    return CausalPolicy
 
 
 def _sees(name: str) -> bool:

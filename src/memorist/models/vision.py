@@ -18,13 +18,12 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from memorist.decision import Action, Media, Observation, Picture
+from memorist.decision import Media, Observation, Picture
 from memorist.errors import PolicyError
 from memorist.models.causal import CausalPolicy
 from memorist.models.pictures import image_of
 from memorist.models.prompting import observation_ids
-from memorist.models.sampler import Request
-from memorist.models.tensors import best_device
+from memorist.models.quantised import loaded_as, settled
 from memorist.models.writing import Prompt, Stood
 
 FAMILIES = ("qwen2_vl",)
@@ -70,12 +69,16 @@ class VisionPolicy(CausalPolicy):
         self._patches: OrderedDict[str, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
 
     @classmethod
-    def load(cls, folder: str | Path, name: str | None = None) -> VisionPolicy:
+    def load(cls, folder: str | Path, name: str | None = None, *, int8: bool = False) -> VisionPolicy:
         """Load from a folder, or by name from a hub where one can be reached.
 
+        Args:
+            int8: its weights as integers, for inference alone.
+
         Raises:
-            PolicyError: there is no such model here, or it is of another family.
+            PolicyError: there is no such model here, it is of another family, or what integers need is not installed.
         """
+        how = loaded_as(int8, str(folder))
         try:
             kind = AutoConfig.from_pretrained(str(folder)).model_type
             if kind not in FAMILIES:
@@ -83,9 +86,7 @@ class VisionPolicy(CausalPolicy):
             tokenizer = AutoTokenizer.from_pretrained(str(folder))
             processor = Qwen2VLImageProcessorPil.from_pretrained(str(folder))
             attention = "sdpa" if torch.cuda.is_available() else "eager"
-            model = Qwen2VLForConditionalGeneration.from_pretrained(
-                str(folder), dtype=torch.float32, attn_implementation=attention
-            ).to(best_device())
+            model = Qwen2VLForConditionalGeneration.from_pretrained(str(folder), attn_implementation=attention, **how)
         except (OSError, ValueError, ImportError) as error:
             if isinstance(error, PolicyError):
                 raise
@@ -94,7 +95,7 @@ class VisionPolicy(CausalPolicy):
                 f"no model that sees at {str(folder)!r}{offline} ({error}); expected a folder with config.json, "
                 "model.safetensors, tokenizer.json and preprocessor_config.json"
             ) from error
-        return cls(model, tokenizer, processor, name or Path(folder).name, source=name or str(folder))
+        return cls(settled(model, int8), tokenizer, processor, name or Path(folder).name, source=name or str(folder))
 
     def save(self, folder: Path, *, write: bool = True) -> None:
         """Write a standard checkpoint folder, with the processor's settings."""
@@ -121,14 +122,17 @@ class VisionPolicy(CausalPolicy):
         """As the model was given: attention by blocks would reach its vision tower too."""
         return str(self.model.config._attn_implementation)
 
-    def sample(self, requests: Sequence[Request]) -> list[Action]:
-        """One action per request; see `CausalPolicy.sample`. What was seen longest ago is dropped before, never what is
-        seen now."""
+    def see(self, pictures: Sequence[Picture]) -> None:
+        """Keep what is read of pictures, so that actions that saw them can be scored."""
+        for picture in pictures:
+            self._grid(picture)
+
+    def make_room(self) -> None:
+        """Drop what was seen longest ago."""
         size = sum(pixels.nbytes for pixels, _ in self._patches.values())
         while self._patches and size > KEPT_BYTES:
             _, (pixels, _) = self._patches.popitem(last=False)
             size -= pixels.nbytes
-        return super().sample(requests)
 
     def prompt(self, observation: Observation) -> Prompt:
         """The observation as the policy reads it: pictures before the text of their turn.
@@ -139,11 +143,10 @@ class VisionPolicy(CausalPolicy):
         """
         if observation.pictures and not observation.prompt:
             raise PolicyError(f"{self.name!r} was shown pictures and asked nothing; expected a prompt")
-        shown = [*(one for asked, _ in observation.after for one in asked.pictures), *observation.pictures]
-        grids = [self._grid(one) for one in shown]
+        grids = [self._grid(one) for one in observation.shown]
         ids = tuple(observation_ids(self.tokenizer, self.name, observation, self._standing))
         media, at = [], 0
-        for one, (down, across) in zip(shown, grids, strict=True):
+        for one, (down, across) in zip(observation.shown, grids, strict=True):
             start = ids.index(self.image, at)
             at = start + down * across
             if ids[start:at] != (self.image,) * (down * across):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from memorist.decision import Picture
 from memorist.log import trajectory_from
 from memorist.models.adapters import AdapterPolicy
 from memorist.models.causal import CausalPolicy
@@ -83,14 +85,32 @@ class Devices:
         """This process's part: every `count`-th."""
         return list(things[self.rank :: self.count])
 
-    def gather(self, groups: Sequence[Group]) -> list[Group]:
-        """The groups of all processes, in the order of the tasks that `mine` divided; as text, nothing is pickled."""
+    def gather(self, groups: Sequence[Group], policies: Iterable[CausalPolicy] = ()) -> list[Group]:
+        """The groups of all processes, in the order of the tasks that `mine` divided; as text, nothing is pickled.
+
+        Args:
+            policies: of which those that see are shown what the runs of other processes saw.
+        """
         if self.count == 1:
             return list(groups)
+        if seeing := [policy for policy in policies if getattr(policy, "sees", False)]:
+            pictures = self._all_pictures(groups)
+            for policy in seeing:
+                policy.see(pictures)
         told = [[(without_defaults(run.trajectory), run.without) for run in group] for group in groups]
         parts = [json.loads(part) for part in self._exchange(json.dumps(told))]
         read = [[[Run(None, trajectory_from(t), without=tuple(w)) for t, w in g] for g in part] for part in parts]
         return [read[i % self.count][i // self.count] for i in range(sum(map(len, read)))]
+
+    def _all_pictures(self, groups: Sequence[Group]) -> list[Picture]:
+        decisions = (decision for group in groups for run in group for decision in run.trajectory.decisions)
+        seen = {one.digest: one for decision in decisions for one in decision.observation.shown}
+        mine = json.dumps([(one.size, one.digest, b64encode(one.pixels).decode()) for one in seen.values()])
+        return [
+            Picture((wide, high), digest, b64decode(pixels))
+            for part in self._exchange(mine)
+            for (wide, high), digest, pixels in json.loads(part)
+        ]
 
     def add(self, numbers: Mapping[str, float]) -> dict[str, float]:
         """Sums over all processes; all must give the same names."""
@@ -123,6 +143,10 @@ class Devices:
                 self._roots[id(policy.model)] = _divided(policy.model)
             policy.around = self._roots[id(policy.model)]
             _ = policy.why_plain  # FSDP wants its first pass through the root
+        # That leaves the root's own weights whole, and an optimizer that is made of them then would move what is
+        # thrown away: embeddings and head did not learn.
+        for module in (module for root in self._roots.values() for module in _sharded(root)):
+            module.reshard()
 
     @contextmanager
     def together(self, *samplers: object) -> Iterator[None]:
@@ -164,4 +188,4 @@ class Devices:
         padded[: len(mine)] = mine
         found = [torch.zeros_like(padded) for _ in range(self.count)]
         dist.all_gather(found, padded)
-        return [bytes(f[: int(s)].tolist()).decode() for f, s in zip(found, sizes, strict=True)]
+        return [f[: int(s)].cpu().numpy().tobytes().decode() for f, s in zip(found, sizes, strict=True)]

@@ -51,6 +51,11 @@ class Exercises:
             return known
         return [t for t in known if stage.least <= t.size and (not stage.limit or t.size <= stage.limit)]
 
+    def up_to(self, number: int, stage: Stage) -> list[Any]:
+        """All that steps of a stage may draw: its own, and those of the stages before where it takes some of them."""
+        stages = range(number if stage.replay else 0)
+        return [*self.of(number, stage), *(task for n in stages for task in self.of(n, self.recipe.stages[n]))]
+
     def drawn(self, number: int, stage: Stage, step: int, count: int) -> list[Any]:
         """Tasks of a step: passes over the stage's, each in a new order, and a share of those of the stages before."""
         again = int(stage.replay * count) if number else 0

@@ -231,7 +231,7 @@ class Trainer:
             else Learner(stage, policy, tensors, self.devices, origin)
         )
         frozen = {role: Seat(p) for role, p in self.policies.items() if role != stage.role}
-        teacher = open_teacher(stage.teacher) if stage.kind == "sft" else None
+        teacher = open_teacher(stage.teacher, self.exercises.up_to(number, stage)) if stage.kind == "sft" else None
         began = time.monotonic()
         for step in range(first, stage.steps):
             clock = time.monotonic()
@@ -329,7 +329,7 @@ class Trainer:
         mine = [tasks[n] for n in numbers]
         groups = play(self.build, mine, seats, siblings=siblings, seed=seed, numbers=numbers)
         groups = self.judges.judged(groups)
-        return self.devices.gather(then(groups) if then else groups)
+        return self.devices.gather(then(groups) if then else groups, self.policies.values())
 
     def _cut(self, number: int, stage: Stage, step: int, seats: Mapping[str, Seat]) -> list[Any]:
         """Small tasks for `stage.leads` steps, from runs of whole ones by the present policy."""
@@ -402,10 +402,17 @@ def _logged(stage: int, step: int) -> str:
     return f"stage-{stage:03d}-step-{step:06d}"
 
 
-def open_teacher(name: str) -> Sampler:
-    """Whom a stage imitates: a heuristic by name, or a local model."""
-    known: Mapping[str, Any] = catalogue.offered("teachers")
-    return catalogue.find("teachers", name, "teacher")() if name in known else open_policy(name)
+def open_teacher(name: str, tasks: Sequence[Any] = ()) -> Sampler:
+    """Whom a stage imitates: a heuristic by name, or a local model.
+
+    Args:
+        tasks: of the stage, for a teacher that knows what to say of those alone.
+    """
+    if name not in catalogue.offered("teachers"):
+        return open_policy(name)
+    found: Any = catalogue.find("teachers", name, "teacher")
+    teacher: Sampler = found(tasks) if getattr(found, "of_tasks", False) else found()
+    return teacher
 
 
 def open_roles(recipe: Recipe) -> dict[str, CausalPolicy]:

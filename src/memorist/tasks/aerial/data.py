@@ -61,6 +61,11 @@ class AerialTask:
         """In which stage it is learnt."""
         return self.question.stage
 
+    @property
+    def annotation(self) -> str:
+        """What one who sees it would write."""
+        return f"<think>{self.question.rationale}</think><answer>{self.question.answer}</answer>"
+
     def right(self, said: str | None) -> bool:
         """Whether it is the answer."""
         return correct(said, self.question.answer, self.question.kind)
