@@ -88,7 +88,7 @@ class TestLearning:
     def test_a_step_is_judged_by_what_came_of_it_and_by_nothing_later(self, make_tiny: MakeTiny) -> None:
         policy = make_tiny()
         model = RewardModel(policy)
-        torch.nn.init.normal_(model.heads.weight)
+        torch.nn.init.normal_(model.heads.linear.weight)
         whole, begun = model.scores([judged(policy, ["q", "a", "b", "c"]), judged(policy, ["q", "a", "b", "d"])])
         assert whole.steps == pytest.approx(begun.steps, abs=1e-5) and whole.episode != pytest.approx(begun.episode)
         other = model.scores([judged(policy, ["q", "a", "c", "c"])])[0]

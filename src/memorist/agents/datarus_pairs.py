@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from memorist.agents.datarus import DatarusSettings
 from memorist.decision import Action, Observation
@@ -42,10 +43,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class NotebookPairsData(NotebookData):
-    """Pairs about the tables of `NotebookData`, for stages of kind "reward". kinds: corruptions; empty for all."""
+    """Pairs about the tables of `NotebookData`, for stages of kind "reward". kinds: corruptions; empty for all. each:
+    how many of them a question has at most, each beside the same better episode."""
 
     kind: str = "notebook-pairs"
     kinds: tuple[str, ...] = ()
+    each: int = 1
 
     def check(self, where: str = "data") -> None:
         """Refuse what cannot work.
@@ -56,6 +59,8 @@ class NotebookPairsData(NotebookData):
         super().check(where)
         for name in self.kinds:
             need_known(f"{where}.kinds", name, CORRUPTIONS)
+        if self.each < 1:
+            raise RecipeError(f"{where}.each is {self.each}; expected 1 or more")
 
     def pairs(self, agent: DatarusSettings, seed: int) -> list[Pair]:
         """Pairs as the agent would have played them.
@@ -65,7 +70,7 @@ class NotebookPairsData(NotebookData):
         """
         if agent.mode == "reflection":
             raise RecipeError("pairs are of notebooks, and agent.mode is 'reflection'; expected 'agentic' or 'chosen'")
-        return pairs(self.tasks(seed), agent, kinds=self.kinds or CORRUPTIONS)
+        return pairs(self.tasks(seed), agent, kinds=self.kinds or CORRUPTIONS, each=self.each)
 
 
 class _Played:
@@ -92,27 +97,31 @@ async def episode(task: NotebookTask, expert: Expert, settings: DatarusSettings)
 
 
 def pairs(
-    tasks: Sequence[NotebookTask], settings: DatarusSettings, *, kinds: Sequence[str] = CORRUPTIONS, seed: int = 0
+    tasks: Sequence[NotebookTask],
+    settings: DatarusSettings,
+    *,
+    kinds: Sequence[str] = CORRUPTIONS,
+    seed: int = 0,
+    each: int = 1,
 ) -> list[Pair]:
-    """A pair for each question that has a corruption of one of the kinds."""
-    asked: list[tuple[NotebookTask, Corrupted]] = []
+    """Up to `each` pairs for each question that has a corruption of one of the kinds."""
+    asked: list[tuple[NotebookTask, list[Corrupted]]] = []
     for task in tasks:
         order = list(kinds)
         random.Random(f"pairs/{task.id}/{seed}").shuffle(order)
-        for kind in order:
-            expert = Corrupted(task, kind, seed=seed)
-            if expert.step is not None:
-                asked.append((task, expert))
-                break
+        experts = (Corrupted(task, kind, seed=seed) for kind in order)
+        asked.append((task, list(islice((expert for expert in experts if expert.step is not None), each))))
 
-    async def both(task: NotebookTask, worse: Corrupted) -> Pair:
+    async def beside(task: NotebookTask, worse: Sequence[Corrupted]) -> list[Pair]:
         better = await episode(task, Expert(task), settings)
-        return Pair(task.id, better, await episode(task, worse, settings), worse.kind)
+        return [Pair(task.id, better, await episode(task, one, settings), one.kind) for one in worse]
 
     async def every() -> list[Pair]:
         found: list[Pair] = []
-        for begin in range(0, len(asked), AT_ONCE):
-            found += await asyncio.gather(*(both(*one) for one in asked[begin : begin + AT_ONCE]))
+        some = [one for one in asked if one[1]]
+        for begin in range(0, len(some), AT_ONCE):
+            together = await asyncio.gather(*(beside(*one) for one in some[begin : begin + AT_ONCE]))
+            found += [pair for own in together for pair in own]
         # An episode that a limit ended before its wrong move is no worse.
         return [pair for pair in found if False in pair.worse.right]
 
