@@ -121,7 +121,7 @@ class TestAnnotations:
         Trainer(recipe, recipe.agent.build, recipe.data.tasks(0), tmp_path, policies=policies).run()
         rows = list(read_metrics(tmp_path / "metrics.jsonl"))
         assert all(row["reward"] == 2 for row in rows), "what they say is right, and in its form"
-        assert rows[-1]["nll"] < 0.6 * rows[0]["nll"]
+        assert rows[-1]["loss_1"] < 0.6 * rows[0]["loss_1"]
 
     def test_with_replay_those_of_earlier_stages_are_known(self, tmp_path: Path) -> None:
         imitate = replace(STAGE, kind="sft", teacher="annotations", siblings=1, rewards=ONLY_RIGHT)

@@ -203,7 +203,7 @@ class RewardModel:
     def state(self) -> dict[str, torch.Tensor]:
         """All that is learnt."""
         heads = {f"heads.{name}": value.detach() for name, value in self.heads.state_dict().items()}
-        return {**self.trunk.state(), **heads, "heads.middle": torch.tensor([self.middle])}
+        return {**self.trunk.state(), **heads, "heads.middle": torch.tensor([self.middle], dtype=torch.float64)}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put back what `state` gave."""
@@ -216,7 +216,7 @@ class RewardModel:
         """Write layers and heads."""
         self.trunk.save(folder)
         tensors = {name: value.detach().contiguous() for name, value in self.heads.state_dict().items()}
-        save_file(tensors | {"middle": torch.tensor([self.middle])}, folder / HEADS)
+        save_file(tensors | {"middle": torch.tensor([self.middle], dtype=torch.float64)}, folder / HEADS)
 
     @classmethod
     def load(cls, folder: Path, *, lr: float = 1e-3) -> RewardModel:
