@@ -56,10 +56,10 @@ NOTHING = {"structure": 0.0, "hrm": 0.0, "verified": 0.0, "written": 0.0, "error
 def experiments(seed: int) -> dict[str, Recipe]:
     recipe = replace(load_recipe("datarus"), seed=seed)
     judge, stage = recipe.stages
-    written = stage.rewards["written"]
 
     def alone(gate: str, **rewards: float) -> Recipe:
-        weights = NOTHING | {"written": written} | rewards
+        # What is written costs as much of an answer's worth as at the curriculum's end.
+        weights = NOTHING | {"written": rewards.get("verified", 0.0)} | rewards
         without = (
             {}
             if weights["hrm"]
