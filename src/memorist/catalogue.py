@@ -34,6 +34,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "notebook": "memorist.tasks.notebook.episodes:NotebookData",
         "notebook-pairs": "memorist.agents.datarus_pairs:NotebookPairsData",
         "aerial": "memorist.tasks.aerial.data:AerialData",
+        "pictures": "memorist.tasks.aerial.files:PictureData",
     },
     "openers": {
         "embedder": "memorist.memory.embedders:open_embedder",

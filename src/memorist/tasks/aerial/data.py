@@ -13,7 +13,7 @@ from memorist.memory.bank import MemoryBank
 from memorist.memory.scratch import ScratchBank
 from memorist.models.pictures import read_picture
 from memorist.tasks.aerial.questions import EIGHT, STAGES, Question, question
-from memorist.tasks.aerial.rules import answer, correct, counted, form
+from memorist.tasks.aerial.rules import answer, correct, counted, form, whole
 from memorist.tasks.aerial.scene import SIDE
 
 SPLITS = {"train": 0, "validation": 10_000_000, "test": 20_000_000, "base": 30_000_000}
@@ -63,7 +63,9 @@ class AerialTask:
 
     @property
     def annotation(self) -> str:
-        """What one who sees it would write."""
+        """What one who sees it would write; empty where nobody wrote it down."""
+        if not self.question.rationale:
+            return ""
         return f"<think>{self.question.rationale}</think><answer>{self.question.answer}</answer>"
 
     def right(self, said: str | None) -> bool:
@@ -79,7 +81,7 @@ class AerialTask:
         return (
             Reward("accuracy", right),
             Reward("form", form(outcome.text)),
-            Reward("near", counted(said, int(asked.answer)) if asked.kind == "int" else right),
+            Reward("near", counted(said, whole(asked.answer) or 0) if asked.kind == "int" else right),
             Reward("length", -len(outcome.text) / 100),
         )
 

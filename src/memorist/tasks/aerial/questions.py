@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from memorist.tasks.aerial.scene import (
     COLOURS,
@@ -41,7 +41,8 @@ DISTRACTORS = 4
 @dataclass(frozen=True)
 class Question:
     """A question about a scene. kind: how answers are compared (`rules.correct`). choices: the answers that there are,
-    where they are few. rationale: what one sees who answers."""
+    where they are few. rationale: what one sees who answers. scene: what was drawn; nothing where a file is shown.
+    stage_given: of the task, where it is none of those here."""
 
     task: str
     text: str
@@ -49,12 +50,13 @@ class Question:
     kind: str
     choices: tuple[str, ...]
     rationale: str
-    scene: Scene
+    scene: Scene = field(default_factory=lambda: Scene("urban"))
+    stage_given: int = 0
 
     @property
     def stage(self) -> int:
         """In which it is learnt."""
-        return STAGES[self.task]
+        return self.stage_given or STAGES[self.task]
 
 
 Maker = Callable[["_Draft"], "Question | None"]

@@ -50,8 +50,8 @@ def correct(said: str | None, gold: str, kind: str) -> bool:
         number = whole(said)
         return number is not None and number == whole(gold)
     if kind == "float":
-        found, right = one_number(said), float(gold)
-        return found is not None and abs(found - right) <= max(ABSOLUTE, RELATIVE * abs(right))
+        found, right = one_number(said), one_number(gold)
+        return found is not None and right is not None and abs(found - right) <= max(ABSOLUTE, RELATIVE * abs(right))
     if kind == "cell":
         return _cell(said) == _cell(gold)
     return plain(said) == plain(gold)
