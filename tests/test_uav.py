@@ -16,12 +16,13 @@ from memorist.agents.annotations import Annotations
 from memorist.agents.uav import UavSettings, UavVl
 from memorist.decision import Action, Distribution, Observation
 from memorist.errors import PolicyError, RecipeError
+from memorist.evaluation.stages import write_stages
 from memorist.memory.scratch import ScratchBank
 from memorist.models.sampler import Request
 from memorist.recipe import Recipe, Stage, read_recipe
 from memorist.tasks.aerial.data import AerialData, AerialTask
 from memorist.training.metrics import read_metrics
-from memorist.training.stages import EVALUATIONS, digest
+from memorist.training.stages import EVALUATIONS, PICTURES, digest
 from memorist.training.trainer import Trainer
 from seeing import tiny
 from test_trainer import Killed, killed_after
@@ -152,6 +153,14 @@ class TestTraining:
         rows = list(read_metrics(tmp_path / EVALUATIONS))
         assert [row["after"] for row in rows] == [0, 1, 2]
         assert {f"correct-{name}" for name in ("colour", "count", "relation")} <= rows[-1]["measures"].keys()
+        asked = rows[0]["examples"]
+        assert len(asked) == 16 and [one["task"] for one in asked] == [one["task"] for one in rows[-1]["examples"]]
+        assert all((tmp_path / PICTURES / one["pictures"][0]).is_file() for one in asked)
+        page = write_stages(tmp_path)
+        assert page is not None
+        text = page.read_text()
+        assert text.count("data:image/png;base64,") == 16 and text.count("<small>after 2</small>") == 16
+        assert "img-src data:" in text and "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", "")
         [first, *_] = sorted((tmp_path / "trajectories").glob("*"))
         text = first.read_text()
         told = json.loads(text.splitlines()[0])["decisions"][0]["observation"]["pictures"]

@@ -6,6 +6,7 @@ import html
 import io
 import re
 import warnings
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ td:first-child { box-shadow: inset 4px 0 var(--edge, #0000); } .session th { bac
 .wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 460px), 1fr)); }
 figure { margin: 0; background: var(--card); border-radius: 8px; padding: .8rem; }
 figcaption { font-size: .93rem; font-weight: 600; line-height: 1.35; margin-bottom: .4rem; }
+figure img { display: block; width: 100%; max-width: 280px; image-rendering: pixelated; margin-bottom: .4rem; }
 figure svg { display: block; width: 100%; height: auto; } figure svg text { font-family: inherit !important; }
 .heat td.n { background: rgb(var(--heat) / calc(var(--share) * .6)); min-width: 4.2rem; }
 .heat td:first-child { min-width: 8.5rem; } .heat .gold { outline: 2px solid var(--good); outline-offset: -2px; }
@@ -97,11 +99,16 @@ def figure(caption: str, draw: Callable[[Any], None], size: tuple[float, float],
     return f"<figure><figcaption>{escaped(caption)}</figcaption>{svg[svg.index('<svg') :]}</figure>"
 
 
+def png(data: bytes) -> str:
+    """The address of a PNG that is in the page itself."""
+    return f"data:image/png;base64,{b64encode(data).decode()}"
+
+
 def page(title: str, body: str) -> str:
-    """A whole page. Its policy lets a browser load nothing at all, whatever slips through."""
+    """A whole page. Its policy lets a browser load nothing from elsewhere, whatever slips through."""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <title>{escaped(title)}</title><style>{STYLE}</style></head><body><h1>{escaped(title)}</h1>
 {body}</body></html>
 """

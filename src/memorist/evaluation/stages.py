@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memorist.page import COLOURS, escaped, figure, grid, page
+from memorist.page import COLOURS, escaped, figure, grid, page, png
 from memorist.training.metrics import read_metrics
-from memorist.training.stages import EVALUATIONS
+from memorist.training.stages import EVALUATIONS, PICTURES
 
 PAGE = "stages.html"
 
@@ -18,7 +18,8 @@ def write_stages(folder: Path) -> Path | None:
     rows = list(read_metrics(folder / EVALUATIONS))
     if not rows:
         return None
-    (folder / PAGE).write_text(page("What every stage did to every task", _body(rows)), encoding="utf-8")
+    body = _body(rows) + _examples(rows, folder / PICTURES)
+    (folder / PAGE).write_text(page("What every stage did to every task", body), encoding="utf-8")
     return folder / PAGE
 
 
@@ -45,6 +46,29 @@ def _body(rows: Sequence[Mapping[str, Any]]) -> str:
         )
         parts.append(f"<h2>{escaped(name)}</h2>{grid(head, body)}")
     return "\n".join(parts)
+
+
+def _examples(rows: Sequence[Mapping[str, Any]], pictures: Path) -> str:
+    """What some tasks were answered before the first stage and after each, with what was shown."""
+    parts = []
+    for name in dict.fromkeys(row["name"] for row in rows if row.get("examples")):
+        cards: dict[str, list[str]] = {}
+        for row in sorted((row for row in rows if row["name"] == name), key=lambda row: row["after"]):
+            when = f"after {row['after']}" if row["after"] else "before"
+            for one in row.get("examples", ()):
+                card = cards.setdefault(one["task"], [_shown(one, pictures)])
+                mark = '<span class="ok">✓</span>' if one["right"] else '<span class="no">✗</span>'
+                card.append(f"<div>{mark}<small>{when}</small> {escaped(one['said'])}</div>")
+        figures = "".join(f"<figure>{''.join(card)}</figure>" for card in cards.values())
+        parts.append(f'<h2>{escaped(name)}: what was answered</h2><div class="charts">{figures}</div>')
+    return "\n".join(parts)
+
+
+def _shown(example: Mapping[str, Any], pictures: Path) -> str:
+    """The picture, the question and its answer."""
+    files = [pictures / Path(name).name for name in example.get("pictures", ())]
+    drawn = "".join(f'<img alt="" src="{png(file.read_bytes())}">' for file in files if file.is_file())
+    return f"{drawn}<figcaption>{escaped(example['asked'])} {escaped(example['gold'])}</figcaption>"
 
 
 def _row(measure: str, found: Found, last: int) -> str:

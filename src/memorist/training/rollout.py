@@ -244,6 +244,8 @@ async def rollout(
     facts = _facts(outcome)
     if hasattr(task, "measures"):
         facts["measures"] = task.measures(outcome)
+    if hasattr(task, "example"):
+        facts["example"] = task.example(outcome)
     trajectory = Trajectory(task.id, seed, tuple(recorder.decisions), rewards, facts)
     return Run(task, trajectory, outcome, bank)
 

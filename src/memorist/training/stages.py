@@ -15,11 +15,16 @@ import torch
 
 from memorist._version import __version__
 from memorist.errors import RecipeError, TrainingError
+from memorist.models.pictures import image_of
 from memorist.recipe import Recipe, Stage, to_plain
 from memorist.training.metrics import read_metrics
 from memorist.training.rollout import Group, derive
 
 EVALUATIONS, MANIFEST = "evaluations.jsonl", "manifest.json"
+PICTURES = "pictures"
+"""Folder of what examples were shown."""
+EXAMPLES = 16
+"""Tasks of an evaluation, the first ones, of which it is kept what was answered."""
 LAST = 10
 """Steps at a stage's end whose mean reward the manifest has."""
 
@@ -113,19 +118,41 @@ class Evaluations:
         """Evaluations that are still to be made."""
         return [name for name in self.recipe.evaluations if name not in self.found(after)]
 
-    def note(self, after: int, name: str, groups: Sequence[Group]) -> None:
-        """Write down what an evaluation gave: means of what its tasks measure, and of their reward terms."""
+    def note(self, after: int, name: str, groups: Sequence[Group], tasks: Sequence[Any] = ()) -> None:
+        """Write down what an evaluation gave: means of what its tasks measure, and of their reward terms; and of some
+        tasks what was asked and answered, with the pictures that were shown (`tasks`, in the groups' order)."""
         sums: dict[str, list[float]] = {}
         for run in (run for group in groups for run in group):
             values = {r.name: r.value for r in run.trajectory.rewards if r.decision is None}
             for measure, value in (values | run.trajectory.facts.get("measures", {})).items():
                 sums.setdefault(measure, []).append(value)
-        self.write(after, name, len(groups), {measure: float(np.mean(values)) for measure, values in sums.items()})
+        told = [(n, run.trajectory.facts.get("example")) for n, [run, *_] in enumerate(groups[:EXAMPLES])]
+        examples = [
+            {"task": groups[n][0].trajectory.task, **example, "pictures": self._kept(tasks[n : n + 1])}
+            for n, example in told
+            if example
+        ]
+        measures = {measure: float(np.mean(values)) for measure, values in sums.items()}
+        self.write(after, name, len(groups), measures, examples)
 
-    def write(self, after: int, name: str, tasks: int, measures: Mapping[str, float]) -> None:
-        """Write down measures."""
+    def _kept(self, tasks: Sequence[Any]) -> list[str]:
+        """Names of the files in which the pictures of tasks are kept, once each."""
+        names = []
+        for picture in (one for task in tasks for one in getattr(task, "pictures", ())):
+            file = self.folder / PICTURES / f"{picture.digest[:16]}.png"
+            if not file.exists():
+                file.parent.mkdir(exist_ok=True)
+                image_of(picture).save(file)
+            names.append(file.name)
+        return names
+
+    def write(
+        self, after: int, name: str, tasks: int, measures: Mapping[str, float], examples: Sequence[Any] = ()
+    ) -> None:  # fmt: skip
+        """Write down measures, and what some tasks came to."""
+        row = {"after": after, "name": name, "tasks": tasks, "measures": measures}
         with open(self.file, "a", encoding="utf-8") as out:
-            out.write(json.dumps({"after": after, "name": name, "tasks": tasks, "measures": measures}) + "\n")
+            out.write(json.dumps(row | ({"examples": list(examples)} if examples else {})) + "\n")
 
     def rewind(self, stage: int) -> None:
         """Drop what later stages gave, which will run again, and a line torn by a kill."""

@@ -208,7 +208,7 @@ class Trainer:
             with self.devices.together(*self.policies.values()):
                 groups = self._all_play(tasks, seats, 1, derive(self.recipe.seed, after, 9))
             if self.devices.first:
-                self.evaluations.note(after, name, groups)
+                self.evaluations.note(after, name, groups, tasks)
             self.devices.wait()
         self.devices.wait()
         if after:

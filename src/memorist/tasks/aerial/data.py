@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from memorist.decision import Picture, Reward
 from memorist.errors import RecipeError, need_known
@@ -93,6 +93,11 @@ class AerialTask:
             "correct": right, f"correct-{self.question.task}": right, "format": form(outcome.text),
             "answered": float(said is not None),
         }  # fmt: skip
+
+    def example(self, outcome: Answered) -> dict[str, Any]:
+        """What is shown to people of an answer."""
+        said = answer(outcome.text)
+        return {"asked": self.asked, "gold": self.question.answer, "said": outcome.text, "right": self.right(said)}
 
 
 @dataclass(frozen=True)
