@@ -24,6 +24,8 @@ from memorist.models.rows import Unit, pack  # noqa: E402
 from memorist.models.sampler import Policy, Request  # noqa: E402
 from memorist.training.objective import policy_loss  # noqa: E402
 from moe import KINDS, make_moe  # noqa: E402
+from test_trees import FAMILIES  # noqa: E402
+from test_trees import policy as made  # noqa: E402
 
 WARM = Distribution()
 MakeTiny = Callable[..., CausalPolicy]
@@ -173,6 +175,30 @@ class TestSample:
             cut = tiny.sample(asked)
         assert [s for s in shapes if s[1] > 1] == [(2, 2), (2, 4), (1, 30)]
         assert [a.tokens for a in cut] == [a.tokens for a in whole]
+        # What was read in parts is written side by side.
+        assert sum(s[1] == 1 for s in shapes) == 1
+
+    @pytest.mark.parametrize("family", ["llama", "qwen3, window", "mistral, window"])
+    @pytest.mark.parametrize("few", [0, 1])
+    def test_what_is_read_in_parts_is_written_as_if_read_at_once(
+        self, family: str, few: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of windows that slide there is more to a prompt than keys and values: each part is written by itself."""
+        kind, options = FAMILIES[family]
+        model = made(kind, **options)
+        monkeypatch.setattr(type(model.tokenizer), "decode", lambda self, ids, **how: "", raising=False)
+        rng = np.random.default_rng(0)
+        prompts = [tuple(int(i) for i in rng.integers(2, 90, n)) for n in (3, 200, 3, 9, 150, 30, 31)]
+        monkeypatch.setattr(model, "prompt_ids", lambda seen: prompts[int(seen.prompt)])
+        asked = [Request(Observation(str(n), max_tokens=5), WARM, 7 * n + k) for n in range(7) for k in range(3)]
+        model.together = few
+        whole = model.sample(asked)
+        monkeypatch.setattr(causal, "PREFILL_TOKENS", {"cpu": 64})
+        with forwards(model) as shapes:
+            cut = model.sample(asked)
+        assert sum(s[1] > 1 for s in shapes) == 4
+        for one, other in zip(whole, cut, strict=True):
+            assert one.tokens == other.tokens and one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
 
     @pytest.mark.parametrize("distribution", [WARM, NARROW, GREEDY])
     def test_an_action_depends_on_its_own_request_alone(self, tiny: CausalPolicy, distribution: Distribution) -> None:

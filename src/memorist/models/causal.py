@@ -48,13 +48,14 @@ from memorist.models.sampler import Request
 from memorist.models.tensors import placed_like, whole
 from memorist.models.writing import Asked, Prompt, Read, Stood, write
 
-PREFILL_TOKENS = {"cpu": 4_096}
 LOGITS = 2**25
 """Logits, tokens by vocabulary, of one piece: 128 MB in float32."""
 CHECKED = 48
 """Tokens of each part of the tree that a policy tries itself on."""
-MOST_PREFILL_TOKENS = 65_536
+PREFILL_TOKENS = {"cpu": 4_096}
 """Prompt tokens, padding included, that one prefill takes at most: on CPUs (measured) what stays in their caches."""
+MOST_TOKENS = 65_536
+"""Prompt tokens, padding included, whose answers are written side by side."""
 
 
 class CausalPolicy:
@@ -236,7 +237,7 @@ class CausalPolicy:
             else:
                 byprompt.setdefault(prompt, []).append(i)
         unique = sorted(byprompt, key=lambda p: (len(p.ids), byprompt[p][0]))
-        for batch in batches(unique, PREFILL_TOKENS.get(self.model.device.type, MOST_PREFILL_TOKENS)):
+        for batch in batches(unique, MOST_TOKENS):
             members = [i for prompt in batch for i in byprompt[prompt]]
             parent = [row for row, prompt in enumerate(batch) for _ in byprompt[prompt]]
             with torch.inference_mode(), self._fused(), self._precise():
@@ -305,8 +306,9 @@ class CausalPolicy:
         room = [self.window - len(prompt.ids) for prompt in prompts]
         kept = [min(r.observation.max_tokens, room[p]) for r, p in zip(requests, parent, strict=True)]
         asked = Asked(requests, kept, self.end, lambda: self.grammars, self._ends)
-        read = Read(self.model, prompts, self.pad, self.inputs)
-        written = write(read, parent, asked, self.together, lambda: self._shares_prompts)
+        most = PREFILL_TOKENS.get(self.model.device.type, MOST_TOKENS)
+        reads = [Read(self.model, some, self.pad, self.inputs) for some in batches(prompts, most)]
+        written = write(reads, parent, asked, self.together, lambda: self._shares_prompts)
         return [
             self._ends.finished(
                 self._action(prompts[p], tokens, scores, _limited(request)), request.observation.ends, self.end

@@ -96,31 +96,89 @@ class Asked:
         return self.ends.reached(written, self.requests[place].observation.ends)
 
 
+@dataclass
+class Prefilled:
+    """Prompts that were read. mask: which columns are theirs, shape (P, longest). last: positions of their last tokens,
+    shape (P,). logits: after each, shape (P, V)."""
+
+    cache: DynamicCache
+    mask: torch.Tensor
+    last: torch.Tensor
+    logits: torch.Tensor
+
+
+def _prefilled(read: Read) -> Prefilled:
+    ids, mask = read.padded()
+    given, last = read.given(ids, mask)
+    cache = DynamicCache(config=read.model.config)
+    out = read.model(attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1, **given)
+    return Prefilled(cache, mask, last, out.logits[:, -1].float())
+
+
+def _joined(parts: list[Prefilled]) -> list[Prefilled]:
+    """The parts as one, filled up on the left, where keys and values are all that is kept of a prompt; else as they
+    are. They are used up."""
+    if len(parts) == 1 or not all(type(layer) is DynamicLayer for part in parts for layer in part.cache.layers):
+        return parts
+    longest = max(part.mask.shape[1] for part in parts)
+
+    def filled(every: list[torch.Tensor], dim: int) -> torch.Tensor:
+        shape = list(every[0].shape)
+        shape[0], shape[dim] = sum(one.shape[0] for one in every), longest
+        wide, at = every[0].new_zeros(shape), 0
+        for one in every:
+            wide[at : at + len(one)].narrow(dim, longest - one.shape[dim], one.shape[dim]).copy_(one)
+            at += len(one)
+        return wide
+
+    cache = parts[0].cache
+    for place, layer in enumerate(cache.layers):
+        others = [part.cache.layers[place] for part in parts]
+        keys, values = [one.keys for one in others], [one.values for one in others]
+        for one in others:  # of long prompts there is not room for all twice
+            one.keys = one.values = None
+        layer.keys, layer.values = filled(keys, 2), filled(values, 2)
+    mask = filled([part.mask for part in parts], 1)
+    last, logits = torch.cat([part.last for part in parts]), torch.cat([part.logits for part in parts])
+    return [Prefilled(cache, mask, last, logits)]
+
+
 def write(
-    read: Read, parent: Sequence[int], asked: Asked, together: int, shares: Callable[[], bool]
+    reads: Sequence[Read], parent: Sequence[int], asked: Asked, together: int, shares: Callable[[], bool]
 ) -> list[Written]:  # fmt: skip
-    """Read the prompts and write the answers.
+    """Read the prompts, some at a time, and write the answers to all of them side by side.
 
     Args:
-        parent: for each answer, which prompt it goes on from; answers to one prompt are neighbours.
+        parent: for each answer, which prompt of all it goes on from; answers to one prompt are neighbours, and prompts
+            in order.
         together: answers to one prompt that are written at once; 0 for all.
         shares: whether answers can read a prompt's keys and values without a copy of their own.
     """
-    model, device = read.model, read.model.device
-    ids, mask = read.padded()
-    given, last = read.given(ids, mask)
-    cache = DynamicCache(config=model.config)
-    out = model(attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1, **given)
+    found: list[Written] = []
+    first = 0
+    for part in _joined([_prefilled(read) for read in reads]):
+        mine = [i for i, prompt in enumerate(parent) if first <= prompt < first + len(part.mask)]
+        own = [parent[i] - first for i in mine]
+        found += _answers(reads[0].model, part, own, asked.some(mine), together, shares)
+        first += len(part.mask)
+    return found
+
+
+def _answers(
+    model: Any, part: Prefilled, parent: Sequence[int], asked: Asked, together: int, shares: Callable[[], bool]
+) -> list[Written]:  # fmt: skip
+    """Answers to prompts that were read."""
+    device, mask = model.device, part.mask
     found: list[Written | None] = [None] * len(parent)
     chunks = parts(parent, together)
     for chunk in chunks:
         rows = torch.tensor([parent[i] for i in chunk], device=device)
-        own = cache if len(chunks) == 1 else _again(cache)
+        own = part.cache if len(chunks) == 1 else _again(part.cache)
         mine = asked.some(chunk)
-        decode = _way(model, device, ids.shape[1], len(set(rows.tolist())), mine, together, shares)
-        step = decode(model, own, rows, mask[rows], last[rows], max(mine.limits))
+        decode = _way(model, device, mask.shape[1], len(set(rows.tolist())), mine, together, shares)
+        step = decode(model, own, rows, mask[rows], part.last[rows], max(mine.limits))
         with attending(model, SIBLINGS) if decode is Siblings else nullcontext():
-            written = _written(step, out.logits[rows, -1].float(), mine)
+            written = _written(step, part.logits[rows], mine)
         for i, one in zip(chunk, written, strict=True):
             found[i] = one
     return [one for one in found if one is not None]
