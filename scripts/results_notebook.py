@@ -3,7 +3,8 @@ in results/notebook.
 
 Arms, all from the same base and for as many steps of reinforcement: the recipe's curriculum from form to substance; one reward alone
 (`structure`, `verified`) or what the curriculum ends with from the start (`semantic`); and `sft`, imitation of the base's own right
-episodes. The recipe was chosen on the validation split.
+episodes. The recipe was chosen on the validation split, but for one thing: that a price of writing divided by spreads costs right
+answers by hand was seen on the questions of the rows.
 Run: python scripts/results_notebook.py
 """
 
