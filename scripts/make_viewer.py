@@ -116,7 +116,7 @@ def labels(task: AerialTask, down: int, across: int) -> torch.Tensor:
 
 def look(policy: VisionPolicy, tasks: list[AerialTask], steps: int, batch: int, lr: float) -> None:
     """Teach the layers that see to tell what is where, before anything is asked: as those of other models are taught before. Without
-    it the same model had learnt the ground and little else in 1,000 steps of questions and answers."""
+    it the same model had learnt the ground and little else in 500 steps of questions and answers."""
     seen, rng = Seen(policy.model.config.get_text_config().hidden_size), random.Random(1)
     weights = [*policy.model.model.visual.parameters(), *seen.parameters()]
     optimizer, began = torch.optim.AdamW(weights, lr=lr, betas=(0.9, 0.98), weight_decay=0.01), time.time()
