@@ -226,7 +226,14 @@ def outcomes(recipe: Recipe, seats: Mapping[str, Any]) -> Right:
     return found
 
 
+def there(recipe: Recipe) -> None:
+    """Stop where the untrained chooser that a recipe starts from was not made yet."""
+    if str(UNTRAINED) in recipe.models.values() and not UNTRAINED.exists():
+        raise SystemExit(f"{UNTRAINED} is missing; it is made by: {HOW_UNTRAINED}")
+
+
 def reinforced(name: str, seed: int) -> Found:
+    there(experiments(seed)[name])
     recipe, folder = experiments(seed)[name], RUNS / f"chooser-{name}-{seed}"
     train(recipe, folder, resume=True, progress=line(folder.name, 5))
     found: Found = {"lives": outcomes(recipe, greedy_seats(recipe.models, folder))}
@@ -241,6 +248,7 @@ def started() -> Found:
     """Outcomes of imitation alone, and of nothing learnt."""
     found: Found = {}
     for name, recipe in experiments(0).items():
+        there(recipe)
         found[{"rl": "imitation", "rl-only": "untrained"}[name]] = outcomes(recipe, greedy_seats(recipe.models))
     return found
 
@@ -407,8 +415,6 @@ def main() -> None:
             recipe = experiments(seed)[name]
             known = model | {"recipe": recipe.fingerprint(), "lives": str(LIVES)}
             measures[f"{name}-{seed}"] = (known, partial(reinforced, name, seed))
-        if not UNTRAINED.exists() and args.only in (None, [], "rl-only", "started"):
-            raise SystemExit(f"{UNTRAINED} is missing; it is made by: {HOW_UNTRAINED}")
         KEPT.keep_all(measures, args.only)
     table()
 
