@@ -1,11 +1,12 @@
 """How long the bundled chooser takes, by 2 threads: a decision about a statement beside ten memories whose vectors are
 stored, and the whole of `observe` of one statement, written to the disk.
 
-    python benchmarks/chooser.py [--json results/chooser-speed.json] [--records 1000]
+    python benchmarks/chooser.py [--json results/chooser-speed.json] [--records 1000] [--processes 8]
 
-Statements and memories are those of the hand-written development cases. The rules that `observe` asks take
-turns with the chooser in the second row. Bound of a decision: eleven pairs of some 25 tokens through six layers of 384
-are 2 * 11 * 25 * 6 * 12 * 384^2 = 5.8 GFLOP.
+Statements and memories are those of the hand-written development cases. The rules that `observe` asks take turns with
+the chooser in the second row. The first row is of several processes, one after the other, since one whose second core
+is busy takes much longer: `each` has their medians, low and high the least and most of them. Bound of a decision:
+eleven pairs of some 25 tokens through six layers of 384 are 2 * 11 * 25 * 6 * 12 * 384^2 = 5.8 GFLOP.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import datetime
 import itertools
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -55,6 +58,18 @@ def decisions() -> list[float]:
     return taken[10:]
 
 
+def by_process(processes: int) -> Row:
+    """The row of decisions: the median of each process, and of these."""
+    command = [sys.executable, __file__, "--decisions"]
+    every = [
+        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(processes)
+    ]
+    each = [statistics.median(taken) for taken in every]
+    taken = [one for process in every for one in process]
+    spread = {"value": statistics.median(each), "low": min(each), "high": max(each), "each": each}
+    return row("chooser.decision-ms", taken, 15.0, candidates=CANDIDATES) | spread
+
+
 def observed(records: int) -> dict[str, list[float]]:
     """Milliseconds of each observation of one statement, by the chooser and by rules, in turns."""
     some = cases("development")
@@ -79,10 +94,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--records", type=int, default=1000)
+    parser.add_argument("--processes", type=int, default=8, help="in which decisions are measured")
+    parser.add_argument("--decisions", action="store_true", help="print one process's milliseconds alone")
     args = parser.parse_args()
+    if args.decisions:
+        print(json.dumps(decisions()))
+        return
     whole = observed(args.records)
     rows = [
-        row("chooser.decision-ms", decisions(), 15.0, candidates=CANDIDATES),
+        by_process(args.processes),
         row("chooser.observe-ms", whole["chooser"], 40.0, peer="rules", peer_value=statistics.median(whole["rules"])),
     ]
     print(json.dumps(rows, indent=1))

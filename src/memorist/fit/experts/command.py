@@ -262,13 +262,15 @@ def memory(models: Sequence[str] | None, budgets: Sequence[float]) -> list[dict[
 
 def show_memory(rows: Sequence[dict[str, Any]], console: Any) -> None:
     """Print the memory table."""
+    from rich import box
     from rich.table import Table
 
-    shown = Table()
-    for name in ("model", "stored", "all, GB", *(f"{size / 1e9:g} GB" for size in rows[0]["budgets"])):
-        shown.add_column(name, no_wrap=True)
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # in eighty columns too nothing may be cut
+    for name in ("model (experts)", "stored", "all", *(f"{size / 1e9:g}" for size in rows[0]["budgets"])):
+        shown.add_column(name, no_wrap=True, justify="left" if name[0] in "ms" else "right")
     for row in rows:
         kept = (str(kept) if kept is not None else "–" for kept in row["kept"])
         shown.add_row(f"{row['name']} ({row['experts']})", row["storage"], f"{row['full'] / 1e9:.1f}", *kept)
     console.print(shown)
-    console.print("Experts of each layer that fit, beside the caches of 8 sequences of 2048 tokens.", highlight=False)
+    told = "GB of all weights; experts of each layer that fit into so many GB, beside caches of 8 times 2048 tokens."
+    console.print(told, highlight=False)
