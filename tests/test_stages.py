@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -20,6 +21,7 @@ from memorist.errors import RecipeError, TrainingError
 from memorist.evaluation.stages import write_stages
 from memorist.models.causal import CausalPolicy
 from memorist.recipe import Recipe, Stage, read_recipe
+from memorist.training.distillation import reverse_divergence
 from memorist.training.metrics import read_metrics
 from memorist.training.reward_model import RewardModel
 from memorist.training.stages import EVALUATIONS, MANIFEST, Exercises, digest
@@ -195,6 +197,9 @@ class TestReference:
         ({"data": {"kind": "household"}}, {}, "expected data.kind dialogues"),
         ({"data": {"dialogues": 0}}, {}, "dialogues"),
         ({"kind": "distill", "teacher": "similarity"}, {}, "a heuristic"),
+        ({"paths": "teacher"}, {}, "are of kind 'distill'"),
+        ({"kind": "distill", "teacher": "bundled", "align": 1.0}, {}, "paths 'teacher'"),
+        ({"kind": "distill", "teacher": "bundled", "paths": "others"}, {}, "paths"),
         ({"data": 5}, {}, "expected keys and values"), ({"rewards_from": -1}, {}, "0 .at once"),
     ],
 )  # fmt: skip
@@ -319,6 +324,49 @@ class TestDistillation:
             run(base, tmp_path / "killed", recipe, progress=killed_after(3)).run()
         again = run(base, tmp_path / "killed", recipe).run(resume=True)
         assert digest(whole["arm"].state()) == digest(again["arm"].state())
+
+    def test_along_a_teachers_path_a_policy_comes_to_hold_for_likely_what_it_does(
+        self, base: CausalPolicy, tmp_path: Path
+    ) -> None:
+        teacher = self.teacher(base, tmp_path / "teacher")
+        stage = replace(DISTILL, teacher=str(teacher), paths="teacher", steps=25, tasks=4, siblings=1, lr=1e-2)
+        recipe = replace(RECIPE, stages=(stage,), evaluations={FIRST: Levers(count=8)})
+        seen: list[Mapping[str, Any]] = []
+        run(base, tmp_path / "run", recipe, progress=seen.append).run()
+        assert all(row["terms"]["won"] == 1.0 for row in seen)  # the teacher acted
+        assert seen[-1]["divergence_1"] < 0.2 * seen[0]["divergence_1"] and seen[0]["divergence_1"] > 0.2
+        before, after = (row["measures"]["won"] for row in rows(tmp_path / "run"))
+        assert after == 1.0 > before or after == before == 1.0
+
+    def test_layers_can_be_brought_together(self, base: CausalPolicy, tmp_path: Path) -> None:
+        teacher = self.teacher(base, tmp_path / "teacher")
+        found = {}
+        for align in (0.0, 10.0):
+            stage = replace(
+                DISTILL, teacher=str(teacher), paths="teacher", align=align, steps=12, tasks=4, siblings=1, lr=3e-3
+            )
+            seen: list[Mapping[str, Any]] = []
+            recipe = replace(RECIPE, stages=(stage,), evaluations={})
+            run(base, tmp_path / f"run-{align}", recipe, progress=seen.append).run()
+            found[align] = seen
+        assert found[10.0][-1]["distance_1"] < 0.5 * found[10.0][0]["distance_1"]
+        assert found[10.0][0]["loss_1"] > found[10.0][0]["divergence_1"] == pytest.approx(found[0.0][0]["divergence_1"])
+
+    def test_a_teachers_path_goes_on_with_the_same_numbers(self, base: CausalPolicy, tmp_path: Path) -> None:
+        teacher = self.teacher(base, tmp_path / "teacher")
+        stage = replace(DISTILL, teacher=str(teacher), paths="teacher", steps=4, tasks=2, siblings=1)
+        recipe = replace(RECIPE, stages=(stage,), evaluations={})
+        whole = run(base, tmp_path / "whole", recipe).run()
+        with pytest.raises(Killed):
+            run(base, tmp_path / "killed", recipe, progress=killed_after(3)).run()
+        again = run(base, tmp_path / "killed", recipe).run(resume=True)
+        assert digest(whole["arm"].state()) == digest(again["arm"].state())
+
+    def test_the_reverse_divergence_is_that_of_the_specification(self) -> None:
+        """Vector 6 of M1's: 0.099273 of (.7, .2, .1) from (.5, .25, .25), and 0 of itself."""
+        policy, teacher = torch.tensor([[0.7, 0.2, 0.1, 0.0]]).log(), torch.tensor([[0.5, 0.25, 0.25, 0.0]]).log()
+        assert float(reverse_divergence(policy, teacher)) == pytest.approx(0.099273, abs=1e-6)
+        assert float(reverse_divergence(policy, policy)) == 0.0
 
     def test_a_teacher_with_other_tokens_is_refused(self, base: CausalPolicy, tmp_path: Path, make_tiny: Any) -> None:
         make_tiny(words=("other",)).save(tmp_path / "teacher")

@@ -5,6 +5,7 @@
     ├── RecipeError (ValueError)      a recipe has an unknown key or an impossible value
     ├── PlanError (ValueError)        a model's config, a hardware profile or a workload cannot be planned with
     ├── ExpertsError (ValueError)     a mixture-of-experts checkpoint, calibration or mask cannot be worked with
+    ├── HybridError (ValueError)      a model cannot become a hybrid of attention and recurrent layers
     ├── ScopeError (ValueError)       a scope is missing or of the wrong type
     ├── BankError (RuntimeError)      a bank cannot do what was asked (read-only, newer version, closed)
     ├── RefusedError (ValueError)     what was to be remembered was refused: empty, too long, unknown id, a guard's no
@@ -53,6 +54,10 @@ class PlanError(MemoristError, ValueError):
 
 class ExpertsError(MemoristError, ValueError):
     """A checkpoint, its calibration, or what is asked of its experts is not one that can be worked with."""
+
+
+class HybridError(MemoristError, ValueError):
+    """A model cannot become a hybrid of attention and recurrent layers, or not as was asked."""
 
 
 class SearchError(MemoristError, RuntimeError):

@@ -115,8 +115,10 @@ class Stage:
     """One stage of training.
 
     kind: "rl", "rejection" (SFT on the starting policy's own successes) or "sft" (on what `teacher` does: a model, or
-    the heuristic "similarity" or "add-only") "distill" (`teacher`, a local model, says how likely
-    it is what the policy samples) or "reward" (a judge learns from the pairs that `data` gives).
+    the heuristic "similarity" or "add-only"), "distill" (`teacher`, a local model, says how likely it is what the
+    policy samples; or, where `paths` is "teacher", the policy comes to hold for likely what the teacher does, at each
+    token that the teacher samples, and with `align` to have its layers' outputs) or "reward" (a judge learns from the
+    pairs that `data` gives).
     role: who learns; all others are frozen and greedy. cut: "whole", "turns" or "questions".
     steps: updates of the weights' outer loop. tasks, siblings: group count and size per step. least, limit: the
     smallest and the largest task that is drawn, by its size (words of a document, hops of a question; limit 0: any).
@@ -189,6 +191,8 @@ class Stage:
     budget: int = 8192
     success: float = 1.0
     teacher: str = "similarity"
+    paths: str = "own"
+    align: float = 0.0
     optimizer: str = "adamw"
     share: str = "all"
     baseline: float = 0.0

@@ -12,6 +12,8 @@ STAGES = ("rl", "rejection", "sft", "distill", "reward")
 PRECISIONS = ("float32", "bf16")
 LEADS = ("sampled", "greedy")
 REFERENCES = ("stage", "run")
+PATHS = ("own", "teacher")
+"""Whose tokens a policy is distilled on."""
 OPTIMIZERS = ("adamw", "sgd")
 ALONE = ("reinforce", "fixed", "counterfactual", "ppo")
 """Credit rules that do not compare siblings."""
@@ -105,6 +107,17 @@ def _check_model(recipe: Any, stage: Any, place: str) -> None:
         )
 
 
+def _check_paths(stage: Any, place: str) -> None:
+    """Refuse what only a teacher's own paths allow."""
+    need_known(f"{place}.paths", stage.paths, PATHS)
+    if stage.align < 0:
+        raise RecipeError(f"{place}.align is {stage.align:g}; expected 0 or more")
+    if stage.kind != "distill" and (stage.paths != "own" or stage.align):
+        raise RecipeError(f"{place}.paths and align are of kind 'distill'; this stage is of kind {stage.kind!r}")
+    if stage.align and stage.paths != "teacher":
+        raise RecipeError(f"{place}.align is {stage.align:g} on the policy's own paths; expected 0, or paths 'teacher'")
+
+
 def _check_between(recipe: Any, number: int, place: str) -> None:
     """Refuse what a stage cannot have of its own, of those before it, or of evaluations."""
     stage = recipe.stages[number]
@@ -123,6 +136,7 @@ def _check_between(recipe: Any, number: int, place: str) -> None:
             f"{place}.teacher is {stage.teacher!r}, a heuristic, which holds no token for likelier than "
             "another; expected a local model"
         )
+    _check_paths(stage, place)
     if not 0 <= stage.replay < 1:
         raise RecipeError(f"{place}.replay is {stage.replay:g}; expected a share of 0 or more and below 1")
     if stage.replay and (not number or stage.cut != "whole"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memorist.cli import cluster, experts, memory
+from memorist.cli import cluster, experts, hybrid, memory
 from memorist.cli.components import components
 from memorist.cli.plan import plan
 from memorist.cli.shared import Json, RunFolder, console
@@ -31,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(experts.app, name="experts")
+app.add_typer(hybrid.app, name="hybrid")
 app.add_typer(cluster.app, name="cluster")
 
 

@@ -25,7 +25,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from memorist.decision import Action, Distribution, Observation, Picture, Stop
 from memorist.errors import PolicyError
 from memorist.models.attention import BLOCKS, attending, may_block
-from memorist.models.decoding import batches, may_share
+from memorist.models.decoding import batches, may_share, why_not_written
 from memorist.models.distributions import (
     Legal,
     by_rows,
@@ -40,7 +40,7 @@ from memorist.models.distributions import (
 )
 from memorist.models.ends import Ends
 from memorist.models.grammars import Grammars, legal_at
-from memorist.models.masks import pairs_per_token, tree_masks, why_not_shared
+from memorist.models.masks import pairs_per_token, recurrent, tree_masks, why_not_shared
 from memorist.models.prompting import observation_ids, text_ids
 from memorist.models.quantised import loaded_as, settled
 from memorist.models.rows import RowBatch, Unit, pack
@@ -110,6 +110,8 @@ class CausalPolicy:
                 f"no causal language model at {str(folder)!r}{offline}; expected a folder with config.json, "
                 "model.safetensors and tokenizer.json, or 'bundled'"
             ) from error
+        if recurrent(model.config.get_text_config()) and (why := why_not_written(model)):
+            raise PolicyError(f"{str(folder)!r} would be trained on what it was not drawn from: {why}")
         return cls(settled(model, int8), tokenizer, name or Path(folder).name, source=name or str(folder))
 
     def save(self, folder: Path, *, write: bool = True) -> None:
@@ -335,7 +337,12 @@ class CausalPolicy:
         )
 
     def hidden(self, batch: RowBatch) -> torch.Tensor:
-        """The last layer's output where action tokens are predicted, shape (N, width).
+        """The last layer's output where action tokens are predicted, shape (N, width); errors as of `states`."""
+        return self.states(batch)[-1]
+
+    def states(self, batch: RowBatch, *, every: bool = False) -> list[torch.Tensor]:
+        """What layers give where action tokens are predicted, shape (N, width) each: the last one, after the norm; with
+        `every` all of them, the embeddings first.
 
         Raises:
             PolicyError: the actions saw pictures, and the policy cannot.
@@ -350,8 +357,9 @@ class CausalPolicy:
         positions = torch.from_numpy(batch.positions if batch.axes is None else batch.axes).to(device)
         with self._precise(), self._computed_again():
             given = self.inputs(torch.from_numpy(batch.tokens).to(device), positions, batch.media)
-            hidden = self.model.base_model(attention_mask=attention, use_cache=False, **given).last_hidden_state
-        return hidden[torch.from_numpy(batch.target_row).to(device), torch.from_numpy(batch.target_from).to(device)]
+            out = self.model.base_model(attention_mask=attention, use_cache=False, output_hidden_states=every, **given)
+        where = torch.from_numpy(batch.target_row).to(device), torch.from_numpy(batch.target_from).to(device)
+        return [one[where] for one in (out.hidden_states if every else (out.last_hidden_state,))]
 
     def score(self, batch: RowBatch) -> torch.Tensor:
         """Log-probabilities of all action tokens of a batch, shape (N,), in the order of its targets."""

@@ -65,6 +65,14 @@ class _Roomy(DynamicLayer):
         self._show(filled)
 
 
+def select(layer: Any, rows: torch.Tensor) -> None:
+    """Go on with some rows of one layer's cache, some several times; recurrent states have another name for it."""
+    if hasattr(layer, "batch_select_indices"):
+        layer.batch_select_indices(rows)
+    else:
+        layer.reorder_cache(rows)
+
+
 class Growing:
     """Keys and values are appended; rows that have ended are dropped.
 
@@ -84,11 +92,12 @@ class Growing:
             if type(layer) is DynamicLayer and layer.get_seq_length():
                 cache.layers[place] = _Roomy(layer, rows, room)
             else:  # a window that slides, a state
-                layer.batch_select_indices(rows)
+                select(layer, rows)
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with some of the rows only."""
-        self.cache.batch_select_indices(rows)
+        for layer in self.cache.layers:
+            select(layer, rows)
         self.mask, self.at = self.mask[rows], self.at[rows]
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -330,6 +339,35 @@ def may_share(model: Any) -> bool:
             except NotImplementedError:
                 return False
     return alike(model, *found)
+
+
+def why_not_written(model: Any) -> str:
+    """Why what a model would be scored by is not what its tokens would be drawn from, token by token after prompts of
+    different lengths; empty where it is. Some recurrent layers let what fills up into their state, without an error."""
+    size = model.config.get_text_config().vocab_size
+    ids = torch.arange(24, device=model.device).view(2, 12) * 7919 % size
+    mask = torch.ones_like(ids)
+    mask[1, :4] = 0
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.inference_mode():
+        cache = DynamicCache(config=model.config)
+        before = {"attention_mask": mask[:, :8], "position_ids": positions[:, :8], "past_key_values": cache}
+        try:
+            model(input_ids=ids[:, :8], **before)
+        except (NotImplementedError, ValueError, TypeError) as error:
+            return f"its own way to keep what it has read is not known here ({error})"
+        rows = torch.arange(2, device=model.device)
+        step = Growing(model, cache, rows, mask[:, :8], positions[:, 7], 4)
+        drawn = torch.stack([step(ids[:, place]) for place in range(8, 12)], 1)
+        plain = torch.cat([ids[1:, 4:], ids[1:, :4]], 1)  # as rows of decisions are: what fills up comes last
+        other = torch.cat([mask[1:, 4:], mask[1:, :4]], 1)
+        given = {"position_ids": torch.arange(12, device=model.device)[None], "use_cache": False}
+        first = model(input_ids=ids[:1], attention_mask=mask[:1], **given).logits[:, 8:].float()
+        second = model(input_ids=plain, attention_mask=other, **given).logits[:, 4:8].float()
+    scored = torch.cat([first, second])
+    if alike(model, drawn, scored):
+        return ""
+    return f"logits differ by {float((drawn - scored).abs().max()):.2g} between tokens in turn and all at once"
 
 
 P = TypeVar("P", bound=Sized)

@@ -13,7 +13,7 @@ import torch
 
 from memorist.models.rows import RowBatch
 
-FULL, SLIDING = "full_attention", "sliding_attention"
+FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 
 
 def why_not_shared(config: Any) -> str:
@@ -28,6 +28,15 @@ def why_not_shared(config: Any) -> str:
     if getattr(config, "output_router_logits", False):
         return "a router's auxiliary loss would see a shared prompt once instead of once for each decision"
     return ""
+
+
+def recurrent(config: Any) -> bool:
+    """Whether a model has layers that carry a state from token to token.
+
+    Args:
+        config: transformers' configuration of the text model.
+    """
+    return bool(set(getattr(config, "layer_types", None) or ()) - {FULL, SLIDING, CHUNKED})
 
 
 def tree_masks(config: Any, batch: RowBatch, dtype: torch.dtype, device: torch.device) -> Any:

@@ -18,12 +18,16 @@ from memorist.training import checkpoint
 from memorist.training.credit import Credited, How, Worth, credit, decisions_of, is_flat
 from memorist.training.critic import Critic
 from memorist.training.devices import Devices
+from memorist.training.distillation import distillation_loss
 from memorist.training.objective import Clip, Objective, imitation_loss, policy_loss
 from memorist.training.rollout import Group
 
 Tensors = dict[str, dict[str, torch.Tensor]]
-ACTING = ("rl", "distill")
-"""Kinds of stages that learn from what the policy sampled, by a clipped policy gradient."""
+
+
+def acting(stage: Stage) -> bool:
+    """Whether a stage learns from what the policy sampled, by a clipped policy gradient."""
+    return stage.kind == "rl" or (stage.kind == "distill" and stage.paths == "own")
 
 
 class Learner:
@@ -127,7 +131,9 @@ class Learner:
     def _sums(self) -> list[str]:
         """What a stage's loss says of each batch, the same in all processes."""
         stage = self.stage
-        if stage.kind not in ACTING:
+        if stage.kind == "distill" and not acting(stage):
+            return ["divergence", "distance", "loss"]
+        if not acting(stage):
             return ["nll", "loss"]
         found = ["loss", "clip_fraction", "entropy_estimate", "ratio_error"]
         found += ["kl"] * bool(objective(stage).beta) + ["entropy"] * bool(stage.entropy) + ["drift"] * bool(stage.cap)
@@ -135,7 +141,7 @@ class Learner:
 
     def _units(self, step: int, groups: Sequence[Group], seed: int) -> tuple[list[Unit], dict[str, float]]:
         stage = self.stage
-        if stage.kind == "sft":
+        if stage.kind == "sft" or (stage.kind == "distill" and not acting(stage)):
             return taught(groups, stage.role, self.policy), {}
         if stage.kind == "distill":
             return acted(groups, stage.role), {"groups": len(groups)}
@@ -170,14 +176,16 @@ class Learner:
         """What does not change within a step: log-probabilities of the reference, and of the policy before it."""
         stage = self.stage
         with torch.no_grad():
-            reference = self.start.score(batch) if self.start is not None and stage.kind in ACTING else None
-            return reference, self.policy.score(batch) if stage.kind in ACTING and stage.cap else None
+            reference = self.start.score(batch) if self.start is not None and acting(stage) else None
+            return reference, self.policy.score(batch) if acting(stage) and stage.cap else None
 
     def _loss(
         self, batch: RowBatch, reference: torch.Tensor | None, before: torch.Tensor | None
     ) -> tuple[torch.Tensor, dict[str, float]]:
         stage, policy = self.stage, self.policy
-        if stage.kind not in ACTING:
+        if stage.kind == "distill" and not acting(stage) and self.start is not None:
+            return distillation_loss(policy, self.start, batch, stage.align)
+        if not acting(stage):
             return imitation_loss(policy.score(batch), batch)
         logp, entropy = policy.score_with_entropy(batch) if stage.entropy else (policy.score(batch), None)
         return policy_loss(logp, batch, objective(stage), reference=reference, start=before, entropy=entropy)

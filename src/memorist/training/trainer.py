@@ -235,7 +235,8 @@ class Trainer:
         began = time.monotonic()
         for step in range(first, stage.steps):
             clock = time.monotonic()
-            sampler = teacher or (learner.start if stage.kind == "rejection" else None) or policy
+            other = stage.kind == "rejection" or stage.paths == "teacher"  # whose actions are learnt from
+            sampler = teacher or (learner.start if other else None) or policy
             seats = {
                 **frozen,
                 stage.role: Seat(sampler, Distribution(temperature=stage.temperature, top_k=stage.top_k)),

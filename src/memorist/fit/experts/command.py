@@ -12,11 +12,12 @@ from memorist.errors import ExpertsError
 from memorist.fit.experts.checkpoint import Checkpoint, open_checkpoint
 from memorist.fit.experts.masks import bare_mask, read_mask, wrapped_mask
 from memorist.fit.experts.memory import table
-from memorist.fit.experts.prune import check_target, prune
+from memorist.fit.experts.prune import prune
 from memorist.fit.experts.retrieve import recognise
 from memorist.fit.experts.scores import Ids
 from memorist.fit.experts.select import Routing, check_keep, choose
 from memorist.fit.experts.statistics import Statistics, check_fits, load_statistics, mixed
+from memorist.fit.folders import check_new
 
 ENDING = ".safetensors"
 
@@ -136,7 +137,7 @@ def prune_model(
     Raises:
         ExpertsError: neither or both of tasks and a mask are given, or pruning cannot be done.
     """
-    check_target(out)
+    check_new(out, ExpertsError)
     checkpoint = open_checkpoint(model)
     if (mask is None) == (not tasks):
         raise ExpertsError("give either --task (with --keep) or --mask")

@@ -8,9 +8,7 @@ unfinished folder beside the target, index last, checked, and only then renamed:
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from memorist.fit.experts.checkpoint import INDEX, SINGLE, Checkpoint, layer_of,
 from memorist.fit.experts.scores import Ids
 from memorist.fit.experts.select import Routing, check_keep
 from memorist.fit.experts.shards import Reader, Written, write_shard
+from memorist.fit.folders import check_new, whole_folder
 
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}
 SPARE = 2**20
@@ -104,16 +103,6 @@ def patched_config(checkpoint: Checkpoint, keep: Ids, mode: str, note: Mapping[s
     return config
 
 
-def check_target(out: Path) -> None:
-    """Whether a folder can be made there.
-
-    Raises:
-        ExpertsError: there is something already.
-    """
-    if out.exists():
-        raise ExpertsError(f"{out} exists already; give another --out, or remove it first")
-
-
 def prune(
     checkpoint: Checkpoint, keep: Ids, out: Path, *, mode: str = "global", note: Mapping[str, Any] | None = None
 ) -> Pruned:
@@ -129,7 +118,7 @@ def prune(
     Raises:
         ExpertsError: the choice cannot work, the folder exists, or the disk is full; then nothing is left behind.
     """
-    check_target(out)
+    check_new(out, ExpertsError)
     ordered = check_choice(keep, checkpoint, mode)
     shards = layout(checkpoint, ordered)
     size = sum(tensor.size for held in shards.values() for tensor in held.values())
@@ -137,27 +126,14 @@ def prune(
     free = shutil.disk_usage(out.parent).free
     if free < size + SPARE:
         raise ExpertsError(f"{out}: needs {size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; choose another disk")
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.unfinished-", dir=out.parent))
-    try:
+    with whole_folder(out, ExpertsError) as work:
         with Reader() as reader:
             written = _write(checkpoint, shards, work, reader)
         (work / "config.json").write_text(
             json.dumps(patched_config(checkpoint, ordered, mode, note or {}), indent=2) + "\n", encoding="utf-8"
         )
         _finish(work, shards, ordered.shape[1], written)
-        work.chmod(0o777 & ~_umask())
-        work.rename(out)
-    except OSError as error:
-        raise ExpertsError(f"{out}: could not be written ({error.strerror}); nothing is left of it") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return Pruned(out, ordered.shape[1], checkpoint.bytes, reader.bytes_read, written, checkpoint.extra_layers)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _write(checkpoint: Checkpoint, shards: Mapping[str, Mapping[str, Written]], work: Path, reader: Reader) -> int:
