@@ -162,18 +162,18 @@ def _likebench(
 
 
 def _notebook(
-    run: Path | None, count: int, votes: int, budget: int, mode: str, endpoint: str | None, out: Path, as_json: bool,
-    err: Console,
+    run: Path | None, count: int, limits: tuple[int, int, float], mode: str, endpoint: str | None, out: Path,
+    as_json: bool, err: Console,
 ) -> None:  # fmt: skip
-    from memorist.evaluation import notebook
+    from memorist.evaluation import notebook, voting
     from memorist.evaluation.progress import Calls
     from memorist.models.recorded import open_recorded
 
     if run and endpoint:
         raise RecipeError("--endpoint takes the place of --run; give one of them")
-    key = os.environ.get("MEMORIST_KEY")
+    budget, key = voting.Budget(*limits), os.environ.get("MEMORIST_KEY")
     served = endpoint and open_recorded(endpoint, out / "replies.jsonl", key=key, told=Calls(err, "model"))
-    notebook.run(run, served or None, notebook.questions(count), out, votes, budget, as_json, console(), err, mode=mode)
+    notebook.run(run, served or None, notebook.questions(count), out, budget, as_json, console(), err, mode=mode)
 
 
 @app.command(
@@ -213,6 +213,7 @@ def evaluate(
     votes: Annotated[int, typer.Option(help="notebook: answers to a question, of which the most frequent counts")] = 1,
     mode: Annotated[str, typer.Option(help="notebook: agentic, reflection or chosen; default the run's own")] = "",
     budget: Annotated[int, typer.Option(help="notebook: tokens for a question's votes (0: no limit)")] = 0,
+    seconds: Annotated[float, typer.Option(help="notebook: for the votes of all questions (0: no limit)")] = 0.0,
     out: Annotated[
         Path | None,
         typer.Option(help="folder for a row per question (JSONL), and an endpoint's replies (then default runs/eval)"),
@@ -235,7 +236,8 @@ def evaluate(
         _household(run, homes, endpoint, out or Path("runs") / "household", as_json, err)
         return
     if benchmark == "notebook":
-        _notebook(run, questions, votes, budget, mode, endpoint, out or Path("runs") / "notebook", as_json, err)
+        limits, folder = (votes, budget, seconds), out or Path("runs") / "notebook"
+        _notebook(run, questions, limits, mode, endpoint, folder, as_json, err)
         return
     if benchmark == "personamem":
         _personamem(run, file, contexts, endpoint, described, out or Path("runs") / "personamem", as_json, err)

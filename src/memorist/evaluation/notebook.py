@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from memorist.decision import Distribution
 from memorist.errors import RecipeError
 from memorist.evaluation.runs import greedy_seats, recipe_of
 from memorist.evaluation.statistics import Interval, hierarchical_bootstrap
+from memorist.evaluation.voting import Budget, leading, voted
 from memorist.models.sampler import Sampler
 from memorist.page import COLOURS, escaped, figure, grid, page
 from memorist.tasks.notebook.episodes import NotebookData, NotebookTask
@@ -67,34 +67,24 @@ def questions(count: int) -> NotebookData:
 
 
 def answered(
-    settings: DatarusSettings, seats: Mapping[str, Seat], tasks: Sequence[NotebookTask], votes: int, budget: int
-) -> list[Voted]:
-    """Each question answered once greedily, or up to `votes` times by sampling: while what most say can still change,
-    and fewer than `budget` tokens were written for it (0: without limit)."""
-    if votes == 1:
-        groups = play(settings.build, tasks, seats)
-        return [_voted(task, group) for task, group in zip(tasks, groups, strict=True)]
+    settings: DatarusSettings, seats: Mapping[str, Seat], tasks: Sequence[NotebookTask], budget: Budget
+) -> list[Voted]:  # fmt: skip
+    """Each question answered once greedily, or by sampling as often as a budget of several votes allows."""
     warm = {role: Seat(seat.sampler, Distribution()) for role, seat in seats.items()}
-    runs: list[list[Run]] = [[] for _ in tasks]
-    for number in range(votes):
-        open_ = [i for i, own in enumerate(runs) if _undecided(own, votes, budget)]
-        played = play(settings.build, [tasks[i] for i in open_], warm, seed=number, numbers=open_)
-        for i, [run] in zip(open_, played, strict=True):
-            runs[i].append(run)
-    return [_voted(task, own) for task, own in zip(tasks, runs, strict=True)]
+
+    def ask(numbers: Sequence[int], vote: int) -> list[Run]:
+        some = [tasks[i] for i in numbers]
+        if budget.votes == 1:
+            return [run for [run] in play(settings.build, some, seats)]
+        return [run for [run] in play(settings.build, some, warm, seed=vote, numbers=numbers)]
+
+    found = voted(len(tasks), ask, budget, says=_says, tokens=tokens)
+    return [_voted(task, own) for task, own in zip(tasks, found, strict=True)]
 
 
-def _undecided(runs: Sequence[Run], votes: int, budget: int) -> bool:
-    if budget and sum(map(tokens, runs)) >= budget:
-        return False
-    counts = [count for _, count in _counted(runs).most_common(2)]
-    lead = counts[0] - (counts[1] if len(counts) > 1 else 0) if counts else 0
-    return lead <= votes - len(runs)
-
-
-def _counted(runs: Sequence[Run]) -> Counter[str]:
-    """How often each answer was given, numbers being the same to four digits."""
-    return Counter(_same(run.outcome.answer) for run in runs if run.outcome.answer is not None)
+def _says(run: Run) -> str | None:
+    """Its answer, numbers being the same to four digits."""
+    return None if run.outcome.answer is None else _same(run.outcome.answer)
 
 
 def _same(answer: str) -> str:
@@ -105,10 +95,8 @@ def _same(answer: str) -> str:
 
 
 def _voted(task: NotebookTask, runs: Sequence[Run]) -> Voted:
-    counts = _counted(runs)
-    best = max(counts.values(), default=0)
-    given = [run.outcome.answer for run in runs if run.outcome.answer is not None]
-    return Voted(task, tuple(runs), next((one for one in given if counts[_same(one)] == best), None))
+    best = leading(runs, _says)
+    return Voted(task, tuple(runs), best.outcome.answer if best is not None else None)
 
 
 def tokens(run: Run) -> int:
@@ -144,21 +132,19 @@ def measured(found: Sequence[Voted]) -> Measures:
 
 
 def run(
-    trained: Path | None, served: Sampler | None, data: NotebookData, out: Path, votes: int, budget: int, as_json: bool,
+    trained: Path | None, served: Sampler | None, data: NotebookData, out: Path, budget: Budget, as_json: bool,
     screen: Console, err: Console, *, mode: str = "",
 ) -> Measures:  # fmt: skip
     """Judge a model on held-out questions; a table or JSON, a report, and some episodes as Jupyter notebooks.
 
     Args:
         trained: a folder that training wrote. served: a model behind an endpoint, which is asked in full.
-        votes: answers to a question at most, of which the most frequent counts. budget: tokens of a question.
+        budget: for several answers to a question, of which the most frequent counts.
         mode: "agentic", "reflection" or "chosen"; "" for the run's own.
 
     Raises:
         RecipeError: there is neither, or the run is of another agent.
     """
-    if votes < 1 or budget < 0:
-        raise RecipeError(f"votes is {votes} and budget {budget}; expected 1 or more votes, and 0 (no limit) or more")
     if served is not None:
         seats, name, settings = {"analyst": Seat(served)}, served.name, DatarusSettings()
     elif trained is not None:
@@ -174,7 +160,7 @@ def run(
     settings.check("agent")
     tasks = data.tasks(0)
     with err.status(f"answering {len(tasks)} questions"):
-        found = answered(settings, seats, tasks, votes, budget)
+        found = answered(settings, seats, tasks, budget)
     told = measured(found)
     out.mkdir(parents=True, exist_ok=True)
     files = _notebooks(out, found)
