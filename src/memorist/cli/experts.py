@@ -74,12 +74,13 @@ def prune(
 ) -> None:
     """Write a standard checkpoint with fewer experts, which stock loaders open."""
     from memorist.fit.experts import command
+    from memorist.fit.plan.show import in_bytes
 
     found = command.prune_model(
         model, out, store=store, tasks=task or [], keep=keep, mask=mask, scorer=scorer, mode=groups, seed=seed
     )
-    before, after = found["bytes_before"] / 1e9, found["bytes_written"] / 1e9
-    sentence = f"{out}: {found['keep']} of {found['experts_before']} experts, {after:.3f} GB of {before:.3f} GB"
+    before, after = in_bytes(found["bytes_before"]), in_bytes(found["bytes_written"])
+    sentence = f"{out}: {found['keep']} of {found['experts_before']} experts, {after} of {before}"
     print(json.dumps(found, indent=1) if as_json else sentence)
 
 
@@ -118,11 +119,12 @@ def compare(
     from memorist.fit.experts import command
 
     scorers = scorer or ["easyep", "peu", "tcess", "gate", "frequency", "random"]
+    screen = console()
     found = command.compare(model, data, store=store, tasks=task or [], keeps=keep, scorers=scorers, mode=groups)
     if as_json:
         print(json.dumps(found, indent=1))
     else:
-        command.show_compared(found, console())
+        command.show_compared(found, screen)
 
 
 @app.command(

@@ -66,16 +66,16 @@ def _memory_table(plan: Plan) -> Any:
     table = Table("memory", "")
     waves = f"{memory.sequences} ({plan.speed.waves} waves)" if memory.sequences else "0"
     rows = [
-        ("weights", _bytes(memory.weights)),
-        ("kept per token", _bytes(memory.per_token)),
-        ("kept per sequence, whatever its length", _bytes(memory.state)),
-        ("one sequence at its longest", _bytes(memory.sequence)),
+        ("weights", in_bytes(memory.weights)),
+        ("kept per token", in_bytes(memory.per_token)),
+        ("kept per sequence, whatever its length", in_bytes(memory.state)),
+        ("one sequence at its longest", in_bytes(memory.sequence)),
         ("sequences that fit", waves),
     ]
     if plan.workload.purpose == "train":
-        rows += [(f"training states, {way}", _bytes(size)) for way, size in memory.methods.items()]
-        rows.append(("training states, this workload", _bytes(memory.states)))
-        rows.append((f"activations of {memory.micro_tokens} tokens", _bytes(memory.activations)))
+        rows += [(f"training states, {way}", in_bytes(size)) for way, size in memory.methods.items()]
+        rows.append(("training states, this workload", in_bytes(memory.states)))
+        rows.append((f"activations of {memory.micro_tokens} tokens", in_bytes(memory.activations)))
     for row in rows:
         table.add_row(*row)
     return table
@@ -99,7 +99,7 @@ def _speed_table(plan: Plan, measured: Mapping[str, float]) -> Any:
         update = (speed.update.bound, speed.update.estimate, measured.get("update_seconds"))
         table.add_row("update", *map(_seconds, update), speed.update.wall)
     peak = measured.get("peak_memory_bytes")
-    table.add_row("live memory of a device", "", _bytes(plan.memory.planned), _bytes(peak) if peak else "–", "")
+    table.add_row("live memory of a device", "", in_bytes(plan.memory.planned), in_bytes(peak) if peak else "–", "")
     table.add_row("gain of one MTP module", f"{speed.draft_gain:.2f} times", "", "", "")
     if speed.expert_link:
         table.add_row("links to experts, per step", _seconds(speed.expert_link), "", "", "link")
@@ -120,10 +120,10 @@ def show_side_by_side(plans: Mapping[str, Plan], console: Any) -> None:
     rows: dict[str, Callable[[Plan], str]] = {
         "parameters": lambda p: _big(p.parameters),
         "active": lambda p: _big(p.active_parameters),
-        "weights": lambda p: _bytes(p.memory.weights),
-        "kept per token": lambda p: _bytes(p.memory.per_token),
-        "kept per sequence": lambda p: _bytes(p.memory.state),
-        "one sequence": lambda p: _bytes(p.memory.sequence),
+        "weights": lambda p: in_bytes(p.memory.weights),
+        "kept per token": lambda p: in_bytes(p.memory.per_token),
+        "kept per sequence": lambda p: in_bytes(p.memory.state),
+        "one sequence": lambda p: in_bytes(p.memory.sequence),
         "keeps less from": tokens,
         "sequences that fit": lambda p: str(p.memory.sequences),
         "decode rate, bound": lambda p: _rate(p.speed.batch / p.speed.decode.bound),
@@ -180,7 +180,7 @@ def _big(count: float) -> str:
     return str(count)
 
 
-def _bytes(size: float) -> str:
+def in_bytes(size: float) -> str:
     """Decimal units, as the paper's."""
     for step, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if size >= step:
