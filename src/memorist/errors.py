@@ -6,6 +6,7 @@
     ├── PlanError (ValueError)        a model's config, a hardware profile or a workload cannot be planned with
     ├── ExpertsError (ValueError)     a mixture-of-experts checkpoint, calibration or mask cannot be worked with
     ├── HybridError (ValueError)      a model cannot become a hybrid of attention and recurrent layers
+    ├── ServeError (RuntimeError)     the server refuses a request, or cannot start
     ├── ScopeError (ValueError)       a scope is missing or of the wrong type
     ├── BankError (RuntimeError)      a bank cannot do what was asked (read-only, newer version, closed)
     ├── RefusedError (ValueError)     what was to be remembered was refused: empty, too long, unknown id, a guard's no
@@ -58,6 +59,17 @@ class ExpertsError(MemoristError, ValueError):
 
 class HybridError(MemoristError, ValueError):
     """A model cannot become a hybrid of attention and recurrent layers, or not as was asked."""
+
+
+class ServeError(MemoristError, RuntimeError):
+    """A request is refused, with the status that says how; or the server cannot start."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[ServeError], tuple[int, str]]:
+        return type(self), (self.status, str(self))
 
 
 class SearchError(MemoristError, RuntimeError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memorist.cli import cluster, experts, hybrid, memory
+from memorist.cli import cluster, experts, hybrid, memory, serving
 from memorist.cli.components import components
 from memorist.cli.plan import plan
 from memorist.cli.shared import Json, RunFolder, console
@@ -32,6 +32,8 @@ app = typer.Typer(
 )
 app.add_typer(experts.app, name="experts")
 app.add_typer(hybrid.app, name="hybrid")
+app.command(epilog="Example: memorist serve --db memory.db --keys keys.json --workers 2")(serving.serve)
+app.command(epilog="Example: memorist key shop --tenant shop --rights read,write,erase")(serving.key)
 app.add_typer(cluster.app, name="cluster")
 
 
@@ -162,7 +164,7 @@ def _likebench(
 
 
 def _notebook(
-    run: Path | None, count: int, limits: tuple[int, int, float], mode: str, endpoint: str | None, out: Path,
+    run: Path | None, count: int, limits: tuple[int, int, float], mode: str, endpoint: str | None, given: Path | None,
     as_json: bool, err: Console,
 ) -> None:  # fmt: skip
     from memorist.evaluation import notebook, voting
@@ -171,6 +173,7 @@ def _notebook(
 
     if run and endpoint:
         raise RecipeError("--endpoint takes the place of --run; give one of them")
+    out = given or Path("runs") / "notebook"
     budget, key = voting.Budget(*limits), os.environ.get("MEMORIST_KEY")
     served = endpoint and open_recorded(endpoint, out / "replies.jsonl", key=key, told=Calls(err, "model"))
     notebook.run(run, served or None, notebook.questions(count), out, budget, as_json, console(), err, mode=mode)
@@ -220,8 +223,7 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run the agent on a benchmark, beside the baselines, under both scoring protocols; likebench: whether people
-    would like an assistant.
+    """Run the agent on a benchmark, beside the baselines; likebench: whether people would like an assistant.
 
     With an endpoint, the model there extracts facts, manages the memory and answers; its replies are kept in --out,
     where a run that was cut off goes on."""
@@ -236,8 +238,7 @@ def evaluate(
         _household(run, homes, endpoint, out or Path("runs") / "household", as_json, err)
         return
     if benchmark == "notebook":
-        limits, folder = (votes, budget, seconds), out or Path("runs") / "notebook"
-        _notebook(run, questions, limits, mode, endpoint, folder, as_json, err)
+        _notebook(run, questions, (votes, budget, seconds), mode, endpoint, out, as_json, err)
         return
     if benchmark == "personamem":
         _personamem(run, file, contexts, endpoint, described, out or Path("runs") / "personamem", as_json, err)

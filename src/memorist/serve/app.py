@@ -1,0 +1,297 @@
+"""The server: a memory's calls over HTTP, for programs that hold a key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from memorist._version import __version__
+from memorist.errors import (
+    ArgumentError,
+    BankError,
+    DataError,
+    FilterError,
+    MemoristError,
+    RefusedError,
+    ScopeError,
+    ServeError,
+    UnreadError,
+)
+from memorist.library.asynchronous import AsyncMemory
+from memorist.library.results import New
+from memorist.memory.record import Code, MemoryRecord, Scope
+from memorist.serve import bodies
+from memorist.serve.keys import Key, Keys
+from memorist.serve.watching import Watching
+
+BODY = 4_000_000
+"""Bytes of a request's body, where nothing else is asked for."""
+PAGE = 100
+REFUSED = {Code.UNKNOWN_ID: 404, Code.DUPLICATE_KEY: 409, Code.TOO_LONG: 413}
+STATUSES: dict[type[MemoristError], int] = {
+    ScopeError: 422, ArgumentError: 422, FilterError: 422, DataError: 422, UnreadError: 502, BankError: 503,
+}  # fmt: skip
+PROBLEMS = {
+    status: {"model": bodies.Problem, "description": HTTPStatus(status).phrase}
+    for status in (400, 401, 403, 404, 409, 413, 422, 429, 502, 503)
+}
+_bearer = HTTPBearer(auto_error=False, description="a key made by `memorist key`")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a server needs. open_: what opens its memory, when it starts. body: bytes that one may have."""
+
+    open_: Callable[[], AsyncMemory]
+    keys: Keys
+    body: int = BODY
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+def make_app(serving: Serving) -> FastAPI:
+    """The application; it opens its memory when it starts and closes it when it ends, after what has begun."""
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        app.state.memory = serving.open_()
+        try:
+            yield
+        finally:
+            await app.state.memory.close()
+
+    app = FastAPI(
+        docs_url=None, redoc_url=None,  # pages that load from elsewhere
+        title="Memorist", version=__version__, lifespan=life, responses=PROBLEMS,  # type: ignore[arg-type]
+        summary="A memory that manages itself: what is remembered, by whom it was said, and what became of it.",
+    )  # fmt: skip
+    watching = Watching(serving.body)
+    app.state.serving = serving
+    app.add_middleware(watching.middleware)
+    _say_problems(app)
+    _add_calls(app)
+
+    @app.get("/health", include_in_schema=False)
+    async def health() -> PlainTextResponse:
+        return PlainTextResponse("ok")
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(generate_latest(watching.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def allowed(right: str) -> Any:
+    """Who asks, if the key has this right.
+
+    Raises:
+        ServeError: no key, one without the right, or too many requests.
+    """
+
+    async def check(
+        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> Key:  # fmt: skip
+        serving: Serving = request.app.state.serving
+        key = serving.keys.of(given.credentials if given else "", serving.clock())
+        request.state.key = key.name
+        if right not in key.rights:
+            raise ServeError(403, f"this key may {', '.join(key.rights) or 'nothing'}; {right!r} was asked for")
+        if wait := serving.keys.spend(key):
+            request.state.wait = wait
+            raise ServeError(429, f"more than {key.per_minute} requests a minute; ask again in {wait:.1f} s")
+        return key
+
+    return Depends(check)
+
+
+Reader = Annotated[Key, allowed("read")]
+Writer = Annotated[Key, allowed("write")]
+Eraser = Annotated[Key, allowed("erase")]
+Id = Annotated[str, Path(max_length=512, examples=["3f2a9c01d4e5b678"])]
+
+
+@dataclass(frozen=True)
+class Whose:
+    """A scope in a query."""
+
+    user: str
+    agent: str
+    session: str
+
+    def of(self, key: Key) -> Scope:
+        """Inside the key's reach."""
+        return key.scope(self.user, self.agent, self.session)
+
+
+def _whose(
+    user: Annotated[str, Query(max_length=512, examples=["anna"])] = "",
+    agent: Annotated[str, Query(max_length=512)] = "",
+    session: Annotated[str, Query(max_length=512)] = "",
+) -> Whose:
+    return Whose(user, agent, session)
+
+
+About = Annotated[Whose, Depends(_whose)]
+
+
+def _memory(request: Request) -> AsyncMemory:
+    found: AsyncMemory = request.app.state.memory
+    return found
+
+
+Mind = Annotated[AsyncMemory, Depends(_memory)]
+
+
+def _scope(key: Key, body: bodies.About) -> Scope:
+    return key.scope(body.user, body.agent, body.session)
+
+
+def _add_calls(app: FastAPI) -> None:
+    @app.post("/v1/add", tags=["write"], summary="Remember texts word by word")
+    async def add(body: bodies.Add, key: Writer, memory: Mind) -> bodies.Results:
+        new = [New(i.text, i.metadata, i.key, i.expires, i.at, i.source) for i in body.items]
+        found = await memory.add_many(new, _scope(key, body), near=body.near)
+        return bodies.Results(results=[bodies.Done.of(one) for one in found])
+
+    @app.post("/v1/observe", tags=["write"], summary="Let the agent read messages and decide what to remember")
+    async def observe(body: bodies.Observe, key: Writer, memory: Mind) -> bodies.Results:
+        said = [message.model_dump() for message in body.messages]
+        found = await memory.observe(said, _scope(key, body), at=body.at)
+        return bodies.Results(results=[bodies.Done.of(one) for one in found])
+
+    @app.post("/v1/search", tags=["read"], summary="Find the records that answer a question best")
+    async def search(body: bodies.Search, key: Reader, memory: Mind) -> bodies.Hits:
+        found = await memory.search(
+            body.query, _scope(key, body), k=body.k, mode=body.mode, where=body.where, as_of=body.as_of,
+            vector=_vector(body.vector), explain=body.explain,
+        )  # fmt: skip
+        return bodies.Hits(hits=[bodies.Found.of(hit) for hit in found])
+
+    @app.post("/v1/context", tags=["read"], summary="The memories to put before a model that is to answer")
+    async def context(body: bodies.Tell, key: Reader, memory: Mind) -> bodies.Told:
+        found = await memory.context(
+            body.query, _scope(key, body), max_tokens=body.max_tokens, k=body.k, where=body.where, as_of=body.as_of
+        )
+        return bodies.Told.of(found)
+
+    @app.get("/v1/records", tags=["read"], summary="Records, oldest first, page by page")
+    async def records(
+        key: Reader, memory: Mind, about: About, after: Annotated[str | None, Query(max_length=512)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = PAGE,
+    ) -> bodies.Records:  # fmt: skip
+        found = await memory.list(about.of(key), after=after, limit=limit)
+        more = found[-1].id if len(found) == limit else None
+        return bodies.Records(records=[bodies.Record.of(one) for one in found], next=more)
+
+    @app.get("/v1/records/{record_id}", tags=["read"], summary="One record")
+    async def get(record_id: Id, key: Reader, memory: Mind, about: About) -> bodies.Record:
+        return bodies.Record.of(_there(await memory.get(record_id, about.of(key)), record_id))
+
+    @app.put("/v1/records/{record_id}", tags=["write"], summary="Replace a record's text; the old one stays in history")
+    async def update(record_id: Id, body: bodies.Update, key: Writer, memory: Mind) -> bodies.Done:
+        found = await memory.update(
+            record_id, body.text, _scope(key, body), metadata=body.metadata, expires=body.expires, at=body.at,
+            reason=body.reason,
+        )  # fmt: skip
+        return bodies.Done.of(found)
+
+    @app.delete("/v1/records/{record_id}", tags=["erase"], summary="Remove a record with its history and its bytes")
+    async def delete(record_id: Id, key: Eraser, memory: Mind, about: About) -> bodies.Gone:
+        return bodies.Gone.of(await memory.delete(record_id, about.of(key)))
+
+    @app.get("/v1/records/{record_id}/history", tags=["read"], summary="Every change of a record, with reasons")
+    async def history(record_id: Id, key: Reader, memory: Mind, about: About) -> bodies.History:
+        found = await memory.history(record_id, about.of(key))
+        if not found:
+            raise ServeError(404, f"there is no record {record_id!r} in this scope")
+        return bodies.History(changes=[bodies.Changed.of(one) for one in found])
+
+    @app.post("/v1/erase", tags=["erase"], summary="Remove all that a scope covers, with history and bytes")
+    async def erase(body: bodies.About, key: Eraser, memory: Mind) -> bodies.Gone:
+        return bodies.Gone.of(await memory.erase(_scope(key, body)))
+
+    @app.get("/v1/export", tags=["read"], summary="All live records of a scope, a line of JSON each")
+    async def export(key: Reader, memory: Mind, about: About) -> StreamingResponse:
+        return StreamingResponse(_lines(memory, about.of(key)), media_type="application/x-ndjson")
+
+
+async def _lines(memory: AsyncMemory, scope: Scope) -> AsyncIterator[str]:
+    after: str | None = None
+    while page := await memory.list(scope, after=after, limit=PAGE):
+        for record in page:
+            yield bodies.Record.of(record).model_dump_json() + "\n"
+        after = page[-1].id
+
+
+def _vector(numbers: list[float] | None) -> Any:
+    import numpy as np
+
+    return None if numbers is None else np.asarray(numbers, np.float32)
+
+
+def _there(record: MemoryRecord | None, record_id: str) -> MemoryRecord:
+    if record is None:
+        raise ServeError(404, f"there is no record {record_id!r} in this scope")
+    return record
+
+
+def _say_problems(app: FastAPI) -> None:
+    """Every error is told in one form; what went wrong inside is not told at all, but logged."""
+
+    def problem(request: Request, status: int, detail: str, headers: Any = None) -> JSONResponse:
+        name = getattr(request.state, "id", "")
+        told = bodies.Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request=name)
+        return JSONResponse(told.model_dump(), status, headers=headers, media_type="application/problem+json")
+
+    @app.exception_handler(MemoristError)
+    async def known(request: Request, error: MemoristError) -> JSONResponse:
+        detail = str(error)
+        status = next((code for kind, code in STATUSES.items() if isinstance(error, kind)), 500)
+        if isinstance(error, ServeError):
+            status = error.status
+        elif isinstance(error, RefusedError):
+            status = REFUSED.get(error.result.code, 422)
+            # Without the scope, which names the tenant.
+            detail = f"{error.result.operation.kind} was refused{detail.partition(' was refused')[2]}"
+        headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+        if wait := getattr(request.state, "wait", 0.0):
+            headers["Retry-After"] = str(-int(-wait // 1))
+        return problem(request, status, detail if status < 500 or status == 502 else "not available now", headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
+        return problem(request, 422, wrong)
+
+    @app.exception_handler(HTTPException)
+    async def other(request: Request, error: HTTPException) -> JSONResponse:
+        return problem(request, error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(RecursionError)
+    async def deep(request: Request, error: RecursionError) -> JSONResponse:
+        return problem(request, 422, "JSON is nested too deeply")
+
+    @app.exception_handler(ValueError)
+    async def wrong(request: Request, error: ValueError) -> JSONResponse:
+        return problem(request, 422, str(error))
+
+    @app.exception_handler(Exception)
+    async def unknown(request: Request, error: Exception) -> JSONResponse:
+        return problem(request, 500, "something went wrong inside; the log has it under the request's id")
+
+
+def spelled(app: FastAPI) -> str:
+    """The OpenAPI description, for who generates a client."""
+    return json.dumps(app.openapi(), indent=1)

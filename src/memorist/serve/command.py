@@ -1,0 +1,96 @@
+"""Starting the server: one process, or several that share the file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from memorist.errors import ServeError
+from memorist.library.asynchronous import AsyncMemory
+from memorist.serve.keys import PREFIX, Key, Keys, digest_of, read_keys
+
+SETTINGS = "MEMORIST_SERVE"
+"""How the processes of a server are told what to serve."""
+LOCAL = ("127.0.0.1", "localhost", "::1")
+OPEN = "local"
+"""Key and tenant of a server that is open to this machine alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """database: a file. keys: of those who may ask; empty for a server that is open to this machine. body: bytes that a
+    request may have. secret: of the one key that there is without a file of them."""
+
+    database: str
+    keys: str
+    body: int
+    secret: str = ""
+
+
+def serve(settings: Settings, *, host: str, port: int, workers: int, seconds: float) -> None:
+    """Serve until a signal comes; what has begun is ended, for `seconds` at most.
+
+    Raises:
+        ServeError: it would be open to others without keys, or the keys cannot be read.
+    """
+    import uvicorn
+
+    if not settings.keys and host not in LOCAL:
+        raise ServeError(
+            500, f"without keys a server is open to this machine alone, and host is {host!r}; make a key: "
+            "memorist key NAME --tenant TENANT --keys keys.json, and give --keys keys.json"
+        )  # fmt: skip
+    if settings.keys:
+        read_keys(Path(settings.keys))
+    else:
+        settings = replace(settings, secret=PREFIX + secrets.token_urlsafe(32))
+        print(f"key of this run: {settings.secret}", flush=True)
+    os.environ[SETTINGS] = json.dumps(asdict(settings))
+    uvicorn.run(
+        "memorist.serve.command:app", factory=True, host=host, port=port, workers=workers, access_log=False,
+        log_config=None, timeout_graceful_shutdown=int(seconds), server_header=False,
+    )  # fmt: skip
+
+
+def app() -> Any:
+    """The application of one process, by its settings."""
+    from memorist.serve.app import Serving, make_app
+
+    logs(sys.stderr)
+    settings = Settings(**json.loads(os.environ[SETTINGS]))
+    keys = read_keys(Path(settings.keys)) if settings.keys else _open(settings.secret)
+    return make_app(Serving(lambda: AsyncMemory(settings.database), Keys(keys), settings.body))
+
+
+def _open(secret: str) -> dict[str, Key]:
+    key = Key(OPEN, digest_of(secret), OPEN, rights=("read", "write", "erase"), per_minute=0)
+    return {key.digest: key}
+
+
+class _Line(logging.Formatter):
+    """A line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = {"time": self.formatTime(record), "level": record.levelname.lower(), "from": record.name}
+        text = record.getMessage()
+        told |= json.loads(text) if text.startswith("{") else {"message": text}
+        return json.dumps(told | ({"error": self.formatException(record.exc_info)} if record.exc_info else {}))
+
+
+def logs(stream: Any, names: Sequence[str] = ("memorist.serve", "uvicorn", "uvicorn.error")) -> None:
+    """Let loggers write lines of JSON."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Line())
+    for name in names:
+        log = logging.getLogger(name)
+        log.handlers, log.propagate = [handler], False
+        log.setLevel(logging.INFO)
+    logging.getLogger("uvicorn.error").handlers = []
+    logging.getLogger("uvicorn.error").propagate = True

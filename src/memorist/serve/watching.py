@@ -1,0 +1,104 @@
+"""What operators see of requests: a line of JSON and numbers for each, never what was said in one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import time
+from http import HTTPStatus
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger("memorist.serve")
+LARGE = 413
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Watching:
+    """Counts of an application.
+
+    Args:
+        body: bytes that a request's body may have.
+    """
+
+    def __init__(self, body: int) -> None:
+        self.body = body
+        self.registry = CollectorRegistry()
+        names = ("route", "method", "status")
+        self.requests = Counter("memorist_requests", "Requests that were answered", names, registry=self.registry)
+        self.seconds = Histogram(
+            "memorist_request_seconds", "Seconds until the answer", names[:2], registry=self.registry
+        )
+        self.running = Gauge("memorist_requests_running", "Requests that are being answered", registry=self.registry)
+
+    def middleware(self, app: ASGIApp) -> ASGIApp:
+        """Around an application: gives each request an id (its own, where it brought a short plain one), which the
+        answer, its log line and its problem have."""
+
+        async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            brought = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+            name = brought if _ID.fullmatch(brought) else secrets.token_hex(8)
+            state, began, status = scope.setdefault("state", {}), time.perf_counter(), [499]
+            state["id"] = name
+            bytes_ = [0]
+
+            async def answered(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    status[0] = message["status"] if bytes_[0] <= self.body else LARGE
+                    message["headers"] = [*message["headers"], (b"x-request-id", name.encode())]
+                if bytes_[0] > self.body:
+                    message = large[0 if message["type"] == "http.response.start" else 1]
+                await send(message)
+
+            async def read() -> Message:
+                message = await receive()
+                bytes_[0] += len(message.get("body", b""))
+                if bytes_[0] > self.body:  # whatever comes of what is cut off, the answer is another one
+                    return {"type": "http.request", "body": b"", "more_body": False}
+                return message
+
+            large = _too_large(name, self.body)
+            said = dict(scope["headers"]).get(b"content-length", b"0")
+            if said.isdigit() and int(said) > self.body:
+                for message in large:
+                    await send(message)
+                self._note(scope, name, LARGE, time.perf_counter() - began)
+                return
+            self.running.inc()
+            try:
+                await app(scope, read, answered)
+            except Exception:
+                status[0] = 500
+                log.exception(json.dumps({"request": name, "problem": "unexpected"}))
+                raise
+            finally:
+                self.running.dec()
+                self._note(scope, name, status[0], time.perf_counter() - began)
+
+        return watched
+
+    def _note(self, scope: Scope, name: str, status: int, seconds: float) -> None:
+        # What was asked for may hold a user's name: only the route's form is told.
+        route, method = getattr(scope.get("route"), "path", "none"), scope["method"]
+        method = method if method in ("GET", "POST", "PUT", "DELETE") else "other"
+        self.requests.labels(route, method, str(status)).inc()
+        self.seconds.labels(route, method).observe(seconds)
+        line = {"request": name, "method": method, "route": route, "status": status, "ms": round(1000 * seconds, 2)}
+        log.info(json.dumps(line | {"key": scope["state"].get("key", "")}))
+
+
+def _too_large(name: str, most: int) -> tuple[Message, Message]:
+    """The answer to a body that is too large, in the form of all errors."""
+    told = {"type": "about:blank", "title": HTTPStatus(LARGE).phrase, "status": LARGE, "request": name,
+            "detail": f"the body has more than {most} bytes; send less at once"}  # fmt: skip
+    body = json.dumps(told).encode()
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode()),
+               (b"x-request-id", name.encode()), (b"connection", b"close")]  # fmt: skip
+    start: Message = {"type": "http.response.start", "status": LARGE, "headers": headers}
+    return start, {"type": "http.response.body", "body": body, "more_body": False}
