@@ -24,13 +24,18 @@ pytest.importorskip("fastapi")
 import httpx2
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mcp import Client, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+from typer.testing import CliRunner
 
 from memorist import Memory, Scope
+from memorist.cli import app
 from memorist.errors import ArgumentError, RecipeError, ScopeError, ServeError
 from memorist.library.asynchronous import AsyncMemory
 from memorist.serve.app import Serving, make_app
 from memorist.serve.command import Settings, serve
 from memorist.serve.keys import RIGHTS, Key, Keys, add_key, digest_of, read_keys, shown
+from memorist.serve.mcp import of_one
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
@@ -447,6 +452,98 @@ class TestProcesses:
             serve(Settings("m.db", "", 1000), host="0.0.0.0", port=0, workers=1, seconds=1)
         with pytest.raises(ServeError, match="memorist key"):
             serve(Settings("m.db", str(tmp_path / "none.json"), 1000), host="0.0.0.0", port=0, workers=1, seconds=1)
+
+
+class TestTools:
+    """The memory as tools, with the protocol's own client."""
+
+    async def talk(self, client: Client) -> None:
+        assert client.instructions is not None and "recall" in client.instructions
+        known = {tool.name: tool for tool in (await client.list_tools()).tools}
+        assert set(known) == {"recall", "remember", "observe", "update", "forget", "history"}
+        assert all(tool.description and tool.annotations for tool in known.values())
+        harmless = {name for name, tool in known.items() if tool.annotations and tool.annotations.read_only_hint}
+        assert harmless == {"recall", "history"}
+
+        async def did(name: str, **given: Any) -> Any:
+            answer = await client.call_tool(name, given)
+            assert not answer.is_error, answer.content
+            return answer.structured_content
+
+        one = (await did("remember", text="Anna lives in Porto."))["id"]
+        assert (await did("remember", text="Anna lives in Porto."))["code"] == "unchanged"
+        assert f"[{one}]" in (await did("recall", query="Where does Anna live?"))["text"]
+        assert (await did("update", record_id=one, text="Anna lives in Leeds.", reason="moved"))["code"] == "applied"
+        past = (await did("history", record_id=one))["changes"]
+        assert [(c["before"], c["after"]) for c in past][1] == ("Anna lives in Porto.", "Anna lives in Leeds.")
+        told = (await did("observe", messages=[{"role": "user", "content": "I have two cats."}]))["results"]
+        assert "cats" in told[0]["text"] and told[0]["reason"]
+        assert (await did("forget", record_id=one))["done"] is True
+        again = await client.call_tool("forget", {"record_id": one})
+        assert again.is_error and "no such record" in str(again.content)
+        for wrong in ({"query": ""}, {"query": "x", "max_tokens": 1}, {}):
+            assert (await client.call_tool("recall", wrong)).is_error
+
+    def test_within_a_program(self, tmp_path: Path) -> None:
+        async def main() -> None:
+            async with AsyncMemory(tmp_path / "m.db") as memory, Client(of_one(memory, Scope("anna"))) as client:
+                await self.talk(client)
+
+        asyncio.run(main())
+
+    def test_over_standard_input_and_output(self, tmp_path: Path) -> None:
+        file = str(tmp_path / "m.db")
+        started = StdioServerParameters(
+            command=sys.executable, args=["-m", "memorist", "mcp", "run", "--user", "anna", "--file", file],
+            env=dict(os.environ) | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+        async def main() -> None:
+            async with Client(started) as client:
+                await self.talk(client)
+
+        asyncio.run(main())
+        with Memory(file, read_only=True) as memory:
+            assert [record.text for record in memory.list(Scope("anna"))] == ["I have two cats."]
+
+    def test_over_http_for_a_key_of_one_user(self, tmp_path: Path) -> None:
+        keys = tmp_path / "keys.json"
+        own = add_key(keys, "own", "shop", user="anna", rights=RIGHTS, per_minute=0)
+        wide = add_key(keys, "wide", "shop", rights=RIGHTS, per_minute=0)
+        reads = add_key(keys, "reads", "shop", user="anna", rights=("read",), per_minute=0)
+
+        async def main(address: str) -> None:
+            @asynccontextmanager
+            async def client(secret: str) -> AsyncIterator[Client]:
+                bearer = {"Authorization": f"Bearer {secret}"}
+                async with (
+                    httpx2.AsyncClient(headers=bearer) as http,
+                    Client(streamable_http_client(f"{address}/mcp", http_client=http)) as found,
+                ):
+                    yield found
+
+            async with client(own) as mine:
+                await self.talk(mine)
+            for secret, said in ((wide, "bound to no user"), ("mem_no", "not known")):
+                async with client(secret) as other:
+                    answer = await other.call_tool("recall", {"query": "cats"})
+                    assert answer.is_error and said in str(answer.content)
+            async with client(reads) as reader:
+                assert "cats" in str((await reader.call_tool("recall", {"query": "cats"})).structured_content)
+                answer = await reader.call_tool("remember", {"text": "x"})
+                assert answer.is_error and "'write' was asked for" in str(answer.content)
+
+        with running(tmp_path, "--keys", str(keys)) as (_, address):
+            asyncio.run(main(address))
+
+    def test_what_clients_need_is_printed(self, tmp_path: Path) -> None:
+        told = CliRunner().invoke(app, ["mcp", "install", "--user", "anna", "--file", str(tmp_path / "m.db")]).output
+        assert told.count("--user") == told.count("mcp add") + 4 and "mcp_servers.memorist" in told
+        one = CliRunner().invoke(app, ["mcp", "install", "--user", "anna", "--client", "cursor"]).output
+        entry = json.loads(one.partition("\n")[2])["mcpServers"]["memorist"]
+        assert entry["args"][:4] == ["mcp", "run", "--user", "anna"]
+        wrong = CliRunner().invoke(app, ["mcp", "install", "--user", "anna", "--client", "cursors"])
+        assert "did you mean 'cursor'" in str(wrong.exception)
 
 
 def test_what_expires_is_refused_from_then_on() -> None:

@@ -32,7 +32,7 @@ PURPOSES = {
     "int8": "models whose weights are 8-bit integers, in half the memory",
     "household": "the household as a Gymnasium environment, and pictures of it",
     "thor": "homes of AI2-THOR",
-    "serve": "the memory over HTTP",
+    "serve": "the memory over HTTP, and as tools of models (MCP)",
     "notebook": "notebooks whose cells run in a sandbox (Linux)",
     "dev": "the project's own checks (make test)",
 }

@@ -1,7 +1,10 @@
-"""`memorist serve` and `memorist key`."""
+"""`memorist serve`, `memorist key` and `memorist mcp`."""
 
 from __future__ import annotations
 
+import json
+import shlex
+import shutil
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from memorist.errors import ServeError
+from memorist.errors import ServeError, need_known
 
 
 def serve(
@@ -25,9 +28,7 @@ def serve(
 ) -> None:
     """Serve a memory over HTTP; /openapi.json says how. Without --keys it is open to this machine alone, with a key
     that is made for the run and printed."""
-    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
-    if missing:
-        raise ServeError(500, f"the server needs {', '.join(missing)}: pip install 'memorist[serve]'")
+    _need("fastapi", "uvicorn", "prometheus_client", "mcp")
     from memorist.serve import command
 
     settings = command.Settings(str(database), str(keys or ""), body)
@@ -48,3 +49,68 @@ def key(
 
     given = [right.strip() for right in rights.split(",") if right.strip()]
     print(add_key(keys, name, tenant, user=user, rights=given, per_minute=per_minute, expires=expires))
+
+
+tools = typer.Typer(
+    help="The memory as tools of a model, by the Model Context Protocol.",
+    epilog="Start with: memorist mcp install --user anna",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+File = Annotated[Path | None, typer.Option(help="the memory's file; default: memory.db among your data")]
+User = Annotated[str, typer.Option(help="whose memory")]
+Agent = Annotated[str, typer.Option(help="of which agent; empty: of all")]
+CLIENTS = ("claude-desktop", "claude-code", "cursor", "vscode", "codex")
+
+
+@tools.command("run", epilog="Example: memorist mcp run --user anna --file memory.db")
+def run(user: User, file: File = None, agent: Agent = "") -> None:
+    """Serve one person's memory over standard input and output, as clients start it (over HTTP: `memorist serve`)."""
+    _need("mcp")
+    import asyncio
+
+    from memorist.library.asynchronous import AsyncMemory
+    from memorist.memory.record import Scope
+    from memorist.serve.mcp import of_one
+
+    async def serving() -> None:
+        async with AsyncMemory(file) as memory:
+            await of_one(memory, Scope(user, agent)).run_stdio_async()
+
+    asyncio.run(serving())
+
+
+@tools.command("install", epilog="Example: memorist mcp install --user anna --client cursor")
+def install(
+    user: User,
+    client: Annotated[str, typer.Option(help=f"one of {', '.join(CLIENTS)}; default: all")] = "",
+    file: File = None,
+    agent: Agent = "",
+) -> None:
+    """Print what common clients' configurations need; nothing is written."""
+    from memorist.library.arguments import default_path
+
+    if client:
+        need_known("--client", client, CLIENTS)
+    place = str((file or default_path()).absolute())
+    command = shutil.which("memorist") or "memorist"
+    args = ["mcp", "run", "--user", user, "--file", place, *(["--agent", agent] if agent else [])]
+    entry = {"command": command, "args": args}
+    plain = json.dumps({"mcpServers": {"memorist": entry}}, indent=2)
+    told = {
+        "claude-desktop": f"# claude_desktop_config.json\n{plain}",
+        "claude-code": shlex.join(["claude", "mcp", "add", "memorist", "--", command, *args]),
+        "cursor": f"# ~/.cursor/mcp.json\n{plain}",
+        "vscode": f"# .vscode/mcp.json\n{json.dumps({'servers': {'memorist': {'type': 'stdio', **entry}}}, indent=2)}",
+        "codex": "\n".join(
+            ["# ~/.codex/config.toml", "[mcp_servers.memorist]", f"command = {json.dumps(command)}",
+             f"args = {json.dumps(args)}"]
+        ),
+    }  # fmt: skip
+    print("\n\n".join(told[name] for name in ([client] if client else CLIENTS)))
+
+
+def _need(*names: str) -> None:
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise ServeError(500, f"the server needs {', '.join(missing)}: pip install 'memorist[serve]'")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -34,6 +36,7 @@ from memorist.library.results import New
 from memorist.memory.record import Code, MemoryRecord, Scope
 from memorist.serve import bodies
 from memorist.serve.keys import Key, Keys
+from memorist.serve.mcp import over_http
 from memorist.serve.watching import Watching
 
 BODY = 4_000_000
@@ -67,7 +70,8 @@ def make_app(serving: Serving) -> FastAPI:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.memory = serving.open_()
         try:
-            yield
+            async with tools.session_manager.run():
+                yield
         finally:
             await app.state.memory.close()
 
@@ -81,6 +85,7 @@ def make_app(serving: Serving) -> FastAPI:
     app.add_middleware(watching.middleware)
     _say_problems(app)
     _add_calls(app)
+    tools = over_http(app, lambda: app.state.memory, partial(checked, serving))
 
     @app.get("/health", include_in_schema=False)
     async def health() -> PlainTextResponse:
@@ -93,6 +98,28 @@ def make_app(serving: Serving) -> FastAPI:
     return app
 
 
+def checked(serving: Serving, secret: str, right: str) -> Key:
+    """The key with a secret.
+
+    Raises:
+        ServeError: there is none, it has not this right, or it asks too often.
+    """
+    key = serving.keys.of(secret, serving.clock())
+    if right not in key.rights:
+        raise ServeError(403, f"this key may {', '.join(key.rights) or 'nothing'}; {right!r} was asked for")
+    if wait := serving.keys.spend(key):
+        raise Waiting(wait, f"more than {key.per_minute} requests a minute; ask again in {wait:.1f} s")
+    return key
+
+
+class Waiting(ServeError):
+    """Too many requests for now. wait: seconds."""
+
+    def __init__(self, wait: float, message: str) -> None:
+        self.wait = wait
+        super().__init__(429, message)
+
+
 def allowed(right: str) -> Any:
     """Who asks, if the key has this right.
 
@@ -103,14 +130,8 @@ def allowed(right: str) -> Any:
     async def check(
         request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
     ) -> Key:  # fmt: skip
-        serving: Serving = request.app.state.serving
-        key = serving.keys.of(given.credentials if given else "", serving.clock())
+        key = checked(request.app.state.serving, given.credentials if given else "", right)
         request.state.key = key.name
-        if right not in key.rights:
-            raise ServeError(403, f"this key may {', '.join(key.rights) or 'nothing'}; {right!r} was asked for")
-        if wait := serving.keys.spend(key):
-            request.state.wait = wait
-            raise ServeError(429, f"more than {key.per_minute} requests a minute; ask again in {wait:.1f} s")
         return key
 
     return Depends(check)
@@ -266,8 +287,8 @@ def _say_problems(app: FastAPI) -> None:
             # Without the scope, which names the tenant.
             detail = f"{error.result.operation.kind} was refused{detail.partition(' was refused')[2]}"
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-        if wait := getattr(request.state, "wait", 0.0):
-            headers["Retry-After"] = str(-int(-wait // 1))
+        if isinstance(error, Waiting):
+            headers["Retry-After"] = str(math.ceil(error.wait))
         return problem(request, status, detail if status < 500 or status == 502 else "not available now", headers)
 
     @app.exception_handler(RequestValidationError)
