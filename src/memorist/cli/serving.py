@@ -23,15 +23,18 @@ def serve(
     host: Annotated[str, typer.Option(help="address; without --keys this machine's alone")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8765,
     workers: Annotated[int, typer.Option(min=1, help="processes that share the file")] = 1,
+    model: Annotated[
+        str, typer.Option(help="URL#MODEL that /v1/chat/completions forwards to; its key: MEMORIST_KEY")
+    ] = "",
     body: Annotated[int, typer.Option(min=1, help="bytes that a request may have")] = 4_000_000,
     seconds: Annotated[float, typer.Option(min=0, help="for what has begun, when the server ends")] = 10,
 ) -> None:
     """Serve a memory over HTTP; /openapi.json says how. Without --keys it is open to this machine alone, with a key
     that is made for the run and printed."""
-    _need("fastapi", "uvicorn", "prometheus_client", "mcp")
+    _need("fastapi", "uvicorn", "prometheus_client", "mcp", "httpx2")
     from memorist.serve import command
 
-    settings = command.Settings(str(database), str(keys or ""), body)
+    settings = command.Settings(str(database), str(keys or ""), body, model=model)
     command.serve(settings, host=host, port=port, workers=workers, seconds=seconds)
 
 

@@ -35,6 +35,7 @@ from memorist.library.asynchronous import AsyncMemory
 from memorist.library.results import New
 from memorist.memory.record import Code, MemoryRecord, Scope
 from memorist.serve import bodies
+from memorist.serve.chat import Chats, Upstream, add_chat
 from memorist.serve.keys import Key, Keys
 from memorist.serve.mcp import over_http
 from memorist.serve.watching import Watching
@@ -55,11 +56,13 @@ _bearer = HTTPBearer(auto_error=False, description="a key made by `memorist key`
 
 @dataclass(frozen=True)
 class Serving:
-    """What a server needs. open_: what opens its memory, when it starts. body: bytes that one may have."""
+    """What a server needs. open_: what opens its memory, when it starts. body: bytes that one may have. upstream: the
+    model that chats are forwarded to; None: there are no chats."""
 
     open_: Callable[[], AsyncMemory]
     keys: Keys
     body: int = BODY
+    upstream: Upstream | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
@@ -73,6 +76,8 @@ def make_app(serving: Serving) -> FastAPI:
             async with tools.session_manager.run():
                 yield
         finally:
+            if chats is not None:
+                await chats.close()
             await app.state.memory.close()
 
     app = FastAPI(
@@ -86,6 +91,9 @@ def make_app(serving: Serving) -> FastAPI:
     _say_problems(app)
     _add_calls(app)
     tools = over_http(app, lambda: app.state.memory, partial(checked, serving))
+    chats = None if serving.upstream is None else Chats(serving.upstream, lambda: app.state.memory)
+    if chats is not None:
+        add_chat(app, chats, partial(checked, serving))
 
     @app.get("/health", include_in_schema=False)
     async def health() -> PlainTextResponse:

@@ -26,12 +26,14 @@ OPEN = "local"
 @dataclass(frozen=True, slots=True)
 class Settings:
     """database: a file. keys: of those who may ask; empty for a server that is open to this machine. body: bytes that a
-    request may have. secret: of the one key that there is without a file of them."""
+    request may have. secret: of the one key that there is without a file of them. model: URL or URL#MODEL that
+    chats are forwarded to; its key is in MEMORIST_KEY."""
 
     database: str
     keys: str
     body: int
     secret: str = ""
+    model: str = ""
 
 
 def serve(settings: Settings, *, host: str, port: int, workers: int, seconds: float) -> None:
@@ -62,11 +64,14 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, seconds: fl
 def app() -> Any:
     """The application of one process, by its settings."""
     from memorist.serve.app import Serving, make_app
+    from memorist.serve.chat import Upstream
 
     logs(sys.stderr)
     settings = Settings(**json.loads(os.environ[SETTINGS]))
     keys = read_keys(Path(settings.keys)) if settings.keys else _open(settings.secret)
-    return make_app(Serving(lambda: AsyncMemory(settings.database), Keys(keys), settings.body))
+    url, _, name = settings.model.partition("#")
+    model = Upstream(url, name, os.environ.get("MEMORIST_KEY", "")) if url else None
+    return make_app(Serving(lambda: AsyncMemory(settings.database), Keys(keys), settings.body, model))
 
 
 def _open(secret: str) -> dict[str, Key]:
