@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 import httpx2
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
@@ -452,6 +453,40 @@ class TestProcesses:
             serve(Settings("m.db", "", 1000), host="0.0.0.0", port=0, workers=1, seconds=1)
         with pytest.raises(ServeError, match="memorist key"):
             serve(Settings("m.db", str(tmp_path / "none.json"), 1000), host="0.0.0.0", port=0, workers=1, seconds=1)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the library's own making
+def test_no_request_that_the_description_allows_or_forbids_breaks_the_server(tmp_path: Path) -> None:
+    """Schemathesis, over all of it: no status from 500 on, and answers as they are described."""
+    schemathesis = pytest.importorskip("schemathesis")
+    from schemathesis import GenerationMode, checks
+
+    secret = add_key(tmp_path / "keys.json", "app", "shop", user="anna", rights=RIGHTS, per_minute=0)
+    wanted = [
+        checks.not_a_server_error, checks.content_type_conformance, checks.response_schema_conformance,
+        checks.status_code_conformance,
+    ]  # fmt: skip
+    statuses: Counter[str] = Counter()
+
+    def asked(operation: Any, mode: Any) -> None:
+        @settings(max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def ask(case: Any) -> None:
+            answer = case.call(headers={"Authorization": f"Bearer {secret}"})
+            statuses[f"{operation.label} {answer.status_code // 100}"] += 1
+            case.validate_response(answer, checks=wanted)
+
+        ask()
+
+    with running(tmp_path, "--keys", str(tmp_path / "keys.json")) as (_, address):
+        schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
+        operations = [found.ok() for found in schema.get_all_operations()]
+        for operation in operations:
+            for mode in GenerationMode:
+                asked(operation, mode)
+        assert httpx2.get(f"{address}/health").status_code == 200
+    assert len(operations) >= 11 and len({name.rpartition(" ")[0] for name in statuses}) == len(operations)
+    assert any(name.endswith(" 2") for name in statuses) and any(name.endswith(" 4") for name in statuses)
 
 
 class TestTools:

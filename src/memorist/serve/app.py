@@ -47,10 +47,15 @@ REFUSED = {Code.UNKNOWN_ID: 404, Code.DUPLICATE_KEY: 409, Code.TOO_LONG: 413}
 STATUSES: dict[type[MemoristError], int] = {
     ScopeError: 422, ArgumentError: 422, FilterError: 422, DataError: 422, UnreadError: 502, BankError: 503,
 }  # fmt: skip
-PROBLEMS = {
-    status: {"model": bodies.Problem, "description": HTTPStatus(status).phrase}
+PROBLEM = "application/problem+json"
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": HTTPStatus(status).phrase,
+        "content": {PROBLEM: {"schema": bodies.Problem.model_json_schema()}},
+    }
     for status in (400, 401, 403, 404, 409, 413, 422, 429, 502, 503)
 }
+LINES = "application/x-ndjson"
 _bearer = HTTPBearer(auto_error=False, description="a key made by `memorist key`")
 
 
@@ -82,7 +87,7 @@ def make_app(serving: Serving) -> FastAPI:
 
     app = FastAPI(
         docs_url=None, redoc_url=None,  # pages that load from elsewhere
-        title="Memorist", version=__version__, lifespan=life, responses=PROBLEMS,  # type: ignore[arg-type]
+        title="Memorist", version=__version__, lifespan=life, responses=PROBLEMS,
         summary="A memory that manages itself: what is remembered, by whom it was said, and what became of it.",
     )  # fmt: skip
     watching = Watching(serving.body)
@@ -251,9 +256,16 @@ def _add_calls(app: FastAPI) -> None:
     async def erase(body: bodies.About, key: Eraser, memory: Mind) -> bodies.Gone:
         return bodies.Gone.of(await memory.erase(_scope(key, body)))
 
-    @app.get("/v1/export", tags=["read"], summary="All live records of a scope, a line of JSON each")
+    told: dict[int | str, dict[str, Any]] = {
+        200: {"description": "A line for each", "content": {LINES: {"schema": {"type": "string"}}}}
+    }
+
+    @app.get(
+        "/v1/export", tags=["read"], summary="All live records of a scope, a line of JSON each", responses=told,
+        response_class=StreamingResponse,
+    )  # fmt: skip
     async def export(key: Reader, memory: Mind, about: About) -> StreamingResponse:
-        return StreamingResponse(_lines(memory, about.of(key)), media_type="application/x-ndjson")
+        return StreamingResponse(_lines(memory, about.of(key)), media_type=LINES)
 
 
 async def _lines(memory: AsyncMemory, scope: Scope) -> AsyncIterator[str]:
@@ -282,7 +294,7 @@ def _say_problems(app: FastAPI) -> None:
     def problem(request: Request, status: int, detail: str, headers: Any = None) -> JSONResponse:
         name = getattr(request.state, "id", "")
         told = bodies.Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request=name)
-        return JSONResponse(told.model_dump(), status, headers=headers, media_type="application/problem+json")
+        return JSONResponse(told.model_dump(), status, headers=headers, media_type=PROBLEM)
 
     @app.exception_handler(MemoristError)
     async def known(request: Request, error: MemoristError) -> JSONResponse:
