@@ -257,6 +257,21 @@ class TestStates:
             State(policy)
         assert why_not_written(model) == ""  # token by token it is right
 
+    def test_rows_of_layers_with_keys_and_a_state_take_both_along(self, tiny: CausalPolicy) -> None:
+        """Falcon-H1: a layer's state would stay with other rows where only its keys are selected."""
+        config = AutoConfig.for_model(
+            "falcon_h1", **SMALL | {"vocab_size": len(tiny.tokenizer)}, head_dim=8, mamba_d_ssm=32, mamba_n_heads=4,
+            mamba_n_groups=1, mamba_d_head=8, mamba_d_state=8, mamba_expand=1,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+        assert why_not_written(model) == ""
+        policy = CausalPolicy(model, tiny.tokenizer, "falcon")
+        requests = [Request(Observation(text, max_tokens=5), Distribution(), n) for text in "ab" for n in range(3)]
+        actions = policy.sample(requests)
+        for request, action in zip(requests, actions, strict=True):
+            assert policy.sample([request])[0].tokens == action.tokens
+
     def test_a_family_that_keeps_it_elsewhere_is_not_opened(self, tiny: CausalPolicy, tmp_path: Path) -> None:
         config = AutoConfig.for_model(
             "mamba2", vocab_size=len(tiny.tokenizer), hidden_size=32, num_hidden_layers=2, num_heads=4, head_dim=8,

@@ -364,9 +364,13 @@ class TestDistillation:
 
     def test_the_reverse_divergence_is_that_of_the_specification(self) -> None:
         """Vector 6 of M1's: 0.099273 of (.7, .2, .1) from (.5, .25, .25), and 0 of itself."""
-        policy, teacher = torch.tensor([[0.7, 0.2, 0.1, 0.0]]).log(), torch.tensor([[0.5, 0.25, 0.25, 0.0]]).log()
-        assert float(reverse_divergence(policy, teacher)) == pytest.approx(0.099273, abs=1e-6)
-        assert float(reverse_divergence(policy, policy)) == 0.0
+        policy = torch.tensor([[0.7, 0.2, 0.1, 0.0]]).log().requires_grad_()
+        teacher = torch.tensor([[0.5, 0.25, 0.25, 0.0]]).log()
+        found = reverse_divergence(policy, teacher)
+        assert float(found.detach()) == pytest.approx(0.099273, abs=1e-6)
+        found.sum().backward()
+        assert policy.grad is not None and bool(policy.grad.isfinite().all()) and float(policy.grad[0, 3]) == 0.0
+        assert float(reverse_divergence(policy.detach(), policy.detach())) == 0.0
 
     def test_a_teacher_with_other_tokens_is_refused(self, base: CausalPolicy, tmp_path: Path, make_tiny: Any) -> None:
         make_tiny(words=("other",)).save(tmp_path / "teacher")

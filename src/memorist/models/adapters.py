@@ -43,7 +43,7 @@ class AdapterPolicy(CausalPolicy):
 
     def sample(self, requests: Sequence[Request]) -> list[Action]:
         """One action per request, with this adapter in place."""
-        self._take_place()
+        self.take_place()
         return super().sample(requests)
 
     def see(self, pictures: Sequence[Picture]) -> None:
@@ -67,12 +67,13 @@ class AdapterPolicy(CausalPolicy):
         """How the base attends."""
         return self._reads.attention
 
-    def hidden(self, batch: RowBatch) -> torch.Tensor:
+    def states(self, batch: RowBatch, *, every: bool = False) -> list[torch.Tensor]:
         """What a scoring pass needs, with this adapter in place."""
-        self._take_place()
-        return super().hidden(batch)
+        self.take_place()
+        return super().states(batch, every=every)
 
-    def _take_place(self) -> None:
+    def take_place(self) -> None:
+        """Let the shared model be this adapter's."""
         model = self.model
         if getattr(model, "memorist_adapter", None) == self.adapter:
             return

@@ -210,6 +210,9 @@ class CausalPolicy:
         """
         return Prompt(self.prompt_ids(observation))
 
+    def take_place(self) -> None:
+        """Let a model that others use too be this policy's; called before it is."""
+
     def see(self, pictures: Sequence[Picture]) -> None:
         """Be shown pictures that actions of other processes saw; who reads text alone has no use for them."""
 

@@ -66,11 +66,12 @@ class _Roomy(DynamicLayer):
 
 
 def select(layer: Any, rows: torch.Tensor) -> None:
-    """Go on with some rows of one layer's cache, some several times; recurrent states have another name for it."""
-    if hasattr(layer, "batch_select_indices"):
-        layer.batch_select_indices(rows)
-    else:
+    """Go on with some rows of one layer's cache, some several times. Layers with a state have another name for it, and
+    those that have keys too would leave the state as it is under the first one."""
+    if hasattr(layer, "recurrent_states"):
         layer.reorder_cache(rows)
+    else:
+        layer.batch_select_indices(rows)
 
 
 class Growing:
@@ -356,9 +357,12 @@ def why_not_written(model: Any) -> str:
             model(input_ids=ids[:, :8], **before)
         except (NotImplementedError, ValueError, TypeError) as error:
             return f"its own way to keep what it has read is not known here ({error})"
-        rows = torch.arange(2, device=model.device)
-        step = Growing(model, cache, rows, mask[:, :8], positions[:, 7], 4)
-        drawn = torch.stack([step(ids[:, place]) for place in range(8, 12)], 1)
+        rows = torch.tensor([1, 0, 1], device=model.device)  # in another order, and one that ends early
+        step = Growing(model, cache, rows, mask[rows, :8], positions[rows, 7], 4)
+        first = step(ids[rows, 8])
+        step.keep(rows[:2])
+        rest = [step(ids[:, place]) for place in range(9, 12)]
+        drawn = torch.stack([first[rows[:2]], *rest], 1)
         plain = torch.cat([ids[1:, 4:], ids[1:, :4]], 1)  # as rows of decisions are: what fills up comes last
         other = torch.cat([mask[1:, 4:], mask[1:, :4]], 1)
         given = {"position_ids": torch.arange(12, device=model.device)[None], "use_cache": False}

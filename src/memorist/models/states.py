@@ -49,6 +49,7 @@ class State:
         if not tokens or length > self.policy.window:
             held, window = len(self.tokens), self.policy.window
             raise PolicyError(f"{len(tokens)} tokens after {held}; expected at least one, and at most {window} in all")
+        self.policy.take_place()
         self.logits = _read(self.policy.model, self._cache, tokens, len(self.tokens))
         self.tokens = (*self.tokens, *tokens)
         return self.logits
@@ -94,6 +95,7 @@ def why_not_continued(policy: CausalPolicy) -> str:
     is tried once for each policy."""
     known: str | None = policy.__dict__.get("_why_not_continued")
     if known is None:
+        policy.take_place()
         known = policy.__dict__["_why_not_continued"] = _tried(policy.model)
     return known
 

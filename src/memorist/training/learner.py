@@ -82,7 +82,10 @@ class Learner:
         units, facts = self._units(step, groups, seed)
         if not units:
             return facts
-        every = self.policy.rows(units, self._budget(units))
+        # Whoever reads them all: rows that branch are wrong for a teacher that carries a state from token to token.
+        start = self.start
+        reader = self.policy if start is None or not getattr(start, "why_plain", "") else start
+        every = reader.rows(units, self._budget(units))
         facts["row_tokens"] = sum(int(batch.length.sum()) for batch in every)
         alone = sum(len(u.action.prompt) + len(u.action.tokens) for batch in every for u in batch.units)
         facts["shared_share"] = 1 - facts["row_tokens"] / alone
@@ -251,7 +254,8 @@ def acted(groups: Sequence[Group], role: str) -> list[Unit]:
 
 def taught(groups: Sequence[Group], role: str, policy: CausalPolicy) -> list[Unit]:
     """What the teacher wrote, as the policy would have written it."""
-    decisions = [d for group in groups for run in group for d in run.trajectory.decisions if d.role == role]
+    every = [d for group in groups for run in group for d in run.trajectory.decisions if d.role == role]
+    decisions = [d for d in every if d.action.stop is not Stop.PROMPT_TOO_LONG]
     actions = [policy.encode(d.observation, d.action.text) for d in decisions]
     tokens = sum(len(action.tokens) for action in actions)
     return [Unit(action, 1.0, 1.0 / tokens) for action in actions]

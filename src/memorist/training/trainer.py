@@ -32,6 +32,7 @@ from memorist.recipe import Recipe, Stage, to_plain
 from memorist.training import checkpoint
 from memorist.training.credit import ALL_RULES, REDUCTIONS, SHARES, Worth, is_flat
 from memorist.training.devices import Devices
+from memorist.training.distillation import check_alike
 from memorist.training.judging import JudgeLearner, Judges
 from memorist.training.learner import Learner, worth_of
 from memorist.training.metrics import describe, read_metrics
@@ -274,12 +275,11 @@ class Trainer:
         """What a stage's reference is, if not the policy as it is when the stage begins.
 
         Raises:
-            RecipeError: a teacher's tokens are not the policy's.
+            RecipeError: a teacher's tokens, or what is to be aligned, are not the policy's.
         """
         if stage.kind == "distill":
             teacher = open_policy(stage.teacher).frozen(f"{stage.teacher}-teacher")
-            if teacher.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-                raise RecipeError(f"teacher {stage.teacher!r} has other tokens than {policy.name!r}; expected the same")
+            check_alike(policy, teacher, stage.align)
             self.devices.shard(teacher)
             return teacher
         return self._origins.get(stage.role) if stage.reference == "run" else None
