@@ -19,6 +19,7 @@ import httpx2
 import openai
 
 from memorist import Memory, Scope
+from memorist.serve.chat import Heard
 from memorist.serve.keys import RIGHTS, add_key
 from test_serve import running
 
@@ -28,6 +29,7 @@ class Model(ThreadingHTTPServer):
 
     def __init__(self, reply: str) -> None:
         self.reply, self.asked, self.breaks, self.status = reply, list[dict[str, Any]](), False, 200
+        self.raw = False  # whether texts are sent as they are, not escaped
         super().__init__(("127.0.0.1", 0), Handler)
 
 
@@ -68,7 +70,8 @@ class Handler(BaseHTTPRequestHandler):
         words = self.server.reply.split(" ")
         for place, word in enumerate(words):
             delta = {"index": 0, "delta": {"content": word + " " * (place < len(words) - 1)}, "finish_reason": None}
-            self._chunk(f"data: {json.dumps(about | {'object': 'chat.completion.chunk', 'choices': [delta]})}\n\n")
+            piece = about | {"object": "chat.completion.chunk", "choices": [delta]}
+            self._chunk(f"data: {json.dumps(piece, ensure_ascii=not self.server.raw)}\n\n")
             if self.server.breaks and place == 1:
                 self.connection.close()
                 return
@@ -171,6 +174,28 @@ def test_one_that_breaks_off_says_so_and_what_the_person_said_is_kept(
         assert refused.value.status_code == 503
         assert httpx2.get(f"{address}/health").status_code == 200
         assert any("a dog" in text for text in kept(tmp_path, least=2))
+
+
+def test_what_passes_is_not_changed_and_one_choice_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Line separators inside texts, numbers that are none, several choices, keys of this server that are refused."""
+    with (
+        model("a\u2028b c\u0085d") as behind,
+        chatting(tmp_path, url(behind), monkeypatch) as (client, address, secret),
+    ):
+        behind.raw = True
+        parts = [piece.choices[0].delta.content for piece in ask(client, "I have two cats.", stream=True)]
+        assert "".join(parts) == behind.reply
+        behind.status = 401
+        with pytest.raises(openai.APIStatusError) as refused:
+            ask(client, "I have a dog.")
+        assert refused.value.status_code == 502 and "its key" in str(refused.value.response.json())
+    heard = Heard()
+    for choice, text in ((0, "I "), (1, "NO"), (0, "ski"), (1, "NO")):
+        piece = json.dumps({"choices": [{"index": choice, "delta": {"content": text}}]}).encode()
+        for byte in b"data: " + piece + b"\n\n":
+            heard.hear(bytes([byte]))
+    heard.hear(b"data: [DONE]\n\n")
+    assert "".join(heard.said) == "I ski" and heard.done
 
 
 def test_a_model_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

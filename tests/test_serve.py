@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from memorist import Memory, Scope
 from memorist.cli import app
 from memorist.errors import ArgumentError, RecipeError, ScopeError, ServeError
 from memorist.library.asynchronous import AsyncMemory
-from memorist.serve.app import Serving, make_app
+from memorist.serve.app import PROBLEM, Serving, make_app
 from memorist.serve.command import Settings, serve
 from memorist.serve.keys import RIGHTS, Key, Keys, add_key, digest_of, read_keys, shown
 from memorist.serve.mcp import of_one
@@ -299,6 +299,31 @@ class TestBadInput:
         assert answer.status_code == answer.json()["status"] == 413 and "5000 bytes" in answer.json()["detail"]
         assert answer.headers["content-type"] == "application/problem+json" and after.json()["records"] == []
 
+    @pytest.mark.parametrize("path", ["/mcp", "/v1/export?user=a", "/health"])
+    def test_one_that_sends_too_much_and_leaves_holds_nobody_up(self, tmp_path: Path, path: str) -> None:
+        """A disconnect that was taken for more of a body kept a process busy for good."""
+        secret = add_key(tmp_path / "keys.json", "app", "shop", rights=RIGHTS, per_minute=0)
+        with running(tmp_path, "--keys", str(tmp_path / "keys.json"), "--body", "5000") as (_, address):
+            port = int(address.rpartition(":")[2])
+            head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: Bearer {secret}\r\n"
+            with socket.create_connection(("127.0.0.1", port), 10) as raw:
+                raw.sendall((head + "Transfer-Encoding: chunked\r\n\r\n").encode())
+                for _ in range(3):
+                    with suppress(OSError):  # what is answered early may be closed early
+                        raw.sendall(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+                        time.sleep(0.1)
+            assert httpx2.get(f"{address}/health", timeout=5).status_code == 200
+
+    @pytest.mark.parametrize("wrong", ["x was refused", "shop"])
+    def test_a_refusal_names_no_tenant(self, tmp_path: Path, wrong: str) -> None:
+        secret, mine = key(tenant="hidden")
+
+        async def talk(ask: Callable[..., Any]) -> Any:
+            return await ask(secret, "DELETE", f"/v1/records/{wrong}", params={"user": "a"})
+
+        answer = told(tmp_path, talk, mine)
+        assert answer.status_code == 404 and "hidden" not in answer.text and "no such record" in answer.text
+
     def test_of_several_texts_none_is_kept_where_one_is_refused(self, tmp_path: Path) -> None:
         secret, mine = key()
 
@@ -339,6 +364,7 @@ class TestBadInput:
             answer = told(tmp_path, talk, mine)
         assert answer.status_code == 500 and "fire" not in answer.text
         assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["x-request-id"] == answer.json()["request"]
         assert any("fire" in str(record.exc_info) for record in caplog.records)
 
 
@@ -559,10 +585,17 @@ class TestTools:
 
             async with client(own) as mine:
                 await self.talk(mine)
-            for secret, said in ((wide, "bound to no user"), ("mem_no", "not known")):
-                async with client(secret) as other:
-                    answer = await other.call_tool("recall", {"query": "cats"})
-                    assert answer.is_error and said in str(answer.content)
+            async with client(wide) as other:
+                answer = await other.call_tool("recall", {"query": "cats"})
+                assert answer.is_error and "bound to no user" in str(answer.content)
+            listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+            accepts = {"Accept": "application/json, text/event-stream"}
+            for secret, status in (("mem_no", 401), ("", 401)):
+                bearer = accepts | ({"Authorization": f"Bearer {secret}"} if secret else {})
+                answer = httpx2.post(f"{address}/mcp", json=listing, headers=bearer)
+                assert answer.status_code == status and answer.headers["content-type"] == PROBLEM
+            streaming = {"Accept": "text/event-stream", "Authorization": f"Bearer {own}"}
+            assert httpx2.get(f"{address}/mcp", headers=streaming).status_code == 405
             async with client(reads) as reader:
                 assert "cats" in str((await reader.call_tool("recall", {"query": "cats"})).structured_content)
                 answer = await reader.call_tool("remember", {"text": "x"})
@@ -570,6 +603,18 @@ class TestTools:
 
         with running(tmp_path, "--keys", str(keys)) as (_, address):
             asyncio.run(main(address))
+        lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+        told = [(line["route"], line["status"], line["key"]) for line in lines if line.get("route") == "/mcp"]
+        assert ("/mcp", 200, "own") in told and ("/mcp", 401, "") in told
+
+    def test_what_a_model_is_told_names_no_tenant(self, tmp_path: Path) -> None:
+        scope = key()[1].scope("anna")
+
+        async def main() -> str:
+            async with AsyncMemory(tmp_path / "m.db") as memory, Client(of_one(memory, scope)) as client:
+                return str((await client.call_tool("forget", {"record_id": "x was refused"})).content)
+
+        assert "shop" not in asyncio.run(main())
 
     def test_what_clients_need_is_printed(self, tmp_path: Path) -> None:
         told = CliRunner().invoke(app, ["mcp", "install", "--user", "anna", "--file", str(tmp_path / "m.db")]).output

@@ -89,8 +89,12 @@ def refusal(result: Result, scope: Scope) -> RefusedError:
     """The error that says why an operation was refused."""
     op = result.operation
     what = f"{op.kind} {op.id or repr(str(op.text)[:60])} for {scope}"
-    why = op.reason if result.code == Code.REFUSED else _WHY.get(result.code, result.code.value)
-    return RefusedError(f"{what} was refused ({result.code}): {why}", result)
+    return RefusedError(f"{what} was refused ({result.code}): {why(result)}", result)
+
+
+def why(result: Result) -> str:
+    """Why an operation was refused, and what to do."""
+    return result.operation.reason if result.code == Code.REFUSED else _WHY.get(result.code, result.code.value)
 
 
 def own(record: MemoryRecord) -> MemoryRecord:

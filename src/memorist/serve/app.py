@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -20,33 +19,21 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from memorist._version import __version__
-from memorist.errors import (
-    ArgumentError,
-    BankError,
-    DataError,
-    FilterError,
-    MemoristError,
-    RefusedError,
-    ScopeError,
-    ServeError,
-    UnreadError,
-)
+from memorist.errors import MemoristError, ServeError
 from memorist.library.asynchronous import AsyncMemory
 from memorist.library.results import New
-from memorist.memory.record import Code, MemoryRecord, Scope
+from memorist.memory.record import MemoryRecord, Scope
 from memorist.serve import bodies
 from memorist.serve.chat import Chats, Upstream, add_chat
+from memorist.serve.gate import Gate, Waiting
 from memorist.serve.keys import Key, Keys
 from memorist.serve.mcp import over_http
+from memorist.serve.telling import told
 from memorist.serve.watching import Watching
 
 BODY = 4_000_000
 """Bytes of a request's body, where nothing else is asked for."""
 PAGE = 100
-REFUSED = {Code.UNKNOWN_ID: 404, Code.DUPLICATE_KEY: 409, Code.TOO_LONG: 413}
-STATUSES: dict[type[MemoristError], int] = {
-    ScopeError: 422, ArgumentError: 422, FilterError: 422, DataError: 422, UnreadError: 502, BankError: 503,
-}  # fmt: skip
 PROBLEM = "application/problem+json"
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {
@@ -91,14 +78,14 @@ def make_app(serving: Serving) -> FastAPI:
         summary="A memory that manages itself: what is remembered, by whom it was said, and what became of it.",
     )  # fmt: skip
     watching = Watching(serving.body)
-    app.state.serving = serving
+    app.state.gate = gate = Gate(serving.keys, serving.clock)
     app.add_middleware(watching.middleware)
     _say_problems(app)
     _add_calls(app)
-    tools = over_http(app, lambda: app.state.memory, partial(checked, serving))
+    tools = over_http(app, lambda: app.state.memory, gate)
     chats = None if serving.upstream is None else Chats(serving.upstream, lambda: app.state.memory)
     if chats is not None:
-        add_chat(app, chats, partial(checked, serving))
+        add_chat(app, chats, gate)
 
     @app.get("/health", include_in_schema=False)
     async def health() -> PlainTextResponse:
@@ -111,28 +98,6 @@ def make_app(serving: Serving) -> FastAPI:
     return app
 
 
-def checked(serving: Serving, secret: str, right: str) -> Key:
-    """The key with a secret.
-
-    Raises:
-        ServeError: there is none, it has not this right, or it asks too often.
-    """
-    key = serving.keys.of(secret, serving.clock())
-    if right not in key.rights:
-        raise ServeError(403, f"this key may {', '.join(key.rights) or 'nothing'}; {right!r} was asked for")
-    if wait := serving.keys.spend(key):
-        raise Waiting(wait, f"more than {key.per_minute} requests a minute; ask again in {wait:.1f} s")
-    return key
-
-
-class Waiting(ServeError):
-    """Too many requests for now. wait: seconds."""
-
-    def __init__(self, wait: float, message: str) -> None:
-        self.wait = wait
-        super().__init__(429, message)
-
-
 def allowed(right: str) -> Any:
     """Who asks, if the key has this right.
 
@@ -143,9 +108,8 @@ def allowed(right: str) -> Any:
     async def check(
         request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
     ) -> Key:  # fmt: skip
-        key = checked(request.app.state.serving, given.credentials if given else "", right)
-        request.state.key = key.name
-        return key
+        gate: Gate = request.app.state.gate
+        return gate.enter(request.scope["state"], given.credentials if given else "", right)
 
     return Depends(check)
 
@@ -207,10 +171,15 @@ def _add_calls(app: FastAPI) -> None:
 
     @app.post("/v1/search", tags=["read"], summary="Find the records that answer a question best")
     async def search(body: bodies.Search, key: Reader, memory: Mind) -> bodies.Hits:
-        found = await memory.search(
-            body.query, _scope(key, body), k=body.k, mode=body.mode, where=body.where, as_of=body.as_of,
-            vector=_vector(body.vector), explain=body.explain,
-        )  # fmt: skip
+        try:
+            found = await memory.search(
+                body.query, _scope(key, body), k=body.k, mode=body.mode, where=body.where, as_of=body.as_of,
+                vector=_vector(body.vector), explain=body.explain,
+            )  # fmt: skip
+        except ValueError as error:
+            if isinstance(error, MemoristError | UnicodeError):
+                raise
+            raise ServeError(422, str(error)) from error  # a vector of another size, or of no numbers
         return bodies.Hits(hits=[bodies.Found.of(hit) for hit in found])
 
     @app.post("/v1/context", tags=["read"], summary="The memories to put before a model that is to answer")
@@ -256,12 +225,12 @@ def _add_calls(app: FastAPI) -> None:
     async def erase(body: bodies.About, key: Eraser, memory: Mind) -> bodies.Gone:
         return bodies.Gone.of(await memory.erase(_scope(key, body)))
 
-    told: dict[int | str, dict[str, Any]] = {
+    lines: dict[int | str, dict[str, Any]] = {
         200: {"description": "A line for each", "content": {LINES: {"schema": {"type": "string"}}}}
     }
 
     @app.get(
-        "/v1/export", tags=["read"], summary="All live records of a scope, a line of JSON each", responses=told,
+        "/v1/export", tags=["read"], summary="All live records of a scope, a line of JSON each", responses=lines,
         response_class=StreamingResponse,
     )  # fmt: skip
     async def export(key: Reader, memory: Mind, about: About) -> StreamingResponse:
@@ -293,23 +262,16 @@ def _say_problems(app: FastAPI) -> None:
 
     def problem(request: Request, status: int, detail: str, headers: Any = None) -> JSONResponse:
         name = getattr(request.state, "id", "")
-        told = bodies.Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request=name)
-        return JSONResponse(told.model_dump(), status, headers=headers, media_type=PROBLEM)
+        body = bodies.Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request=name)
+        return JSONResponse(body.model_dump(), status, headers=headers, media_type=PROBLEM)
 
     @app.exception_handler(MemoristError)
     async def known(request: Request, error: MemoristError) -> JSONResponse:
-        detail = str(error)
-        status = next((code for kind, code in STATUSES.items() if isinstance(error, kind)), 500)
-        if isinstance(error, ServeError):
-            status = error.status
-        elif isinstance(error, RefusedError):
-            status = REFUSED.get(error.result.code, 422)
-            # Without the scope, which names the tenant.
-            detail = f"{error.result.operation.kind} was refused{detail.partition(' was refused')[2]}"
+        status, detail = told(error, getattr(request.state, "id", ""))
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
         if isinstance(error, Waiting):
             headers["Retry-After"] = str(math.ceil(error.wait))
-        return problem(request, status, detail if status < 500 or status == 502 else "not available now", headers)
+        return problem(request, status, detail, headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -324,13 +286,15 @@ def _say_problems(app: FastAPI) -> None:
     async def deep(request: Request, error: RecursionError) -> JSONResponse:
         return problem(request, 422, "JSON is nested too deeply")
 
-    @app.exception_handler(ValueError)
-    async def wrong(request: Request, error: ValueError) -> JSONResponse:
-        return problem(request, 422, str(error))
+    @app.exception_handler(UnicodeError)
+    async def strange(request: Request, error: UnicodeError) -> JSONResponse:
+        return problem(request, 422, "a text has characters that cannot be stored (lone surrogates)")
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> JSONResponse:
-        return problem(request, 500, "something went wrong inside; the log has it under the request's id")
+        name = getattr(request.state, "id", "")  # who adds it to other answers stands further in
+        detail = "something went wrong inside; the log has it under the request's id"
+        return problem(request, 500, detail, {"X-Request-ID": name})
 
 
 def spelled(app: FastAPI) -> str:

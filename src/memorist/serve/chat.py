@@ -12,15 +12,16 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from memorist.errors import MemoristError, ServeError
 from memorist.library.asynchronous import AsyncMemory
 from memorist.memory.record import Scope
-from memorist.serve.keys import Key
+from memorist.serve.gate import Gate, secret_of
 
 log = logging.getLogger("memorist.serve")
 BEFORE = (
@@ -31,6 +32,9 @@ RECALLED = "X-Memorist-Recalled"
 """The header of an answer that has the ids of what was recalled."""
 AGENT, SESSION = "x-memorist-agent", "x-memorist-session"
 LONGEST_LINE = 1_000_000
+"""Bytes of a line that are kept until it ends."""
+OURS = (401, 403, 407)
+"""Statuses that are about this server's key, not about that of whoever asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,29 +85,29 @@ class Chats:
         sent = body | ({"model": self.upstream.model} if self.upstream.model else {})
         if recalled is not None and recalled.ids:
             sent["messages"] = _with(messages, BEFORE + recalled.text)
+        ids = recalled.ids if recalled is not None else ()
+        headers = {RECALLED: ",".join(quote(one, safe="") for one in ids)} if ids else {}
         answer = await self._forwarded(sent)
-        headers = {RECALLED: ",".join(recalled.ids)} if recalled is not None and recalled.ids else {}
-        if answer.status_code != 200:
-            content = await answer.aread()
-            kind = answer.headers.get("content-type", "application/json")
-            await answer.aclose()
-            return Response(content, answer.status_code, headers, media_type=kind)
 
         def whole(text: str) -> None:
             if text:
                 self._beside(self._read([{"role": "assistant", "content": text}], scope, reading))
 
-        if body.get("stream"):
+        if answer.status_code == 200 and body.get("stream"):
             return StreamingResponse(_streamed(answer, whole), headers=headers, media_type="text/event-stream")
         try:
             content = await answer.aread()
-            told = json.loads(content)
-        except (httpx2.HTTPError, ValueError) as error:
+        except httpx2.HTTPError as error:
             raise ServeError(502, f"the model's answer broke off ({type(error).__name__}); ask again") from error
         finally:
             await answer.aclose()
-        whole(_said(told, "message"))
-        return JSONResponse(told, headers=headers)
+        if answer.status_code in OURS:
+            log.error(json.dumps({"problem": "the model refuses this server's key", "status": answer.status_code}))
+            raise ServeError(502, "the model refuses this server; whoever runs it has to look at its key")
+        if answer.status_code == 200:
+            whole(_said(_read_json(content), "message"))
+        kind = answer.headers.get("content-type", "application/json")
+        return Response(content, answer.status_code, headers, media_type=kind)
 
     async def _forwarded(self, sent: Mapping[str, Any]) -> httpx2.Response:
         bearer = {"Authorization": f"Bearer {self.upstream.key}"} if self.upstream.key else {}
@@ -154,30 +158,43 @@ def _with(messages: Sequence[Mapping[str, Any]], text: str) -> list[Mapping[str,
 
 
 async def _streamed(answer: httpx2.Response, whole: Callable[[str], None]) -> AsyncIterator[bytes]:
-    """The model's events as they come; one that breaks off ends with an event that says so."""
-    said: list[str] = []
-    done = False
+    """The model's events as they come, byte by byte; one that breaks off ends with an event that says so."""
+    heard = Heard()
     try:
-        async for line in answer.aiter_lines():
-            if len(line) > LONGEST_LINE:
-                break
-            data = line.partition("data:")[2].strip() if line.startswith("data:") else ""
-            done = done or data == "[DONE]"
-            if data.startswith("{"):
-                said.append(_said(_read_json(data), "delta"))
-            yield line.encode() + b"\n"
+        async for part in answer.aiter_bytes():
+            heard.hear(part)
+            yield part
     except httpx2.HTTPError:
         pass
     finally:
         await answer.aclose()
-        if done:
-            whole("".join(said))
-    if not done:
+        if heard.done:
+            whole("".join(heard.said))
+    if not heard.done:
         problem = {"error": {"message": "the model's answer broke off", "type": "upstream_error", "code": 502}}
-        yield f"\ndata: {json.dumps(problem)}\n\n".encode()
+        yield f"\n\ndata: {json.dumps(problem)}\n\n".encode()
 
 
-def _read_json(text: str) -> Any:
+@dataclass
+class Heard:
+    """What the first choice of a stream says, while it passes. done: whether its end was heard."""
+
+    said: list[str] = field(default_factory=list)
+    done: bool = False
+    _rest: bytes = b""
+
+    def hear(self, part: bytes) -> None:
+        """A part as it came, which may end anywhere."""
+        *lines, self._rest = (self._rest + part).split(b"\n")
+        self._rest = self._rest[-LONGEST_LINE:]
+        for line in lines:
+            data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
+            self.done = self.done or data == b"[DONE]"
+            if data.startswith(b"{"):
+                self.said.append(_said(_read_json(data), "delta"))
+
+
+def _read_json(text: bytes) -> Any:
     try:
         return json.loads(text)
     except ValueError:
@@ -185,29 +202,22 @@ def _read_json(text: str) -> Any:
 
 
 def _said(told: Any, part: str) -> str:
-    """The text of the first choice of an answer, or of a piece of one."""
+    """The text of the first choice of an answer, or of a piece of one, which may be another's."""
     try:
-        content = told["choices"][0][part].get("content")
-    except (KeyError, IndexError, TypeError, AttributeError):
+        content = next(one for one in told["choices"] if one.get("index", 0) == 0)[part].get("content")
+    except (KeyError, IndexError, TypeError, AttributeError, StopIteration):
         return ""
     return content if isinstance(content, str) else ""
 
 
-def add_chat(app: FastAPI, chats: Chats, key_of: Callable[[str, str], Key]) -> None:
-    """Put the call under /v1/chat/completions; a key needs to read and to write.
-
-    Args:
-        key_of: from a secret and a right to the key, or an error.
-    """
+def add_chat(app: FastAPI, chats: Chats, gate: Gate) -> None:
+    """Put the call under /v1/chat/completions; a key needs to read and to write."""
 
     @app.post("/v1/chat/completions", tags=["chat"], summary="A chat completion that remembers, in OpenAI's form")
     async def complete(body: dict[str, Any], request: Request) -> Response:
-        secret = request.headers.get("authorization", "").partition(" ")[2]
-        key = key_of(secret, "write")
-        if "read" not in key.rights:
-            raise ServeError(403, "this key may not read; a chat does both")
-        request.state.key = key.name
-        user, given = body.get("user", ""), request.headers
+        given = request.headers
+        key = gate.enter(request.scope["state"], secret_of(given.get("authorization", "")), "read", "write")
+        user = body.get("user", "")
         if not isinstance(user, str):
             raise ServeError(422, "user: expected a text")
         return await chats.complete(body, key.scope(user, given.get(AGENT, ""), given.get(SESSION, "")))

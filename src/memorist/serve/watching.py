@@ -49,19 +49,22 @@ class Watching:
             bytes_ = [0]
 
             async def answered(message: Message) -> None:
+                if bytes_[0] > self.body:  # whatever comes of what was cut off, the answer is another one, once
+                    if status[0] == 499:
+                        status[0] = LARGE
+                        for part in large:
+                            await send(part)
+                    return
                 if message["type"] == "http.response.start":
-                    status[0] = message["status"] if bytes_[0] <= self.body else LARGE
+                    status[0] = message["status"]
                     message["headers"] = [*message["headers"], (b"x-request-id", name.encode())]
-                if bytes_[0] > self.body:
-                    message = large[0 if message["type"] == "http.response.start" else 1]
                 await send(message)
 
             async def read() -> Message:
                 message = await receive()
-                bytes_[0] += len(message.get("body", b""))
-                if bytes_[0] > self.body:  # whatever comes of what is cut off, the answer is another one
-                    return {"type": "http.request", "body": b"", "more_body": False}
-                return message
+                if message["type"] == "http.request":
+                    bytes_[0] += len(message.get("body", b""))
+                return message if bytes_[0] <= self.body else {"type": "http.disconnect"}
 
             large = _too_large(name, self.body)
             said = dict(scope["headers"]).get(b"content-length", b"0")

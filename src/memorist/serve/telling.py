@@ -1,0 +1,42 @@
+"""What is told of an error: enough to put right what was asked, nothing of others or of how things lie inside."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from memorist.errors import (
+    ArgumentError,
+    BankError,
+    DataError,
+    FilterError,
+    MemoristError,
+    RefusedError,
+    ScopeError,
+    ServeError,
+    UnreadError,
+)
+from memorist.library.results import why
+from memorist.memory.record import Code
+
+log = logging.getLogger("memorist.serve")
+REFUSED = {Code.UNKNOWN_ID: 404, Code.DUPLICATE_KEY: 409, Code.TOO_LONG: 413}
+ASKED_WRONGLY = (ScopeError, ArgumentError, FilterError, DataError)
+
+
+def told(error: MemoristError, request: str = "") -> tuple[int, str]:
+    """The status of an error, and what whoever asked is told. What is wrong inside is logged under the request's id."""
+    if isinstance(error, ServeError):
+        return error.status, str(error)
+    if isinstance(error, RefusedError):
+        result = error.result
+        return REFUSED.get(result.code, 422), f"{result.operation.kind} was refused ({result.code}): {why(result)}"
+    if isinstance(error, ASKED_WRONGLY):
+        return 422, str(error)
+    log.error(json.dumps({"request": request, "problem": type(error).__name__}), exc_info=error)
+    if isinstance(error, UnreadError):
+        return (
+            502,
+            f"the memory's model does not answer; {len(error.unread)} messages are not read, ask again with them",
+        )
+    return (503, "not available now; ask again") if isinstance(error, BankError) else (500, "something is wrong inside")
