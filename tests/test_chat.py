@@ -180,7 +180,7 @@ def test_what_passes_is_not_changed_and_one_choice_is_heard(tmp_path: Path, monk
     """Line separators inside texts, numbers that are none, several choices, keys of this server that are refused."""
     with (
         model("a\u2028b c\u0085d") as behind,
-        chatting(tmp_path, url(behind), monkeypatch) as (client, address, secret),
+        chatting(tmp_path, url(behind), monkeypatch) as (client, _, _),
     ):
         behind.raw = True
         parts = [piece.choices[0].delta.content for piece in ask(client, "I have two cats.", stream=True)]
