@@ -1,8 +1,8 @@
-"""Make the base of the viewer from scratch, in one seeded run: a tiny Qwen2-VL that imitates annotations of pictures from above (what is seen,
-then the answer). The annotated scenes are of the base split and few, as annotations are; pictures with an answer alone, of which there are
-many, are what reinforcement learns from.
+"""Make the base of the viewer from scratch, in one seeded run: a tiny Qwen2-VL that learns to see from many pictures from above (what is
+where, first by layers that see alone, then in words) and imitates annotations of few (what is seen, then the answer), as annotations are
+few. Both are of the base split; pictures with an answer alone, of which there are many, are what reinforcement learns from.
 
-Run: python scripts/make_viewer.py (the imitation took four minutes on one core; looking before it was not timed alone)
+Run: python scripts/make_viewer.py --looks 600 (a quarter of an hour on a core that others used too)
 """
 
 from __future__ import annotations
@@ -160,7 +160,10 @@ def judged(policy: VisionPolicy, questions: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("src/memorist/models/bundled-viewer"))
-    parser.add_argument("--annotated", type=int, default=3600, help="scenes that have an annotation")
+    parser.add_argument("--pictures", type=int, default=16_000, help="scenes of which it is known what is where")
+    parser.add_argument(
+        "--annotated", type=int, default=1800, help="the first of these: scenes that have an annotation"
+    )
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--looks", type=int, default=400, help="steps in which seeing is learnt alone")
     parser.add_argument("--batch", type=int, default=48)
@@ -170,7 +173,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=2, help="layers that see")
     args = parser.parse_args()
     torch.manual_seed(0)
-    tasks = AerialData(split="base", questions=args.annotated, names=NAMES).tasks(0)
+    tasks = AerialData(split="base", questions=args.pictures, names=NAMES).tasks(0)
     tok = tokenizer(tasks[:1000])
     policy = untrained(tok, args.width, args.layers, args.depth, 10**6)
     print(f"{sum(p.numel() for p in policy.parameters()):,} parameters, {len(tok)} tokens", flush=True)
@@ -187,7 +190,8 @@ def main() -> None:
     def units(step: int, done: float) -> list[Unit]:
         # Lessons go as what they teach is learnt.
         share = LESSONS * (1 - ramp(done, 0.5, 0.9))
-        return [unit(order.randrange(len(tasks)), order.random() < share) for _ in range(args.batch)]
+        drawn = [order.random() < share for _ in range(args.batch)]
+        return [unit(order.randrange(len(tasks) if lesson else args.annotated), lesson) for lesson in drawn]
 
     imitate(
         policy, args.steps, args.lr, units, args.out, lambda step: print(judged(policy, 450), flush=True), room=6_000
