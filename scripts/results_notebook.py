@@ -3,8 +3,9 @@ in results/notebook.
 
 Arms, all from the same base and for as many steps of reinforcement: the recipe's curriculum from form to substance; one reward alone
 (`structure`, `verified`) or what the curriculum ends with from the start (`semantic`); and `sft`, imitation of the base's own right
-episodes. The recipe was chosen on the validation split, but for one thing: that a price of writing divided by spreads costs right
-answers by hand was seen on the questions of the rows.
+episodes. The recipe was chosen on the validation split, but for two things that were
+seen on the questions of the rows too: that a price of writing divided by spreads costs right answers by hand, and that a price on what notebooks
+write keeps fewer of the others right than none.
 Run: python scripts/results_notebook.py
 """
 
@@ -32,6 +33,7 @@ from memorist.evaluation.statistics import (
     ratio_headroom,
     ratio_of_means,
 )
+from memorist.evaluation.voting import Budget
 from memorist.models.registry import quiet_libraries
 from memorist.recipe import Recipe, load_recipe
 from memorist.tasks.notebook.episodes import NotebookData
@@ -51,7 +53,7 @@ QUESTIONS = {
 """All skills, in a notebook or as the analyst chooses; and small tables, to be answered at once."""
 MEASURES = ("correct", "format", "answered", "cells", "failed_cells", "reflected")
 PAIRS = 300
-NOTHING = {"structure": 0.0, "hrm": 0.0, "verified": 0.0, "written": 0.0, "errors": 0.0, "cells": 0.0}
+NOTHING = {"structure": 0.0, "hrm": 0.0, "verified": 0.0, "thinking": 0.0, "errors": 0.0, "cells": 0.0}
 
 
 def experiments(seed: int) -> dict[str, Recipe]:
@@ -59,8 +61,11 @@ def experiments(seed: int) -> dict[str, Recipe]:
     judge, stage = recipe.stages
 
     def alone(gate: str, **rewards: float) -> Recipe:
-        # What is written costs as much of an answer's worth as at the curriculum's end.
-        weights = NOTHING | {"written": rewards.get("verified", 0.0)} | rewards
+        # What is thought costs as much of an answer's worth as at the curriculum's end.
+        end = stage.rewards_end
+        price = end["thinking"] / (end["verified"] + end["hrm"])
+        worth = rewards.get("verified", 0.0) + rewards.get("hrm", 0.0)
+        weights = NOTHING | {"thinking": price * worth} | rewards
         without = (
             {}
             if weights["hrm"]
@@ -86,7 +91,7 @@ def judged(recipe: Recipe, seats: Mapping[str, Any]) -> Found:
     """What came of each question, greedily: measures, tokens that were written, whether an observation was made up."""
     found: Found = {}
     for name, data in QUESTIONS.items():
-        runs = [(one.task, one.runs[0]) for one in answered(recipe.agent, seats, data.tasks(0), 1, 0)]  # type: ignore[arg-type]
+        runs = [(one.task, one.runs[0]) for one in answered(recipe.agent, seats, data.tasks(0), Budget())]  # type: ignore[arg-type]
         found[name] = [
             [*(task.measures(run.outcome)[what] for what in MEASURES), float(tokens(run)), float(fabricated(run.outcome.parts))]
             for task, run in runs
@@ -122,7 +127,7 @@ def judge(seed: int) -> Found:
     visible = judges.accuracy(NotebookPairsData(split="test", questions=PAIRS, kinds=VISIBLE), "visible")
     # A policy that pleases its judge without being right would show here.
     tasks, seats = QUESTIONS["test"].tasks(0), greedy_seats(recipe.models, folder)
-    runs = [one.runs[0] for one in answered(recipe.agent, seats, tasks, 1, 0)]  # type: ignore[arg-type]
+    runs = [one.runs[0] for one in answered(recipe.agent, seats, tasks, Budget())]  # type: ignore[arg-type]
     opinions = [
         next(r.value for r in run.trajectory.rewards if r.name == "hrm") for [run] in judges.judged([[run] for run in runs])
     ]  # fmt: skip

@@ -98,16 +98,17 @@ class NotebookTask:
 
     def score(self, outcome: EpisodeOutcome) -> tuple[Reward, ...]:
         """structure: how well formed the episode is (section 4.2). verified: whether the answer is right. errors: share
-        of the cells that failed, below 0; cells: how many there were, below 0; written: thousands of characters by the
-        policy, below 0. Recipes weigh them; the last three count nothing in the paper."""
+        of the cells that failed, below 0; cells: how many there were, below 0; thinking: thousands of characters of
+        an answer at once, below 0. Recipes weigh them; the last three count nothing in the paper."""
         count = len(outcome.cells)
         failed = sum(not ran.good for _, ran in outcome.cells)
+        at_once = outcome.mode == "reflection"
         return (
             Reward("structure", structure(outcome.parts, mode=outcome.mode)),
             Reward("verified", float(self.right(outcome.answer))),
             Reward("errors", -failed / count if count else 0.0),
             Reward("cells", -float(count)),
-            Reward("written", -sum(len(part.text) for part in outcome.parts if part.by_policy) / 1000),
+            Reward("thinking", -sum(len(part.text) for part in outcome.parts if part.by_policy and at_once) / 1000),
         )
 
     def measures(self, outcome: EpisodeOutcome) -> dict[str, float]:
