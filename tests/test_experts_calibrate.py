@@ -19,13 +19,13 @@ from memorist.decision import Action, Decision, Observation  # noqa: E402
 from memorist.errors import DataError, ExpertsError  # noqa: E402
 from memorist.fit.experts.calibrate import calibrate, signature  # noqa: E402
 from memorist.fit.experts.checkpoint import open_checkpoint  # noqa: E402
-from memorist.fit.experts.data import read_samples, samples_of, write_samples  # noqa: E402
 from memorist.fit.experts.lazy import LazyModel  # noqa: E402
 from memorist.fit.experts.quality import Gate, divergences, valid_share  # noqa: E402
 from memorist.fit.experts.retrieve import permutations, recognise, similarity  # noqa: E402
 from memorist.fit.experts.scores import adaptive_threshold, leaders, routed_sums, turned  # noqa: E402
 from memorist.fit.experts.simulate import decoder_layers, masked, router_of  # noqa: E402
 from memorist.fit.experts.statistics import check_fits, load_statistics  # noqa: E402
+from memorist.fit.samples import read_samples, samples_of, write_samples  # noqa: E402
 from moe import KINDS, save_moe, some_experts  # noqa: E402
 
 SAMPLES = [[3, 17, 5, 9, 30, 1, 12], [8, 8, 2, 25]]

@@ -409,7 +409,7 @@ def running(folder: Path, *more: str) -> Iterator[tuple[subprocess.Popen[bytes],
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "memorist", "serve", "--port", str(port), "--db", str(folder / "m.db"), *more]
+    command = [sys.executable, "-m", "memorist", "serve", "--port", str(port), "--file", str(folder / "m.db"), *more]
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
@@ -549,6 +549,7 @@ class TestTools:
         async def main() -> None:
             async with AsyncMemory(tmp_path / "m.db") as memory, Client(of_one(memory, Scope("anna"))) as client:
                 await self.talk(client)
+                assert [record.text for record in await memory.list(Scope("anna"))] == ["I have two cats."]
 
         asyncio.run(main())
 

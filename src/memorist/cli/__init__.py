@@ -33,7 +33,7 @@ app = typer.Typer(
 app.add_typer(experts.app, name="experts")
 app.add_typer(hybrid.app, name="hybrid")
 app.add_typer(serving.tools, name="mcp")
-app.command(epilog="Example: memorist serve --db memory.db --keys keys.json --workers 2")(serving.serve)
+app.command(epilog="Example: memorist serve --file memory.db --keys keys.json --workers 2")(serving.serve)
 app.command(epilog="Example: memorist key shop --tenant shop --rights read,write,erase")(serving.key)
 app.add_typer(cluster.app, name="cluster")
 

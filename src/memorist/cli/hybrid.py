@@ -37,9 +37,9 @@ def probe(
     """Say what is lost where each layer alone sees only what is near, and which layers should keep their attention."""
     from rich.progress import Progress
 
-    from memorist.fit.experts.data import logged_replies
     from memorist.fit.hybrid.convert import checked
     from memorist.fit.hybrid.probes import choose_layers, recall_costs
+    from memorist.fit.samples import logged_replies
     from memorist.models.registry import open_policy
 
     checked(model)

@@ -14,11 +14,11 @@ import typer
 
 from memorist.errors import ServeError, need_known
 
+File = Annotated[Path | None, typer.Option(help="the memory's file; default: memory.db among your data")]
+
 
 def serve(
-    database: Annotated[Path, typer.Option("--db", help="the memory's file; it is made where there is none")] = Path(
-        "memory.db"
-    ),
+    file: File = None,
     keys: Annotated[Path | None, typer.Option(help="of those who may ask (`memorist key`)")] = None,
     host: Annotated[str, typer.Option(help="address; without --keys this machine's alone")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8765,
@@ -34,7 +34,7 @@ def serve(
     _need("fastapi", "uvicorn", "prometheus_client", "mcp", "httpx2")
     from memorist.serve import command
 
-    settings = command.Settings(str(database), str(keys or ""), body, model=model)
+    settings = command.Settings(str(file or ""), str(keys or ""), body, model=model)
     command.serve(settings, host=host, port=port, workers=workers, seconds=seconds)
 
 
@@ -60,7 +60,6 @@ tools = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-File = Annotated[Path | None, typer.Option(help="the memory's file; default: memory.db among your data")]
 User = Annotated[str, typer.Option(help="whose memory")]
 Agent = Annotated[str, typer.Option(help="of which agent; empty: of all")]
 CLIENTS = ("claude-desktop", "claude-code", "cursor", "vscode", "codex")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import DynamicCache
@@ -20,6 +21,7 @@ from memorist.models.causal import CausalPolicy
 
 TRIED = (7, 5, 1, 1)
 """Tokens that a model is tried on: it reads the first, then goes on."""
+_TRIED: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 class State:
@@ -92,12 +94,11 @@ def _read(model: Any, cache: DynamicCache, tokens: Sequence[int], before: int) -
 
 def why_not_continued(policy: CausalPolicy) -> str:
     """Why what a model gives when it goes on is not what it gives when it reads all at once; empty where it is, which
-    is tried once for each policy."""
-    known: str | None = policy.__dict__.get("_why_not_continued")
-    if known is None:
+    is tried once for each model."""
+    if policy.model not in _TRIED:
         policy.take_place()
-        known = policy.__dict__["_why_not_continued"] = _tried(policy.model)
-    return known
+        _TRIED[policy.model] = _tried(policy.model)
+    return _TRIED[policy.model]
 
 
 def _tried(model: Any) -> str:

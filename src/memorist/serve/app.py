@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -295,8 +294,3 @@ def _say_problems(app: FastAPI) -> None:
         name = getattr(request.state, "id", "")  # who adds it to other answers stands further in
         detail = "something went wrong inside; the log has it under the request's id"
         return problem(request, 500, detail, {"X-Request-ID": name})
-
-
-def spelled(app: FastAPI) -> str:
-    """The OpenAPI description, for who generates a client."""
-    return json.dumps(app.openapi(), indent=1)

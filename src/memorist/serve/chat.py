@@ -164,8 +164,8 @@ async def _streamed(answer: httpx2.Response, whole: Callable[[str], None]) -> As
         async for part in answer.aiter_bytes():
             heard.hear(part)
             yield part
-    except httpx2.HTTPError:
-        pass
+    except httpx2.HTTPError as error:  # the answer has begun: it is told at its end
+        log.warning(json.dumps({"problem": "the model's answer broke off", "kind": type(error).__name__}))
     finally:
         await answer.aclose()
         if heard.done:

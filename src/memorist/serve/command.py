@@ -25,11 +25,11 @@ OPEN = "local"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """database: a file. keys: of those who may ask; empty for a server that is open to this machine. body: bytes that a
-    request may have. secret: of the one key that there is without a file of them. model: URL or URL#MODEL that
-    chats are forwarded to; its key is in MEMORIST_KEY."""
+    """file: the memory's; empty for the one among the user's data. keys: the file of those who may ask; empty for a
+    server that is open to this machine. body: bytes that a request may have. secret: of the one key that there is
+    without a file of them. model: URL or URL#MODEL that chats are forwarded to; its key is in MEMORIST_KEY."""
 
-    database: str
+    file: str
     keys: str
     body: int
     secret: str = ""
@@ -71,7 +71,7 @@ def app() -> Any:
     keys = read_keys(Path(settings.keys)) if settings.keys else _open(settings.secret)
     url, _, name = settings.model.partition("#")
     model = Upstream(url, name, os.environ.get("MEMORIST_KEY", "")) if url else None
-    return make_app(Serving(lambda: AsyncMemory(settings.database), Keys(keys), settings.body, model))
+    return make_app(Serving(lambda: AsyncMemory(settings.file or None), Keys(keys), settings.body, model))
 
 
 def _open(secret: str) -> dict[str, Key]:
@@ -89,7 +89,7 @@ class _Line(logging.Formatter):
         return json.dumps(told | ({"error": self.formatException(record.exc_info)} if record.exc_info else {}))
 
 
-def logs(stream: Any, names: Sequence[str] = ("memorist.serve", "uvicorn", "uvicorn.error")) -> None:
+def logs(stream: Any, names: Sequence[str] = ("memorist.serve", "uvicorn")) -> None:
     """Let loggers write lines of JSON."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Line())
@@ -97,5 +97,3 @@ def logs(stream: Any, names: Sequence[str] = ("memorist.serve", "uvicorn", "uvic
         log = logging.getLogger(name)
         log.handlers, log.propagate = [handler], False
         log.setLevel(logging.INFO)
-    logging.getLogger("uvicorn.error").handlers = []
-    logging.getLogger("uvicorn.error").propagate = True

@@ -45,9 +45,8 @@ def check_alike(policy: CausalPolicy, teacher: CausalPolicy, align: float) -> No
     """
     if teacher.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise RecipeError(f"teacher {teacher.name!r} has other tokens than {policy.name!r}; expected the same")
-    sizes = [
-        (c.num_hidden_layers, c.hidden_size) for p in (policy, teacher) for c in [p.model.config.get_text_config()]
-    ]
+    configs = [one.model.config.get_text_config() for one in (policy, teacher)]
+    sizes = [(config.num_hidden_layers, config.hidden_size) for config in configs]
     if align and sizes[0] != sizes[1]:
         raise RecipeError(
             f"align is {align:g}, and {policy.name!r} has {sizes[0][0]} layers of {sizes[0][1]}, {teacher.name!r} "

@@ -30,6 +30,11 @@ def acting(stage: Stage) -> bool:
     return stage.kind == "rl" or (stage.kind == "distill" and stage.paths == "own")
 
 
+def following(stage: Stage) -> bool:
+    """Whether a stage learns what a teacher holds for likely, along what that one wrote."""
+    return stage.kind == "distill" and stage.paths == "teacher"
+
+
 class Learner:
     """The policy that a stage trains, with its optimizer, the policy that it started from where that is needed and,
     under rule "ppo", its critic.
@@ -134,7 +139,7 @@ class Learner:
     def _sums(self) -> list[str]:
         """What a stage's loss says of each batch, the same in all processes."""
         stage = self.stage
-        if stage.kind == "distill" and not acting(stage):
+        if following(stage):
             return ["divergence", "distance", "loss"]
         if not acting(stage):
             return ["nll", "loss"]
@@ -144,7 +149,7 @@ class Learner:
 
     def _units(self, step: int, groups: Sequence[Group], seed: int) -> tuple[list[Unit], dict[str, float]]:
         stage = self.stage
-        if stage.kind == "sft" or (stage.kind == "distill" and not acting(stage)):
+        if stage.kind == "sft" or following(stage):
             return taught(groups, stage.role, self.policy), {}
         if stage.kind == "distill":
             return acted(groups, stage.role), {"groups": len(groups)}
@@ -186,7 +191,7 @@ class Learner:
         self, batch: RowBatch, reference: torch.Tensor | None, before: torch.Tensor | None
     ) -> tuple[torch.Tensor, dict[str, float]]:
         stage, policy = self.stage, self.policy
-        if stage.kind == "distill" and not acting(stage) and self.start is not None:
+        if following(stage) and self.start is not None:
             return distillation_loss(policy, self.start, batch, stage.align)
         if not acting(stage):
             return imitation_loss(policy.score(batch), batch)

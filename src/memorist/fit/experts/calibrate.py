@@ -17,12 +17,12 @@ import torch
 
 from memorist.errors import ExpertsError
 from memorist.fit.experts.checkpoint import Checkpoint
-from memorist.fit.experts.data import data_hash
 from memorist.fit.experts.scores import Array, Ids, adaptive_threshold, leaders, output_aware, routed_sums, turned
 from memorist.fit.experts.shards import Reader
 from memorist.fit.experts.simulate import router_of
 from memorist.fit.experts.statistics import Statistics
 from memorist.fit.experts.weights import fill, fill_experts, make_room, skeleton
+from memorist.fit.samples import data_hash
 
 Progress = Callable[[int, int], None]
 

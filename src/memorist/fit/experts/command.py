@@ -73,7 +73,7 @@ def calibrate(
     """
     try:
         from memorist.fit.experts.calibrate import calibrate as run
-        from memorist.fit.experts.data import logged_replies, read_samples
+        from memorist.fit.samples import logged_replies, read_samples
     except ImportError as error:
         raise ExpertsError("calibrating needs torch and transformers: pip install 'memorist[train]'") from error
     file, checkpoint = task_file(store, task), open_checkpoint(model)
@@ -192,8 +192,8 @@ def compare(
     try:
         from transformers import AutoModelForCausalLM
 
-        from memorist.fit.experts.data import data_hash, read_samples
         from memorist.fit.experts.quality import divergences
+        from memorist.fit.samples import data_hash, read_samples
     except ImportError as error:
         raise ExpertsError("comparing needs torch and transformers: pip install 'memorist[train]'") from error
     checkpoint = open_checkpoint(model)
@@ -228,7 +228,7 @@ def match(model: Path, text: str, store: Path, layers: int, fall_back: str | Non
     """
     try:
         from memorist.fit.experts.calibrate import signature
-        from memorist.fit.experts.data import open_tokenizer
+        from memorist.fit.samples import open_tokenizer
     except ImportError as error:
         raise ExpertsError("recognising a task needs torch and transformers: pip install 'memorist[train]'") from error
     checkpoint = open_checkpoint(model)

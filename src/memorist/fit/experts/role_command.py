@@ -111,9 +111,9 @@ def _measure_roles(
     try:
         from transformers import AutoModelForCausalLM
 
-        from memorist.fit.experts.data import data_hash, logged_replies, open_tokenizer
         from memorist.fit.experts.quality import divergences, valid_share
         from memorist.fit.experts.simulate import masked
+        from memorist.fit.samples import data_hash, logged_replies, open_tokenizer
     except ImportError as error:
         raise ExpertsError("measuring roles needs torch and transformers: pip install 'memorist[train]'") from error
     tokenizer = open_tokenizer(model)
