@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from banks import ANNA, AT, SCOPES, add, sqlite_bank, texts
+from banks import ANNA, AT, DURABLE, SCOPES, add, reopened, texts
 from memorist.errors import BankError
 from memorist.memory.bank import MemoryBank
 from memorist.memory.embed import HashedEmbedder
@@ -91,13 +91,15 @@ def view(bank: MemoryBank, pasts: Sequence[int]) -> list[object]:
     return shown
 
 
+@pytest.mark.parametrize("kind", DURABLE)
 @settings(max_examples=30, deadline=None)
 @given(steps=STEPS)
-def test_sqlite_and_scratch_agree_on_any_sequence(
+def test_a_stored_bank_and_scratch_ones_agree_on_any_sequence(
+    kind: str,
     steps: list[tuple[str, Scope, list[Operation]]],
 ) -> None:
     with ExitStack() as stack:
-        durable = sqlite_bank(stack)
+        durable = DURABLE[kind](stack)
         banks: list[MemoryBank] = [durable, ScratchBank(), ScratchBank(ScratchBank().snapshot())]
         oldest = 0
         for at, (what, scope, operations) in enumerate(steps):
@@ -115,5 +117,5 @@ def test_sqlite_and_scratch_agree_on_any_sequence(
             pasts = range(oldest, durable.commit + 1)[-3:]
             first, second, third = (view(bank, pasts) for bank in banks)
             assert first == second == third
-        reopened = stack.enter_context(SQLiteBank(durable.path))
-        assert view(reopened, range(durable.commit + 1)) == view(durable, range(durable.commit + 1))
+        again = stack.enter_context(reopened(durable))
+        assert view(again, range(durable.commit + 1)) == view(durable, range(durable.commit + 1))

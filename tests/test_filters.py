@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from banks import AT, LATER
+from banks import AT, DURABLE, LATER
 from memorist.errors import FilterError
 from memorist.memory.filters import OPERATORS, facets, read_filter
 from memorist.memory.record import MemoryRecord, Operation, Scope
-from memorist.memory.sqlite import SQLiteBank
 
 ANNA = Scope("anna", "butler", "s1")
 RECORD = MemoryRecord(
@@ -121,7 +121,10 @@ def test_a_filter_nested_too_deep_is_refused() -> None:
 
 # The table of facets gives what the facets say.
 
-PLAIN = st.sampled_from([None, True, False, 0, 1, 2, 1.5, -(2**70), 2**1023, "", "a", "ab", "b", "é", "1"])
+LONG = "ab" * 5000
+PLAIN = st.sampled_from(
+    [None, True, False, 0, 1, 2, 1.5, -1, -1.5, 10, -(2**70), 2**1023, 2**62 + 1, "", "a", "ab", "b", "é", "1", LONG]
+)
 FIELDS = ["x", "y", "z.w"]
 PAYLOADS = st.dictionaries(
     st.sampled_from(["x", "y", "z"]), st.one_of(PLAIN, st.lists(PLAIN, max_size=3), st.fixed_dictionaries({"w": PLAIN}))
@@ -151,12 +154,14 @@ FILTERS = st.recursive(
 )
 
 
+@pytest.mark.parametrize("kind", DURABLE)
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["", "s1", "s2"]), PAYLOADS), max_size=6), FILTERS)
+@given(given_records=st.lists(st.tuples(st.sampled_from(["", "s1", "s2"]), PAYLOADS), max_size=6), where=FILTERS)
 def test_a_bank_finds_what_the_filter_means(
-    tmp_path_factory: pytest.TempPathFactory, given_records: list[tuple[str, dict[str, Any]]], where: dict[str, Any]
+    kind: str, given_records: list[tuple[str, dict[str, Any]]], where: dict[str, Any]
 ) -> None:
-    with SQLiteBank(tmp_path_factory.mktemp("bank") / "b.db") as bank:
+    with ExitStack() as stack:
+        bank = DURABLE[kind](stack)
         for session, payload in given_records:
             bank.apply([Operation("ADD", "text", payload=payload)], Scope("anna", session=session), at=AT)
         bank.apply([Operation("ADD", "text", payload={"x": 1})], Scope("ben"), at=AT)

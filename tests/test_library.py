@@ -235,7 +235,7 @@ class TestDelete:
         erased = memory.delete("r0", ANNA)
         assert (erased.records, erased.done, erased.out_of_reach) == (1, True, ())
         assert memory.history("r0", ANNA) == []
-        assert not any(b"anthipp" in file.read_bytes() for file in memory.path.parent.iterdir())
+        assert not any(b"anthipp" in file.read_bytes() for file in memory._bank.path.parent.iterdir())
         assert texts(memory.search("cat", ANNA)) == ["her dog is called Rex"]
         with pytest.raises(RefusedError, match="no such record"):
             memory.delete("r0", ANNA)
@@ -305,15 +305,15 @@ class TestDelete:
             "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('BEGIN'); "
             "db.execute('SELECT count(*) FROM versions').fetchone(); print('reading', flush=True); sys.stdin.read()"
         )
-        command = [sys.executable, "-c", code, str(memory.path)]
+        command = [sys.executable, "-c", code, str(memory._bank.path)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
             assert reader.stdin and reader.stdout and reader.stdout.readline()
             erased = memory.erase(ANNA, timeout=0.2)
             assert memory.list(ANNA) == [] and not erased.done
             assert sys.platform != "linux" or erased.pending[0].startswith(f"process {reader.pid} (")
             reader.stdin.close()
-        with Memory(memory.path):
-            assert not any(b"anthipp" in file.read_bytes() for file in memory.path.parent.iterdir())
+        with Memory(memory._bank.path):
+            assert not any(b"anthipp" in file.read_bytes() for file in memory._bank.path.parent.iterdir())
 
 
 class TestSearch:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from memorist.memory import sqlite_search, sqlite_tables
+from memorist.memory import sqlite_tables, stored_search
 from memorist.memory.record import Scope
 from memorist.memory.sqlite import SQLiteBank
 
@@ -107,7 +107,7 @@ def search_follows_from_versions(db: sqlite3.Connection) -> bool:
 
     there = rows()
     db.execute("BEGIN")
-    sqlite_search.clear(db)
+    stored_search.clear(db)
     sqlite_tables.fill_search(db)
     anew = rows()
     db.execute("ROLLBACK")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from memorist.errors import BankError
-from memorist.memory import sqlite_file, sqlite_search, sqlite_vectors
+from memorist.memory import sqlite_file, sqlite_vectors, stored_search
 from memorist.memory.bank import MemoryBank
 from memorist.memory.embed import HashedEmbedder
 from memorist.memory.record import Operation, Scope
@@ -99,7 +99,7 @@ def test_looking_for_a_twin_takes_as_many_steps_among_many_records_as_among_few(
         seventh = bank.list(ANNA)[7].id
 
         def look(db: sqlite3.Connection) -> None:
-            assert sqlite_search.twins(db, add("number 7"), ANNA) == {0: seventh}
+            assert stored_search.twins(db, add("number 7"), ANNA) == {0: seventh}
 
         among_few = steps(bank, look)
         bank.apply(add(*(f"number {i}" for i in range(20, 1000))), ANNA, at=AT)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from memorist.errors import BankError
-from memorist.memory import sqlite, sqlite_file
+from memorist.memory import sqlite_file, stored
 from memorist.memory.bank import MemoryBank
 from memorist.memory.record import Code, Operation, Scope
 from memorist.memory.scratch import ScratchBank
@@ -98,7 +98,7 @@ def test_two_banks_on_one_file_see_each_other(path: Path) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 40])
 def test_memory_follows_the_file_over_many_commits(path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(sqlite, "REPIN", 5)
+    monkeypatch.setattr(stored, "REPIN", 5)
     with SQLiteBank(path) as one, SQLiteBank(path) as other:
         for i in range(24):
             one.apply(add(*(f"statement {i} {j}" for j in range(at_once))), ANNA, at=AT)

@@ -33,6 +33,7 @@ PURPOSES = {
     "household": "the household as a Gymnasium environment, and pictures of it",
     "thor": "homes of AI2-THOR",
     "serve": "the memory over HTTP, and as tools of models (MCP)",
+    "postgres": "a memory in a PostgreSQL database",
     "notebook": "notebooks whose cells run in a sandbox (Linux)",
     "dev": "the project's own checks (make test)",
 }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memorist.cli.shared import Json, console
+from memorist.cli.shared import Json, MemoryPlace, console
 from memorist.errors import BankError, DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from memorist.library.results import Erased
     from memorist.memory.record import MemoryRecord, Result, Scope
 
-File = Annotated[Path | None, typer.Option(help="the memory's file; default: memory.db among your data")]
 User = Annotated[str, typer.Option(help="whose memory")]
 Agent = Annotated[str, typer.Option(help="the agent's part of it")]
 Session = Annotated[str, typer.Option(help="the session's part of it")]
@@ -58,16 +57,16 @@ def register(app: typer.Typer) -> None:
 
 
 @contextmanager
-def opened(file: Path | None, *, reading: bool = False) -> Iterator[Memory]:
+def opened(file: str | None, *, reading: bool = False) -> Iterator[Memory]:
     """The memory; a file that is only read must be there."""
-    from memorist.library.arguments import default_path
     from memorist.library.memory import Memory
+    from memorist.library.opening import place_of
 
-    place = file or default_path()
-    if reading and not place.exists():
+    place = place_of(file)
+    if reading and isinstance(place, Path) and not place.exists():
         raise BankError(f"{place}: there is no memory; `memorist add` makes one, or give --file")
     # A disk that cannot be written can be read all the same.
-    fixed = reading and not (os.access(place, os.W_OK) and os.access(place.parent, os.W_OK))
+    fixed = reading and isinstance(place, Path) and not all(os.access(p, os.W_OK) for p in (place, place.parent))
     with Memory(file, read_only=fixed) as memory:
         yield memory
 
@@ -150,7 +149,7 @@ def add(
     near: Annotated[
         float | None, typer.Option(help="a cosine, e.g. 0.97, from which on a text counts as known")
     ] = None,
-    file: File = None,
+    file: MemoryPlace = None,
     as_json: Json = False,
 ) -> None:
     """Remember texts word by word."""
@@ -171,7 +170,7 @@ def observe(
     user: User,
     agent: Agent = "",
     session: Session = "",
-    file: File = None,
+    file: MemoryPlace = None,
     as_json: Json = False,
 ) -> None:
     """Let the agent read what was said and decide what to remember."""
@@ -198,7 +197,7 @@ def search(
     where: Where = None,
     as_of: AsOf = None,
     explain: Annotated[bool, typer.Option("--explain", help="show the parts of each score")] = False,
-    file: File = None,
+    file: MemoryPlace = None,
     as_json: Json = False,
 ) -> None:
     """Find what was remembered, by words and by meaning."""
@@ -227,7 +226,7 @@ def context(
     session: Session = "",
     max_tokens: Annotated[int, typer.Option(help="of the whole text")] = 1000,
     where: Where = None,
-    file: File = None,
+    file: MemoryPlace = None,
     as_json: Json = False,
 ) -> None:
     """Print the memories to put before a model, within a token budget."""
@@ -247,7 +246,7 @@ def records(
     as_of: AsOf = None,
     limit: Annotated[int | None, typer.Option(help="how many at most")] = None,
     after: Annotated[str | None, typer.Option(help="from the record after this id on")] = None,
-    file: File = None,
+    file: MemoryPlace = None,
     as_json: Json = False,
 ) -> None:
     """List what is remembered, oldest first."""
@@ -263,7 +262,7 @@ def history(
     user: User,
     agent: Agent = "",
     session: Session = "",
-    file: File = None,
+    file: MemoryPlace = None,
     as_json: Json = False,
 ) -> None:
     """Show every change of a record, with reasons."""
@@ -300,7 +299,7 @@ def delete(
     agent: Agent = "",
     session: Session = "",
     timeout: Timeout = 10.0,
-    file: File = None,
+    file: MemoryPlace = None,
     as_json: Json = False,
 ) -> None:
     """Remove a record, its history and its bytes."""
@@ -315,7 +314,7 @@ def erase(
     session: Session = "",
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     timeout: Timeout = 10.0,
-    file: File = None,
+    file: MemoryPlace = None,
     as_json: Json = False,
 ) -> None:
     """Remove all that a scope covers, its history and its bytes."""
@@ -334,7 +333,7 @@ def export(
     user: User,
     agent: Agent = "",
     session: Session = "",
-    file: File = None,
+    file: MemoryPlace = None,
     as_json: Json = False,
 ) -> None:
     """Write a scope's records, with their history, to a file."""
@@ -349,7 +348,7 @@ def import_(
     agent: Agent = "",
     session: Session = "",
     form: Annotated[str | None, typer.Option(help="memorist, jsonl, mem0, graphiti, chatgpt or claude")] = None,
-    file: File = None,
+    file: MemoryPlace = None,
     as_json: Json = False,
 ) -> None:
     """Bring in what another memory exported; broken rows are named, the rest is kept."""
@@ -366,7 +365,7 @@ def import_(
 
 def backup(
     out: Annotated[Path, typer.Argument(help="a new file")],
-    file: File = None,
+    file: MemoryPlace = None,
     as_json: Json = False,
 ) -> None:
     """Copy the whole memory while others go on using it."""
@@ -377,20 +376,20 @@ def backup(
 
 def reembed(
     embedder: Annotated[str, typer.Argument(help="minilm, hashed, st:NAME, or http://HOST/v1#MODEL")],
-    file: File = None,
+    file: MemoryPlace = None,
     as_json: Json = False,
 ) -> None:
     """Make all vectors anew with another embedder."""
     from rich.progress import Progress
 
-    from memorist.library.arguments import default_path
+    from memorist.library.opening import need_file
     from memorist.memory.embedders import open_embedder
     from memorist.memory.reembed import reembed as make_anew
 
     with Progress(console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("embedding", total=None)
         count = make_anew(
-            file or default_path(),
+            need_file(file, "reembed"),
             open_embedder(embedder),
             lambda done, total: bar.update(task, completed=done, total=total),
         )

@@ -12,13 +12,12 @@ from typing import Annotated
 
 import typer
 
+from memorist.cli.shared import MemoryPlace
 from memorist.errors import ServeError, need_known
-
-File = Annotated[Path | None, typer.Option(help="the memory's file; default: memory.db among your data")]
 
 
 def serve(
-    file: File = None,
+    file: MemoryPlace = None,
     keys: Annotated[Path | None, typer.Option(help="of those who may ask (`memorist key`)")] = None,
     host: Annotated[str, typer.Option(help="address; without --keys this machine's alone")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8765,
@@ -34,7 +33,7 @@ def serve(
     _need("fastapi", "uvicorn", "prometheus_client", "mcp", "httpx2")
     from memorist.serve import command
 
-    settings = command.Settings(str(file or ""), str(keys or ""), body, model=model)
+    settings = command.Settings(file or "", str(keys or ""), body, model=model)
     command.serve(settings, host=host, port=port, workers=workers, seconds=seconds)
 
 
@@ -66,7 +65,7 @@ CLIENTS = ("claude-desktop", "claude-code", "cursor", "vscode", "codex")
 
 
 @tools.command("run", epilog="Example: memorist mcp run --user anna --file memory.db")
-def run(user: User, file: File = None, agent: Agent = "") -> None:
+def run(user: User, file: MemoryPlace = None, agent: Agent = "") -> None:
     """Serve one person's memory over standard input and output, as clients start it (over HTTP: `memorist serve`)."""
     _need("mcp")
     import asyncio
@@ -86,15 +85,16 @@ def run(user: User, file: File = None, agent: Agent = "") -> None:
 def install(
     user: User,
     client: Annotated[str, typer.Option(help=f"one of {', '.join(CLIENTS)}; default: all")] = "",
-    file: File = None,
+    file: MemoryPlace = None,
     agent: Agent = "",
 ) -> None:
     """Print what common clients' configurations need; nothing is written."""
-    from memorist.library.arguments import default_path
+    from memorist.library.opening import place_of
 
     if client:
         need_known("--client", client, CLIENTS)
-    place = str((file or default_path()).absolute())
+    kept = place_of(file)
+    place = str(kept.absolute()) if isinstance(kept, Path) else kept
     command = shutil.which("memorist") or "memorist"
     args = ["mcp", "run", "--user", user, "--file", place, *(["--agent", agent] if agent else [])]
     entry = {"command": command, "args": args}

@@ -9,6 +9,10 @@ from typing import Annotated, Any
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
+MemoryPlace = Annotated[
+    str | None,
+    typer.Option("--file", help="the memory's file, or postgresql://USER@HOST/DATABASE; default: memory.db of yours"),
+]
 RunFolder = Annotated[Path | None, typer.Option("--run", help="a folder that `memorist train` wrote")]
 
 

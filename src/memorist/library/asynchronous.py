@@ -80,7 +80,7 @@ class AsyncMemory:
 
     async def _run(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         if self._closed:
-            raise BankError(f"{self.memory.path}: the bank is closed; open it again")
+            raise BankError("the memory is closed; open it again")
         return await asyncio.get_running_loop().run_in_executor(threads, call)
 
     def usage(self) -> Any:

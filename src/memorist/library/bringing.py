@@ -12,7 +12,7 @@ from memorist.errors import UnreadError
 from memorist.library.importing import Broken, Fact, Row, Talk
 from memorist.library.results import Imported, refusal
 from memorist.memory.record import Code, Operation, Result, Scope, clean_text
-from memorist.memory.sqlite import SQLiteBank
+from memorist.memory.stored import StoredBank
 
 ODD = (ValueError, TypeError, LookupError, OverflowError)
 """What a row may hold that nobody has thought of raises one of these; what the file cannot do is another error."""
@@ -39,7 +39,7 @@ class Bringing:
         progress: called with the number of rows that are done.
     """
 
-    bank: SQLiteBank
+    bank: StoredBank
     scope: Scope | None
     observe: Observe
     clock: Callable[[], datetime]

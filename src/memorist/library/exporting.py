@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from memorist.memory.record import MemoryRecord, Scope
-from memorist.memory.sqlite import SQLiteBank
+from memorist.memory.stored import StoredBank
 
 
-def write_records(bank: SQLiteBank, path: Path, scope: Scope) -> int:
+def write_records(bank: StoredBank, path: Path, scope: Scope) -> int:
     """Write a scope's live records to a file, with the changes that led to them; how many they are."""
     count = 0
     with open(path, "w", encoding="utf-8") as file:

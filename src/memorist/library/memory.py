@@ -15,7 +15,7 @@ from memorist.agents.memory_r1 import by_one_model
 from memorist.agents.rules import RuleAgent
 from memorist.conversation import Message
 from memorist.errors import ArgumentError, BankError, PolicyError, UnreadError
-from memorist.library import arguments
+from memorist.library import arguments, opening
 from memorist.library.bringing import Bringing
 from memorist.library.counting import Counter
 from memorist.library.exporting import write_records
@@ -25,32 +25,32 @@ from memorist.library.observing import BuildObserver, Observer, now
 from memorist.library.results import Context, Erased, Imported, New, Usage, own, own_result, refusal
 from memorist.memory.bank import Guard, Hit, need_scope
 from memorist.memory.embed import Embedder, Vectors
-from memorist.memory.embedders import open_embedder
 from memorist.memory.record import Change, Code, MemoryRecord, Operation, Result, Scope
-from memorist.memory.sqlite import SQLiteBank
 from memorist.memory.sqlite_file import claim
 from memorist.models.endpoint import Endpoint, blocking
 
 
 class Memory:
-    """A memory in one SQLite file, safe to share between threads and processes. `AsyncMemory` is the same to await.
+    """A memory in one SQLite file or a PostgreSQL database, safe to share between threads and processes. `AsyncMemory`
+    is the same to await.
 
     Every call names its scope: who it is about (`Scope(user, agent, session)`). Reads with an empty agent or session
     cover all of the user's. Times without a zone are in UTC.
 
     Args:
-        path: the file; None for `memory.db` in the platform's data directory.
-        embedder: by name or itself; None for the one that the file was made with, "minilm" for a new file.
+        path: the file, or a PostgreSQL database (`postgresql://USER@HOST/DATABASE`); None for `memory.db` in the
+            platform's data directory.
+        embedder: by name or itself; None for the one that it was made with, "minilm" for a new one.
         agent: what `observe` asks: an `Endpoint`, whose model extracts and decides; or a function from a bank to an
             agent; None for rules that need no model.
         guard: called with each operation and its scope before it is written; a text that it returns is the reason for
             which the operation is refused.
         clock: says what time it is.
         ids: makes a new record's id.
-        read_only: refuse to write, and do not create the file.
+        read_only: refuse to write, and create nothing.
 
     Raises:
-        BankError: the file cannot be opened, is damaged, or was made by a newer version or with another embedder.
+        BankError: it cannot be opened, is damaged, or was made by a newer version or with another embedder.
     """
 
     def __init__(
@@ -64,15 +64,9 @@ class Memory:
         ids: Callable[[], str] = lambda: secrets.token_hex(8),
         read_only: bool = False,
     ) -> None:
-        self.path = arguments.default_path() if path is None else Path(path)
-        if not read_only and (not self.path.exists() or (self.path.is_file() and not self.path.stat().st_size)):
-            if path is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            embedder = embedder or "minilm"
-        opened = open_embedder(embedder) if isinstance(embedder, str) else embedder
         self._clock, self._ids = clock, ids
-        self._bank = SQLiteBank(
-            self.path, embedder=opened, ids=lambda commit, index: ids(), guard=guard, read_only=read_only
+        self._bank = opening.open_bank(
+            path, embedder, ids=lambda commit, index: ids(), guard=guard, read_only=read_only
         )
         self._endpoint = agent if isinstance(agent, Endpoint) else None
         build = by_one_model(agent) if isinstance(agent, Endpoint) else agent or RuleAgent
@@ -423,7 +417,7 @@ class Memory:
             self._bank.backup(path, at=self._clock())
 
     def close(self) -> None:
-        """Close the file."""
+        """Close it."""
         self._bank.close()
 
     def __enter__(self) -> Memory:

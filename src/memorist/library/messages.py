@@ -13,7 +13,7 @@ from memorist.conversation import PROGRAMS, Message
 from memorist.errors import DataError
 from memorist.library.results import Context
 from memorist.memory.record import MemoryRecord, Scope
-from memorist.memory.sqlite import SQLiteBank
+from memorist.memory.stored import StoredBank
 from memorist.memory.words import words
 
 OPENING, CLOSING = "<memories>", "</memories>"
@@ -68,7 +68,7 @@ def filled(records: Iterable[MemoryRecord], max_tokens: int, measure: Callable[[
     return Context(whole, tuple(ids), measure(whole))
 
 
-def unfed(message: Message, scope: Scope, bank: SQLiteBank) -> Message:
+def unfed(message: Message, scope: Scope, bank: StoredBank) -> Message:
     """A message without what came out of memory: a context, and of a program's message what a record says."""
     return _without_echoes(_without_contexts(message), scope, bank)
 
@@ -84,7 +84,7 @@ def _without_contexts(message: Message) -> Message:
     return message if text == message.text else replace(message, text=text)
 
 
-def _without_echoes(message: Message, scope: Scope, bank: SQLiteBank) -> Message:
+def _without_echoes(message: Message, scope: Scope, bank: StoredBank) -> Message:
     if message.by_person:
         return message
 

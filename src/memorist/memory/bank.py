@@ -5,8 +5,9 @@ commit 0 is the empty bank. Nothing here reads the wall clock or draws random id
 and ids from an `IdSource`, so that a run is a function of what it was given. Order is by age everywhere: a
 record keeps its place when it is updated.
 
-Two banks implement the protocol and pass one conformance suite: `SQLiteBank` (one durable file) and
-`ScratchBank` (an overlay in memory, empty or pinned to a commit of any bank; its base is never touched).
+Three banks implement the protocol and pass one conformance suite: `SQLiteBank` (one durable file), `PostgresBank`
+(a database; both are `StoredBank`s, over other tables) and `ScratchBank` (an overlay in memory, empty or pinned to a
+commit of any bank; its base is never touched).
 """
 
 from __future__ import annotations

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 
-from memorist.memory import sqlite_search as search
-from memorist.memory.sqlite_rows import RECORD, record_of
+from memorist.memory import stored_search as search
+from memorist.memory.stored_search import Database
+from memorist.memory.stored_tables import fill_search
 
 APPLICATION = 0x4D454D4F
 
 
-def _create_tables(db: sqlite3.Connection) -> None:
+def _create_tables(db: Database) -> None:
     """A version is a record from one commit up to another; a change leads from one version to the next."""
     for statement in (
         f"PRAGMA application_id = {APPLICATION}",
@@ -40,7 +40,7 @@ def _create_tables(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-def _add_search(db: sqlite3.Connection) -> None:
+def _add_search(db: Database) -> None:
     db.execute("ALTER TABLE versions ADD COLUMN expires TEXT")
     db.execute("CREATE TABLE erasures (number INTEGER PRIMARY KEY)")
     db.execute("CREATE TABLE copies (path TEXT NOT NULL, kind TEXT NOT NULL, at TEXT NOT NULL)")
@@ -48,7 +48,7 @@ def _add_search(db: sqlite3.Connection) -> None:
     fill_search(db)
 
 
-def _add_logs(db: sqlite3.Connection) -> None:
+def _add_logs(db: Database) -> None:
     db.execute(
         """CREATE TABLE logs (
             path TEXT NOT NULL, user TEXT NOT NULL, doomed INTEGER NOT NULL DEFAULT 0,
@@ -56,23 +56,13 @@ def _add_logs(db: sqlite3.Connection) -> None:
     )
 
 
-def _number_versions(db: sqlite3.Connection) -> None:
+def _number_versions(db: Database) -> None:
     # Numbers of versions are never used again: what is kept elsewhere by number must not come to mean another text.
     db.execute("CREATE TABLE numbers (version INTEGER NOT NULL)")
     db.execute("INSERT INTO numbers SELECT coalesce(max(version), 0) FROM versions")
 
 
-def fill_search(db: sqlite3.Connection) -> None:
-    """Make every version findable; the tables of search are empty."""
-    for version, live, *row in db.execute(
-        f"SELECT r.version, r.to_commit IS NULL, {RECORD.format('r')} FROM versions r ORDER BY r.version"
-    ).fetchall():
-        record = record_of(row)
-        search.add(db, version, record)
-        search.count_live(db, record.scope.user, live)
-
-
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _create_tables,
     _add_search,
     _add_logs,

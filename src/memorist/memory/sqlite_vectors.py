@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ import numpy.typing as npt
 from memorist.errors import BankError
 from memorist.memory.bank import nearest_rows
 from memorist.memory.embed import Vectors
-from memorist.memory.sqlite_search import Versions
+from memorist.memory.stored_find import Nearest
+from memorist.memory.stored_search import Database, Versions
 from memorist.memory.vector_index import VectorIndex, open_index, write_index
 
 BIG = 20_000
@@ -47,7 +49,7 @@ class UserVectors:
         return [(int(self.versions[row]), score) for row, score in found]
 
 
-def load(db: sqlite3.Connection, user: str, commit: int | None, size: int) -> UserVectors:
+def load(db: Database, user: str, commit: int | None, size: int) -> UserVectors:
     """What was live at a commit, or with None all that ever was, from the file."""
     query = "SELECT version, birth, vector FROM versions JOIN vectors USING (version) WHERE user = ?"
     if commit is None:
@@ -82,7 +84,7 @@ class IndexedVectors:
     tail: UserVectors
 
     def nearest(
-        self, query: Vectors, k: int, allowed: Versions | None, db: sqlite3.Connection, user: str
+        self, query: Vectors, k: int, allowed: Versions | None, db: Database, user: str
     ) -> list[tuple[int, float]]:
         """The `k` versions nearest to a unit vector: (version, cosine), best first, ties by age."""
         among = None
@@ -97,7 +99,12 @@ class IndexedVectors:
         return best.nearest(query, k)
 
 
-def _rows(db: sqlite3.Connection, user: str, versions: Sequence[int]) -> list[tuple[int, int, bytes]]:
+def among(db: Database, user: str, versions: Sequence[int], commit: int, size: int) -> UserVectors:
+    """Those of some versions of a user that are live, from the tables."""
+    return _made(commit, _rows(db, user, versions), size)
+
+
+def _rows(db: Database, user: str, versions: Sequence[int]) -> list[tuple[int, int, bytes]]:
     """Live versions of a user with their vectors, by age."""
     # Joined in this order: SQLite would rather walk through all that the user has, which are in the order of birth.
     query = """SELECT version, birth, vector
@@ -123,7 +130,14 @@ class VectorCache:
         """Drop all: something was erased, or the vectors were made anew."""
         self._kept.clear()
 
-    def at(self, db: sqlite3.Connection, user: str, commit: int) -> UserVectors | IndexedVectors:
+    def at(self, db: Database, user: str, newest: int, as_of: int | datetime) -> Nearest:
+        """What finds a user's nearest vectors at a commit; with a time, among all that ever were."""
+        if as_of != newest:
+            return load(db, user, None if isinstance(as_of, datetime) else as_of, self.size).nearest
+        found = self.current(db, user, newest)
+        return found.nearest if isinstance(found, UserVectors) else partial(found.nearest, db=db, user=user)
+
+    def current(self, db: Database, user: str, commit: int) -> UserVectors | IndexedVectors:
         """A user's vectors at the newest commit."""
         kept = self._kept.pop(user, None)
         found = None if kept is None else self._followed(db, user, kept, commit)
@@ -160,7 +174,7 @@ class VectorCache:
     def _path(self, number: int | None) -> Path | None:
         return None if self.folder is None or number is None else self.folder / f"user{number}.vectors"
 
-    def _loaded(self, db: sqlite3.Connection, user: str, commit: int) -> UserVectors | IndexedVectors:
+    def _loaded(self, db: Database, user: str, commit: int) -> UserVectors | IndexedVectors:
         row = db.execute("SELECT number, live FROM users WHERE name = ?", (user,)).fetchone()
         path = None if row is None else self._path(row[0])
         if path is None or row[1] <= BIG:
@@ -176,7 +190,7 @@ class VectorCache:
             index = None
         return load(db, user, commit, self.size) if index is None else self._over(db, user, commit, index)
 
-    def _over(self, db: sqlite3.Connection, user: str, commit: int, index: VectorIndex) -> IndexedVectors:
+    def _over(self, db: Database, user: str, commit: int, index: VectorIndex) -> IndexedVectors:
         """An index with what has changed since it was made."""
         rows = db.execute("SELECT version FROM versions WHERE user = ? AND to_commit IS NULL", (user,))
         live = np.fromiter((version for (version,) in rows), np.int64)
@@ -185,7 +199,7 @@ class VectorCache:
         return IndexedVectors(commit, index, dead, _made(commit, _rows(db, user, new.tolist()), self.size))
 
     def _followed(
-        self, db: sqlite3.Connection, user: str, kept: UserVectors | IndexedVectors, commit: int
+        self, db: Database, user: str, kept: UserVectors | IndexedVectors, commit: int
     ) -> UserVectors | IndexedVectors | None:
         """`kept` with what later commits changed; None where it must be read anew."""
         if kept.commit == commit:
@@ -204,7 +218,7 @@ class VectorCache:
 
     def _changed(
         self,
-        db: sqlite3.Connection,
+        db: Database,
         user: str,
         kept: UserVectors,
         gone: npt.NDArray[np.int64],
@@ -226,7 +240,7 @@ def _bytes(kept: UserVectors | IndexedVectors) -> int:
     return kept.vectors.nbytes if isinstance(kept, UserVectors) else kept.tail.vectors.nbytes + kept.dead.nbytes
 
 
-def _build(db: sqlite3.Connection, user: str, path: Path, size: int) -> VectorIndex | None:
+def _build(db: Database, user: str, path: Path, size: int) -> VectorIndex | None:
     """An index of all that a user has now."""
     (count,) = db.execute("SELECT count(*) FROM versions WHERE user = ? AND to_commit IS NULL", (user,)).fetchone()
     rows = db.execute(
@@ -244,7 +258,7 @@ def _build(db: sqlite3.Connection, user: str, path: Path, size: int) -> VectorIn
     return write_index(path, lambda: {"marks": marks}, count, size, blocks())
 
 
-def _is_of(index: VectorIndex, db: sqlite3.Connection) -> bool:
+def _is_of(index: VectorIndex, db: Database) -> bool:
     """Whether the vectors that were marked are still what the file has under their versions, as far as it has them."""
     for version, mark in index.about["marks"]:
         row = db.execute("SELECT vector FROM vectors WHERE version = ?", (version,)).fetchone()

@@ -41,8 +41,9 @@ DISTRACTORS = 4
 @dataclass(frozen=True)
 class Question:
     """A question about a scene. kind: how answers are compared (`rules.correct`). choices: the answers that there are,
-    where they are few. rationale: what one sees who answers. scene: what was drawn; nothing where a file is shown.
-    stage_given: of the task, where it is none of those here."""
+    where they are few. rationale: what one sees who answers at a glance. steps: what one writes who first goes from
+    thing to thing; empty where nobody did. scene: what was drawn; nothing where a file is shown. stage_given: of the
+    task, where it is none of those here."""
 
     task: str
     text: str
@@ -52,6 +53,7 @@ class Question:
     rationale: str
     scene: Scene = field(default_factory=lambda: Scene("urban"))
     stage_given: int = 0
+    steps: str = ""
 
     @property
     def stage(self) -> int:
@@ -86,12 +88,14 @@ class _Draft:
         """The one that is at home here, or in a third of the scenes any."""
         return self.rng.choice(VEHICLES) if self.rng.random() < 1 / 3 else HOME[self.environment]
 
-    def asked(self, text: str, answer: str, kind: str, choices: tuple[str, ...], rationale: str) -> Question:
-        """The question. What is drawn last lies on top of nothing: things do not touch."""
+    def asked(
+        self, text: str, answer: str, kind: str, choices: tuple[str, ...], rationale: str, *about: str
+    ) -> Question:
+        """The question, about things of some kinds. What is drawn last lies on top of nothing: things do not touch."""
         things = self.placer.things
         self.rng.shuffle(things)
         made = Scene(self.environment, tuple(things), self.rng.random() < 0.5)
-        return Question(self.task, text, answer, kind, choices, rationale, made)
+        return Question(self.task, text, answer, kind, choices, rationale, made, steps=listed(made, *about))
 
 
 def question(task: str, seed: int, *, unseen: bool = False) -> Question:
@@ -113,7 +117,7 @@ def _colour(draft: _Draft) -> Question | None:
         return None
     draft.others(kind)
     text = draft.rng.choice((f"What colour are the {PLURALS[kind]}?", f"Which colour has every {kind}?"))
-    return draft.asked(text, colour, "choice", tuple(COLOURS), f"the {PLURALS[kind]} are {colour}")
+    return draft.asked(text, colour, "choice", tuple(COLOURS), f"the {PLURALS[kind]} are {colour}", kind)
 
 
 def _shape(draft: _Draft) -> Question | None:
@@ -122,7 +126,7 @@ def _shape(draft: _Draft) -> Question | None:
         return None
     draft.others()
     text = draft.rng.choice(("What is the shape of the marked building?", "Which outline has the marked building?"))
-    return draft.asked(text, shape, "choice", SHAPES, f"the marked building is a {shape}")
+    return draft.asked(text, shape, "choice", SHAPES, f"the marked building is a {shape}", "building")
 
 
 def _size(draft: _Draft) -> Question | None:
@@ -133,7 +137,7 @@ def _size(draft: _Draft) -> Question | None:
     draft.others(one, other)
     first, second = draft.rng.sample((one, other), 2)
     text = draft.rng.choice((f"Which is larger, the {first} or the {second}?", f"Larger: {first} or {second}?"))
-    return draft.asked(text, one, "choice", (first, second), f"the {one} is larger than the {other}")
+    return draft.asked(text, one, "choice", (first, second), f"the {one} is larger than the {other}", one, other)
 
 
 def _count(draft: _Draft) -> Question | None:
@@ -143,7 +147,7 @@ def _count(draft: _Draft) -> Question | None:
         return None
     draft.others(kind)
     text = draft.rng.choice((f"How many {PLURALS[kind]} are there?", f"Count the {PLURALS[kind]}."))
-    return draft.asked(text, str(wanted), "int", (), " ".join([kind] * wanted) or "none")
+    return draft.asked(text, str(wanted), "int", (), " ".join([kind] * wanted) or "none", kind)
 
 
 def _presence(draft: _Draft) -> Question | None:
@@ -153,7 +157,7 @@ def _presence(draft: _Draft) -> Question | None:
     draft.others(kind)
     answer = "yes" if there else "no"
     text = draft.rng.choice((f"Is there a {kind}?", f"Can a {kind} be seen?"))
-    return draft.asked(text, answer, "yesno", ("yes", "no"), f"{'a' if there else 'no'} {kind}")
+    return draft.asked(text, answer, "yesno", ("yes", "no"), f"{'a' if there else 'no'} {kind}", kind)
 
 
 def _transport(draft: _Draft) -> Question | None:
@@ -164,7 +168,7 @@ def _transport(draft: _Draft) -> Question | None:
         return None
     draft.others(*VEHICLES)
     text = draft.rng.choice(("Which kind of vehicle is there?", "What sort of transport can be seen?"))
-    return draft.asked(text, kind, "choice", VEHICLES, f"there is a {kind}")
+    return draft.asked(text, kind, "choice", VEHICLES, f"there is a {kind}", *VEHICLES)
 
 
 def _relation(draft: _Draft) -> Question | None:
@@ -175,7 +179,7 @@ def _relation(draft: _Draft) -> Question | None:
         return None
     draft.others(one, other)
     text = draft.rng.choice((f"Where is the {one}, seen from the {other}?", f"Where is the {one} from the {other}?"))
-    return draft.asked(text, answer, "choice", RELATIONS, f"the {one} is {answer} the {other}")
+    return draft.asked(text, answer, "choice", RELATIONS, f"the {one} is {answer} the {other}", one, other)
 
 
 def relation(one: Thing, other: Thing) -> str | None:
@@ -200,13 +204,24 @@ def _location(draft: _Draft) -> Question | None:
     if placed is None or (cell(placed) != wanted and not draft.unseen):
         return None
     draft.others(kind)
-    return draft.asked(f"In which part of the picture is the {kind}?", cell(placed), "cell", CELLS, f"the {kind}")
+    return draft.asked(f"In which part of the picture is the {kind}?", cell(placed), "cell", CELLS, f"the {kind}", kind)
 
 
 def cell(thing: Thing) -> str:
     """In which of nine parts of the picture the middle of a thing is."""
     x, y = thing.middle
     return CELLS[3 * min(2, int(3 * y / SIDE)) + min(2, int(3 * x / SIDE))]
+
+
+def listed(scene: Scene, *kinds: str) -> str:
+    """Things of some kinds, or all, each with where it is, from top to bottom and left to right; "none" for none."""
+    things = [thing for thing in scene.things if not kinds or thing.kind in kinds]
+    told = sorted(things, key=lambda thing: (CELLS.index(cell(thing)), thing.box))
+    return ", ".join(map(_described, told)) or "none"
+
+
+def _described(thing: Thing) -> str:
+    return " ".join(filter(None, (cell(thing), "marked" * thing.marked, thing.colour, thing.shape, thing.kind)))
 
 
 _MAKERS: dict[str, Maker] = {

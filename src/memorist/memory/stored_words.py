@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memorist.memory.bank import best
-from memorist.memory.sqlite_search import Versions
+from memorist.memory.stored_search import Database, Versions
 
 K1, B = 1.2, 0.75
 """Of BM25 (Robertson and Zaragoza, 2009): how soon repeats stop counting, and how much long texts count less."""
@@ -55,7 +54,7 @@ class WordIndex:
         self._size = 0
 
     def search(
-        self, db: sqlite3.Connection, user: int, asked: Sequence[str], limit: int, allowed: Versions | None, commit: int
+        self, db: Database, user: int, asked: Sequence[str], limit: int, allowed: Versions | None, commit: int
     ) -> list[tuple[int, float]]:
         """The versions of a user that share most with the words asked for: (version, BM25), best first, ties by age.
 
@@ -98,7 +97,7 @@ class WordIndex:
         scores = scores.round(9)  # sums of the same parts in another order are equal
         return [(int(found[i]), float(scores[i])) for i in best(scores, limit)]
 
-    def _follow(self, db: sqlite3.Connection, commit: int) -> int:
+    def _follow(self, db: Database, commit: int) -> int:
         """Empty what does not hold any more; the last version that there is."""
         if commit != self._commit:
             query = "SELECT coalesce(max(erasure), 0) FROM commits WHERE number > ?"
@@ -107,7 +106,7 @@ class WordIndex:
             self._commit = commit
         return int(db.execute("SELECT version FROM numbers").fetchone()[0])
 
-    def _count(self, db: sqlite3.Connection, user: int, word: str, last: int) -> int:
+    def _count(self, db: Database, user: int, word: str, last: int) -> int:
         known = self._known.get((user, word))
         if known is None:
             known = self._known[user, word] = _Known(0, 0)
@@ -128,7 +127,7 @@ class WordIndex:
             self._size -= 1 + (0 if gone.rows is None else len(gone.rows))
         return known.count
 
-    def _rows(self, db: sqlite3.Connection, user: int, word: str, wanted: Versions | None) -> Rows:
+    def _rows(self, db: Database, user: int, word: str, wanted: Versions | None) -> Rows:
         """A word's postings, of the wanted versions."""
         known = self._known.get((user, word))
         if known is not None and known.rows is not None:
@@ -144,6 +143,6 @@ class WordIndex:
         return rows if wanted is None else rows[np.isin(rows[:, 0], wanted)]
 
 
-def _read(db: sqlite3.Connection, user: int, word: str, more: str, *values: object) -> Rows:
+def _read(db: Database, user: int, word: str, more: str, *values: object) -> Rows:
     query = f"SELECT version, count, length FROM words WHERE user = ? AND word = ? {more}"
     return np.array(db.execute(query, (user, word, *values)).fetchall(), np.int64).reshape(-1, 3)

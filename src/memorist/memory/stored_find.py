@@ -1,9 +1,8 @@
-"""How an `SQLiteBank` answers a query: candidates from words and vectors, looked up in the versions, fused."""
+"""How a `StoredBank` answers a query: candidates from words and vectors, looked up in the versions, fused."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property, reduce
@@ -11,16 +10,15 @@ from typing import Protocol
 
 import numpy as np
 
-from memorist.memory import sqlite_search as search
+from memorist.memory import stored_search as search
 from memorist.memory.bank import Hit
 from memorist.memory.embed import Vectors
 from memorist.memory.filters import Filter, Join, Test
 from memorist.memory.fusion import fuse
 from memorist.memory.record import Kind, MemoryRecord, Operation, Scope, instant, payload_json, readable
-from memorist.memory.sqlite_file import BankFile
-from memorist.memory.sqlite_search import Versions
-from memorist.memory.sqlite_vectors import IndexedVectors, UserVectors, VectorCache, load
-from memorist.memory.sqlite_words import WordIndex
+from memorist.memory.stored_search import Versions
+from memorist.memory.stored_tables import Tables
+from memorist.memory.stored_words import WordIndex
 from memorist.memory.words import words
 
 Ranked = list[tuple[int, float]]
@@ -31,6 +29,30 @@ enough: on conversations 20 order the first ten as 200 do."""
 
 NEAR = 8
 """Records that are looked at for one that a new text nearly repeats."""
+
+
+Nearest = Callable[[Vectors, int, Versions | None], Ranked]
+"""The `k` versions nearest to a unit vector, of the allowed ones: (version, cosine), best first, ties by age."""
+
+
+class VectorSource(Protocol):
+    """Finds nearest vectors. Called with the lock of the tables held, in one transaction."""
+
+    def at(self, db: search.Database, user: str, newest: int, as_of: int | datetime) -> Nearest:
+        """Among a user's live versions at a commit; with a time, among all that ever were."""
+        ...
+
+    def forget(self) -> None:
+        """Drop what is kept in memory: something was erased, or the vectors were made anew."""
+        ...
+
+    def wipe(self, number: int, versions: Versions) -> None:
+        """Overwrite what is kept elsewhere of some of a user's versions."""
+        ...
+
+    def clear(self) -> None:
+        """Remove all that is kept; it is made anew when it is needed."""
+        ...
 
 
 class Ask(Protocol):
@@ -90,15 +112,15 @@ class View:
 
     def __init__(
         self,
-        db: sqlite3.Connection,
-        cache: VectorCache,
+        db: search.Database,
+        source: VectorSource,
         words: WordIndex,
         scope: Scope,
         filters: Sequence[Filter],
         newest: int,
         as_of: int | datetime,
     ) -> None:
-        self._db, self._cache, self._words = db, cache, words
+        self._db, self._source, self._words = db, source, words
         self.scope, self._filters, self._newest, self.as_of = scope, filters, newest, as_of
         self.user = search.user_number(db, scope.user)
 
@@ -115,30 +137,24 @@ class View:
         return reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), found)
 
     @cached_property
-    def _vectors(self) -> UserVectors | IndexedVectors:
-        if self.as_of == self._newest:
-            return self._cache.at(self._db, self.scope.user, self._newest)
-        return load(
-            self._db, self.scope.user, None if isinstance(self.as_of, datetime) else self.as_of, self._cache.size
-        )
+    def _nearest(self) -> Nearest:
+        return self._source.at(self._db, self.scope.user, self._newest, self.as_of)
 
-    def live(self, versions: Sequence[int], file: BankFile) -> dict[int, MemoryRecord]:
+    def live(self, versions: Sequence[int], tables: Tables) -> dict[int, MemoryRecord]:
         """Those that may be shown, by age."""
-        found = file.by_version(versions, None if isinstance(self.as_of, datetime) else self.as_of)
+        found = tables.by_version(versions, None if isinstance(self.as_of, datetime) else self.as_of)
         return {version: record for version, record in found.items() if self.scope.covers(record.scope)}
 
-    def records(self, file: BankFile) -> list[MemoryRecord]:
+    def records(self, tables: Tables) -> list[MemoryRecord]:
         """All that may be shown, oldest first."""
         commit = None if isinstance(self.as_of, datetime) else self.as_of
-        return [r for r in file.of_user(self.scope.user, commit, self.allowed) if self.scope.covers(r.scope)]
+        return [r for r in tables.of_user(self.scope.user, commit, self.allowed) if self.scope.covers(r.scope)]
 
     def nearest(self, vector: Vectors, limit: int, allowed: Versions | None) -> Ranked:
         """By vector: (version, cosine)."""
         if self.user is None:
             return []
-        if isinstance(self._vectors, UserVectors):
-            return self._vectors.nearest(vector, limit, allowed)
-        return self._vectors.nearest(vector, limit, allowed, self._db, self.scope.user)
+        return self._nearest(vector, limit, allowed)
 
     def by_words(self, terms: Sequence[str], limit: int, allowed: Versions | None) -> Ranked:
         """By words: (version, BM25)."""
@@ -149,7 +165,7 @@ class View:
 
 def found(
     view: View,
-    file: BankFile,
+    tables: Tables,
     asks: Mapping[str, Ask],
     k: int,
     weights: Mapping[str, float],
@@ -161,7 +177,7 @@ def found(
     moment = None if now is None else instant(now)
     while k > 0:
         lists = {name: dict(ask.best(view, limit)) for name, ask in asks.items()}
-        records = view.live(sorted(set().union(*lists.values())), file)
+        records = view.live(sorted(set().union(*lists.values())), tables)
         if now is not None:
             records = {version: record for version, record in records.items() if not record.has_expired(now)}
         scores = {name: _completed(view, asks[name], known, records) for name, known in lists.items()}
@@ -182,7 +198,7 @@ def _completed(view: View, ask: Ask, known: dict[int, float], versions: Iterable
 
 def near_twins(
     view: View,
-    file: BankFile,
+    tables: Tables,
     operations: Sequence[Operation],
     known: Container[int],
     vectors: Mapping[str, Vectors],
@@ -200,7 +216,7 @@ def near_twins(
         vector = vectors[op.text]
         alike = (payload_json(op.payload or {}), op.expires)
         versions = [version for version, cosine in view.nearest(vector, NEAR, view.allowed) if cosine >= near]
-        for record in view.live(versions, file).values():
+        for record in view.live(versions, tables).values():
             same = record.scope == view.scope and record.key is None and not record.has_expired(at)
             if same and _alike(op.text, record.text) and (payload_json(record.payload), record.expires) == alike:
                 found[place] = record.id
