@@ -114,7 +114,7 @@ def test_whom_the_server_holds_to_no_security_is_told(bank: PostgresBank) -> Non
 def test_migrations_run_once_and_are_recorded(bank: PostgresBank) -> None:
     with PostgresBank(postgres_url(), schema=bank.schema), bank._tables.reading() as db:
         found = db.execute("SELECT number, name FROM migrations ORDER BY number").fetchall()
-    assert found == [(1, "create_tables"), (2, "secure_rows")]
+    assert found == [(1, "create_tables"), (2, "secure_rows"), (3, "add_jobs")]
 
 
 def test_tables_of_a_newer_version_are_refused(bank: PostgresBank) -> None:

@@ -146,7 +146,8 @@ def test_migrations_run_once_and_are_recorded(path: Path, monkeypatch: pytest.Mo
                 (2, "add_search"),
                 (3, "add_logs"),
                 (4, "number_versions"),
-                (5, "add_a_table"),
+                (5, "add_jobs"),
+                (6, "add_a_table"),
             ]
     assert ran == [1]
     monkeypatch.setattr(sqlite_file, "MIGRATIONS", first)

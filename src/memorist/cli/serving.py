@@ -44,13 +44,14 @@ def key(
     user: Annotated[str, typer.Option(help="of the tenant, where it may reach one alone")] = "",
     rights: Annotated[str, typer.Option(help="of read, write, erase")] = "read,write",
     per_minute: Annotated[int, typer.Option(min=0, help="requests (0: no limit)")] = 600,
+    most: Annotated[int, typer.Option(min=0, help="records that the tenant may have (0: no limit)")] = 0,
     expires: Annotated[datetime | None, typer.Option(help="from when on it is refused")] = None,
 ) -> None:
     """Make a key for the server; its secret is printed once, and kept nowhere."""
     from memorist.serve.keys import add_key
 
     given = [right.strip() for right in rights.split(",") if right.strip()]
-    print(add_key(keys, name, tenant, user=user, rights=given, per_minute=per_minute, expires=expires))
+    print(add_key(keys, name, tenant, user=user, rights=given, per_minute=per_minute, expires=expires, most=most))
 
 
 tools = typer.Typer(

@@ -15,6 +15,7 @@ from memorist.errors import BankError
 from memorist.library.memory import Memory
 from memorist.library.messages import Said
 from memorist.memory.record import Result, Scope
+from memorist.memory.stored import StoredBank
 from memorist.models.endpoint import Endpoint
 
 P = ParamSpec("P")
@@ -77,6 +78,10 @@ class AsyncMemory:
             found: Sequence[Result] = await self.memory.observing(messages, scope, at=at)
             return found
         return await self._run(self._readers, partial(self.memory.observe, messages, scope, at=at))
+
+    async def beside(self, call: Callable[[StoredBank], T]) -> T:
+        """What a call of the bank gives, made in a thread of its own pool."""
+        return await self._run(self._threads, partial(call, self.memory.bank))
 
     async def _run(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         if self._closed:

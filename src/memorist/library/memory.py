@@ -27,6 +27,7 @@ from memorist.memory.bank import Guard, Hit, need_scope
 from memorist.memory.embed import Embedder, Vectors
 from memorist.memory.record import Change, Code, MemoryRecord, Operation, Result, Scope
 from memorist.memory.sqlite_file import claim
+from memorist.memory.stored import StoredBank
 from memorist.models.endpoint import Endpoint, blocking
 
 
@@ -415,6 +416,11 @@ class Memory:
         """
         with self._counted("backup"):
             self._bank.backup(path, at=self._clock())
+
+    @property
+    def bank(self) -> StoredBank:
+        """What stores it."""
+        return self._bank
 
     def close(self) -> None:
         """Close it."""

@@ -319,7 +319,7 @@ class BankServer(Tables):
             left = self._remove_logs(db)
             if left:
                 return left
-            for table in ("versions", "vectors", "changes", "words", "facets", "users"):
+            for table in ("versions", "vectors", "changes", "words", "facets", "users", "jobs"):
                 db.execute(f"VACUUM {table}")
             db.execute("DELETE FROM erasures WHERE number = ANY(?)", (list(pending),))
         return ()

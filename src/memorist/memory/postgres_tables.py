@@ -76,10 +76,24 @@ def _secure_rows(db: psycopg.Connection[Any], size: int) -> None:
         ("facets", _NUMBER.format('"user"')),
         ("vectors", _NUMBER.format("owner")),
     ):
-        db.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
-        db.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
-        db.execute(f"CREATE POLICY own_rows ON {table} USING ({meant}) WITH CHECK ({meant})")
+        _own_rows(db, table, meant)
 
 
-MIGRATIONS: tuple[Callable[[psycopg.Connection[Any], int], None], ...] = (_create_tables, _secure_rows)
+def _own_rows(db: psycopg.Connection[Any], table: str, meant: str) -> None:
+    db.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+    db.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+    db.execute(f"CREATE POLICY own_rows ON {table} USING ({meant}) WITH CHECK ({meant})")
+
+
+def _add_jobs(db: psycopg.Connection[Any], size: int) -> None:
+    db.execute(
+        """CREATE TABLE jobs (
+            id TEXT COLLATE "C" PRIMARY KEY, "user" TEXT COLLATE "C" NOT NULL, agent TEXT COLLATE "C" NOT NULL,
+            session TEXT COLLATE "C" NOT NULL, state TEXT NOT NULL, asked TEXT NOT NULL, outcome TEXT NOT NULL,
+            made DOUBLE PRECISION NOT NULL, until DOUBLE PRECISION NOT NULL)"""
+    )
+    _own_rows(db, "jobs", _MINE.format('"user"'))
+
+
+MIGRATIONS: tuple[Callable[[psycopg.Connection[Any], int], None], ...] = (_create_tables, _secure_rows, _add_jobs)
 """What makes older tables current, in order, with the numbers of a vector; each runs once and is recorded."""

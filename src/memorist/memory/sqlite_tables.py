@@ -62,10 +62,19 @@ def _number_versions(db: Database) -> None:
     db.execute("INSERT INTO numbers SELECT coalesce(max(version), 0) FROM versions")
 
 
+def _add_jobs(db: Database) -> None:
+    db.execute(
+        """CREATE TABLE jobs (
+            id TEXT PRIMARY KEY, user TEXT NOT NULL, agent TEXT NOT NULL, session TEXT NOT NULL, state TEXT NOT NULL,
+            asked TEXT NOT NULL, outcome TEXT NOT NULL, made REAL NOT NULL, until REAL NOT NULL) WITHOUT ROWID"""
+    )
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _create_tables,
     _add_search,
     _add_logs,
     _number_versions,
+    _add_jobs,
 )
 """What makes an older file a current one, in order; each runs once and is recorded in the file."""

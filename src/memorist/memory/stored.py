@@ -48,6 +48,7 @@ from memorist.memory.record import (
 )
 from memorist.memory.scratch import ScratchBank, decide
 from memorist.memory.stored_find import Ask, ByVector, ByWords, VectorSource, View, found, near_twins, scope_filter
+from memorist.memory.stored_jobs import Jobs
 from memorist.memory.stored_search import Database, twins
 from memorist.memory.stored_snapshot import StoredSnapshot
 from memorist.memory.stored_tables import Tables
@@ -59,7 +60,7 @@ REPIN = 128
 """Changes after which the blocks in memory are renewed."""
 
 
-class StoredBank(ABC):
+class StoredBank(Jobs, ABC):
     """A durable bank in the tables of a database. Implements `MemoryBank`; threads and processes may share them.
 
     An `apply` that has returned is on disk, and one that has not is there as a whole or not at all.
@@ -335,6 +336,10 @@ class StoredBank(ABC):
         Raises:
             BankError: there is a file at `path`, or it cannot be written.
         """
+
+    def live(self, prefix: str) -> int:
+        """How many live records users have whose name begins so."""
+        return self._tables.live(prefix)
 
     def note_copy(self, path: str | os.PathLike[str], kind: str, *, at: datetime) -> None:
         """Remember that records were copied to a file that erasing here does not reach."""

@@ -262,11 +262,18 @@ class Tables(ABC):
             (number,) = db.execute("SELECT max(number) FROM commits").fetchone()
             db.execute("INSERT INTO erasures VALUES (?)", (number,))
             db.execute("UPDATE logs SET doomed = 1 WHERE user = ?", (scope.user,))
+            _delete_jobs(db, scope, ids is not None)
         return Gone(number, user, np.array(gone, np.int64)), count
 
     def drop_vector(self, db: Database, version: int) -> None:
         """Forget the vector of a version."""
         db.execute("DELETE FROM vectors WHERE version = ?", (version,))
+
+    def live(self, prefix: str) -> int:
+        """How many live records users have whose name begins so; it ends in an ASCII letter or mark."""
+        with self.reading() as db:
+            query = "SELECT coalesce(sum(live), 0) FROM users WHERE name >= ? AND name < ?"
+            return int(db.execute(query, (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))).fetchone()[0])
 
     def by_version(self, versions: Sequence[int], commit: int | None) -> dict[int, MemoryRecord]:
         """Those of some versions that were live at a commit, or with None all of them, by age."""
@@ -289,6 +296,15 @@ class Tables(ABC):
         """Raise if the file was opened for reading."""
         if self.read_only:
             raise BankError(f"{self.name}: opened with read_only=True; open it without to write, or fork it")
+
+
+def _delete_jobs(db: Database, scope: Scope, some: bool) -> None:
+    """Forget jobs of a scope; where only some records go, those that may tell of them because they ended."""
+    query, values = "DELETE FROM jobs WHERE user = ?", [scope.user]
+    for name, value in (("agent", scope.agent), ("session", scope.session)):
+        if value and not some:
+            query, values = f"{query} AND {name} = ?", [*values, value]
+    db.execute(query + (" AND state IN ('done', 'failed')" if some else ""), values)
 
 
 def fill_search(db: Database) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,8 +23,10 @@ from memorist.library.asynchronous import AsyncMemory
 from memorist.library.results import New
 from memorist.memory.record import MemoryRecord, Scope
 from memorist.serve import bodies
+from memorist.serve.asking import Asking
 from memorist.serve.chat import Chats, Upstream, add_chat
 from memorist.serve.gate import Gate, Waiting
+from memorist.serve.jobs import Runner, state_of
 from memorist.serve.keys import Key, Keys
 from memorist.serve.mcp import over_http
 from memorist.serve.telling import told
@@ -63,10 +65,13 @@ def make_app(serving: Serving) -> FastAPI:
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.memory = serving.open_()
+        app.state.runner = runner = Runner(lambda: app.state.memory, serving.clock)
+        runner.start()
         try:
             async with tools.session_manager.run():
                 yield
         finally:
+            await runner.close()
             if chats is not None:
                 await chats.close()
             await app.state.memory.close()
@@ -78,13 +83,15 @@ def make_app(serving: Serving) -> FastAPI:
     )  # fmt: skip
     watching = Watching(serving.body)
     app.state.gate = gate = Gate(serving.keys, serving.clock)
-    app.add_middleware(watching.middleware)
+    app.add_middleware(gate.middleware)
+    app.add_middleware(watching.middleware)  # around the other
     _say_problems(app)
     _add_calls(app)
     tools = over_http(app, lambda: app.state.memory, gate)
     chats = None if serving.upstream is None else Chats(serving.upstream, lambda: app.state.memory)
     if chats is not None:
         add_chat(app, chats, gate)
+        _add_ask(app, Asking(chats))
 
     @app.get("/health", include_in_schema=False)
     async def health() -> PlainTextResponse:
@@ -151,23 +158,65 @@ def _memory(request: Request) -> AsyncMemory:
 Mind = Annotated[AsyncMemory, Depends(_memory)]
 
 
+def _runner(request: Request) -> Runner:
+    found: Runner = request.app.state.runner
+    return found
+
+
+Later = Annotated[Runner, Depends(_runner)]
+
+
 def _scope(key: Key, body: bodies.About) -> Scope:
     return key.scope(body.user, body.agent, body.session)
 
 
 def _add_calls(app: FastAPI) -> None:
+    _add_writing(app)
+    _add_reading(app)
+    _add_removing(app)
+
+
+def _add_writing(app: FastAPI) -> None:
     @app.post("/v1/add", tags=["write"], summary="Remember texts word by word")
     async def add(body: bodies.Add, key: Writer, memory: Mind) -> bodies.Results:
+        await _need_room(memory, key, len(body.items))
         new = [New(i.text, i.metadata, i.key, i.expires, i.at, i.source) for i in body.items]
         found = await memory.add_many(new, _scope(key, body), near=body.near)
         return bodies.Results(results=[bodies.Done.of(one) for one in found])
 
-    @app.post("/v1/observe", tags=["write"], summary="Let the agent read messages and decide what to remember")
-    async def observe(body: bodies.Observe, key: Writer, memory: Mind) -> bodies.Results:
+    @app.post(
+        "/v1/observe", tags=["write"], summary="Let the agent read messages and decide what to remember",
+        responses={202: {"model": bodies.JobState, "description": "To be read later"}},
+    )  # fmt: skip
+    async def observe(
+        body: bodies.Observe, key: Writer, memory: Mind, runner: Later, response: Response
+    ) -> bodies.Results | bodies.JobState:  # fmt: skip
+        await _need_room(memory, key, 1)
         said = [message.model_dump() for message in body.messages]
+        if body.later:
+            response.status_code = 202
+            return state_of(await runner.put(said, _scope(key, body), body.at))
         found = await memory.observe(said, _scope(key, body), at=body.at)
         return bodies.Results(results=[bodies.Done.of(one) for one in found])
 
+    @app.get("/v1/jobs/{job_id}", tags=["write"], summary="What came of messages that were to be read later")
+    async def job(job_id: Id, key: Writer, memory: Mind, about: About) -> bodies.JobState:
+        scope = about.of(key)
+        found = await memory.beside(lambda bank: bank.job(job_id, scope))
+        if found is None:
+            raise ServeError(404, f"there is no job {job_id!r} in this scope; what ended a day ago is forgotten")
+        return state_of(found)
+
+    @app.put("/v1/records/{record_id}", tags=["write"], summary="Replace a record's text; the old one stays in history")
+    async def update(record_id: Id, body: bodies.Update, key: Writer, memory: Mind) -> bodies.Done:
+        found = await memory.update(
+            record_id, body.text, _scope(key, body), metadata=body.metadata, expires=body.expires, at=body.at,
+            reason=body.reason,
+        )  # fmt: skip
+        return bodies.Done.of(found)
+
+
+def _add_reading(app: FastAPI) -> None:
     @app.post("/v1/search", tags=["read"], summary="Find the records that answer a question best")
     async def search(body: bodies.Search, key: Reader, memory: Mind) -> bodies.Hits:
         try:
@@ -201,28 +250,12 @@ def _add_calls(app: FastAPI) -> None:
     async def get(record_id: Id, key: Reader, memory: Mind, about: About) -> bodies.Record:
         return bodies.Record.of(_there(await memory.get(record_id, about.of(key)), record_id))
 
-    @app.put("/v1/records/{record_id}", tags=["write"], summary="Replace a record's text; the old one stays in history")
-    async def update(record_id: Id, body: bodies.Update, key: Writer, memory: Mind) -> bodies.Done:
-        found = await memory.update(
-            record_id, body.text, _scope(key, body), metadata=body.metadata, expires=body.expires, at=body.at,
-            reason=body.reason,
-        )  # fmt: skip
-        return bodies.Done.of(found)
-
-    @app.delete("/v1/records/{record_id}", tags=["erase"], summary="Remove a record with its history and its bytes")
-    async def delete(record_id: Id, key: Eraser, memory: Mind, about: About) -> bodies.Gone:
-        return bodies.Gone.of(await memory.delete(record_id, about.of(key)))
-
     @app.get("/v1/records/{record_id}/history", tags=["read"], summary="Every change of a record, with reasons")
     async def history(record_id: Id, key: Reader, memory: Mind, about: About) -> bodies.History:
         found = await memory.history(record_id, about.of(key))
         if not found:
             raise ServeError(404, f"there is no record {record_id!r} in this scope")
         return bodies.History(changes=[bodies.Changed.of(one) for one in found])
-
-    @app.post("/v1/erase", tags=["erase"], summary="Remove all that a scope covers, with history and bytes")
-    async def erase(body: bodies.About, key: Eraser, memory: Mind) -> bodies.Gone:
-        return bodies.Gone.of(await memory.erase(_scope(key, body)))
 
     lines: dict[int | str, dict[str, Any]] = {
         200: {"description": "A line for each", "content": {LINES: {"schema": {"type": "string"}}}}
@@ -233,15 +266,50 @@ def _add_calls(app: FastAPI) -> None:
         response_class=StreamingResponse,
     )  # fmt: skip
     async def export(key: Reader, memory: Mind, about: About) -> StreamingResponse:
-        return StreamingResponse(_lines(memory, about.of(key)), media_type=LINES)
+        # At once, so that it is what was there at one moment.
+        return StreamingResponse(_lines(await memory.list(about.of(key))), media_type=LINES)
 
 
-async def _lines(memory: AsyncMemory, scope: Scope) -> AsyncIterator[str]:
-    after: str | None = None
-    while page := await memory.list(scope, after=after, limit=PAGE):
-        for record in page:
-            yield bodies.Record.of(record).model_dump_json() + "\n"
-        after = page[-1].id
+async def _lines(records: Sequence[MemoryRecord]) -> AsyncIterator[str]:
+    for record in records:
+        yield bodies.Record.of(record).model_dump_json() + "\n"
+
+
+async def _need_room(memory: AsyncMemory, key: Key, more: int) -> None:
+    """Refuse what would give a tenant more records than its key allows.
+
+    Raises:
+        ServeError: there are too many.
+    """
+    if key.most:
+        live = await memory.beside(lambda bank: bank.live(key.users))
+        if live + more > key.most:
+            raise ServeError(
+                403, f"{live} records are kept and {more} more were to come; this key's tenant may have {key.most}: "
+                "erase some, or ask for more room"
+            )  # fmt: skip
+
+
+def _add_removing(app: FastAPI) -> None:
+    @app.delete("/v1/records/{record_id}", tags=["erase"], summary="Remove a record with its history and its bytes")
+    async def delete(record_id: Id, key: Eraser, memory: Mind, about: About) -> bodies.Gone:
+        return bodies.Gone.of(await memory.delete(record_id, about.of(key)))
+
+    @app.post("/v1/erase", tags=["erase"], summary="Remove all that a scope covers, with history and bytes")
+    async def erase(body: bodies.About, key: Eraser, memory: Mind) -> bodies.Gone:
+        return bodies.Gone.of(await memory.erase(_scope(key, body)))
+
+
+def _add_ask(app: FastAPI, asking: Asking) -> None:
+    """A call that there is where there is a model."""
+
+    @app.post(
+        "/v1/ask", tags=["chat"], summary="Let the model answer a question from memory, at once or word by word",
+        response_model=bodies.Answer,
+        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    )  # fmt: skip
+    async def ask(body: bodies.Ask, key: Reader) -> Response:
+        return await asking.answer(body, _scope(key, body))
 
 
 def _vector(numbers: list[float] | None) -> Any:

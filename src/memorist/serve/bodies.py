@@ -60,10 +60,11 @@ class Said(Body):
 
 
 class Observe(About):
-    """Messages to be read."""
+    """Messages to be read. later: do not wait for it; the answer names a job to ask for."""
 
     messages: Annotated[list[Said], Field(min_length=1, max_length=MOST_ITEMS)]
     at: Moment = None
+    later: bool = False
 
 
 class Find(About):
@@ -88,6 +89,24 @@ class Tell(Find):
 
     k: Annotated[int, Field(ge=0, le=1000)] = 50
     max_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
+
+
+class Ask(About):
+    """A question that the model answers from memory. stream: word by word, as server-sent events."""
+
+    question: Annotated[Text, Field(min_length=1, examples=["Where does Anna live?"])]
+    k: Annotated[int, Field(ge=0, le=1000)] = 50
+    max_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
+    where: Annotated[dict[str, Any] | None, Field(examples=[{"topic": "home"}])] = None
+    as_of: Moment = None
+    stream: bool = False
+
+
+class Answer(BaseModel):
+    """What the model said, and the ids of what it was shown."""
+
+    answer: str
+    ids: list[str]
 
 
 class Update(About):
@@ -221,6 +240,16 @@ class Gone(BaseModel):
     def of(cls, erased: Erased) -> Gone:
         """As it is told: where copies lie is the operator's business."""
         return cls(records=erased.records, done=erased.done, pending=list(erased.pending))
+
+
+class JobState(BaseModel):
+    """How far a job is: waiting, running, done or failed; what came of it, and what could not be read."""
+
+    job: str
+    state: str
+    results: list[Any] = []
+    unread: list[Any] = []
+    detail: str = ""
 
 
 class Problem(BaseModel):

@@ -87,7 +87,7 @@ class Chats:
             sent["messages"] = _with(messages, BEFORE + recalled.text)
         ids = recalled.ids if recalled is not None else ()
         headers = {RECALLED: ",".join(quote(one, safe="") for one in ids)} if ids else {}
-        answer = await self._forwarded(sent)
+        answer = await self.forwarded(sent)
 
         def whole(text: str) -> None:
             if text:
@@ -109,7 +109,12 @@ class Chats:
         kind = answer.headers.get("content-type", "application/json")
         return Response(content, answer.status_code, headers, media_type=kind)
 
-    async def _forwarded(self, sent: Mapping[str, Any]) -> httpx2.Response:
+    async def forwarded(self, sent: Mapping[str, Any]) -> httpx2.Response:
+        """The model's answer, which is still to be read.
+
+        Raises:
+            ServeError: it does not answer.
+        """
         bearer = {"Authorization": f"Bearer {self.upstream.key}"} if self.upstream.key else {}
         url = self.upstream.url.rstrip("/") + "/chat/completions"
         request = self.client.build_request("POST", url, json=sent, headers=bearer)

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from memorist.errors import ServeError
 from memorist.serve.keys import Key, Keys
+from memorist.serve.telling import problem_messages
+
+CALLS = "/v1/"
+"""What paths of calls begin with."""
 
 
 class Waiting(ServeError):
@@ -25,6 +31,23 @@ class Gate:
 
     keys: Keys
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def middleware(self, app: ASGIApp) -> ASGIApp:
+        """Around an application: who has no key is turned away before what they send is read."""
+
+        async def door(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http" and scope["path"].startswith(CALLS):
+                header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+                try:
+                    self.key(secret_of(header))
+                except ServeError as error:
+                    name = scope.get("state", {}).get("id", "")
+                    for message in problem_messages(error.status, str(error), name, [(b"www-authenticate", b"Bearer")]):
+                        await send(message)
+                    return
+            await app(scope, receive, send)
+
+        return door
 
     def key(self, secret: str, right: str = "") -> Key:
         """The key with a secret.

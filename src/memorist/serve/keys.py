@@ -31,7 +31,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 @dataclass(frozen=True, slots=True)
 class Key:
     """name: in logs. digest: SHA-256 of the secret. tenant: whose memories. user: of the tenant, where it may reach one
-    alone. rights: of `RIGHTS`. per_minute: requests (0: no limit). expires: from when on it is refused.
+    alone. rights: of `RIGHTS`. per_minute: requests (0: no limit). most: live records that the tenant may have for it
+    to write more (0: no limit). expires: from when on it is refused.
 
     Raises:
         ArgumentError: a name has other characters than letters, digits, - and _, or a right is not known.
@@ -44,6 +45,7 @@ class Key:
     rights: tuple[str, ...] = ("read", "write")
     per_minute: int = 600
     expires: datetime | None = None
+    most: int = 0
 
     def __post_init__(self) -> None:
         for what in ("name", "tenant"):
@@ -53,8 +55,9 @@ class Key:
                 )
         for right in self.rights:
             need_known("right of a key", right, RIGHTS)
-        if self.per_minute < 0:
-            raise ArgumentError(f"per_minute is {self.per_minute}; expected 0 (no limit) or more")
+        for what in ("per_minute", "most"):
+            if getattr(self, what) < 0:
+                raise ArgumentError(f"{what} of a key is {getattr(self, what)}; expected 0 (no limit) or more")
 
     def scope(self, user: str, agent: str = "", session: str = "") -> Scope:
         """A scope inside the key's reach. The tenant's name has no colon, so that no user's name leads to another one.
@@ -66,7 +69,12 @@ class Key:
         if self.user and user not in ("", self.user):
             raise ServeError(403, f"this key is of user {self.user!r}; it was asked about {user!r}")
         asked = Scope(user or self.user, agent, session)
-        return Scope(f"{self.tenant}:{asked.user}", agent, session)
+        return Scope(f"{self.users}{asked.user}", agent, session)
+
+    @property
+    def users(self) -> str:
+        """What the names of its tenant's users begin with in the memory."""
+        return f"{self.tenant}:"
 
     def has_expired(self, now: datetime) -> bool:
         """Whether it is refused."""
@@ -101,7 +109,7 @@ def read_keys(file: Path) -> dict[str, Key]:
 
 def add_key(
     file: Path, name: str, tenant: str, *, user: str = "", rights: Sequence[str] = ("read", "write"),
-    per_minute: int = 600, expires: datetime | None = None,
+    per_minute: int = 600, expires: datetime | None = None, most: int = 0,
 ) -> str:  # fmt: skip
     """Add a key to a file, which is made where there is none; its secret, which is kept nowhere.
 
@@ -113,7 +121,7 @@ def add_key(
     if any(key.name == name for key in known):
         raise ArgumentError(f"a key named {name!r} is in {file} already; give another name, or take that one out")
     secret = PREFIX + secrets.token_urlsafe(32)
-    key = Key(name, digest_of(secret), tenant, user, tuple(rights), per_minute, _aware(expires))
+    key = Key(name, digest_of(secret), tenant, user, tuple(rights), per_minute, _aware(expires), most)
     rows = [asdict(one) | {"expires": one.expires.isoformat() if one.expires else None} for one in (*known, key)]
     handle, beside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # nobody else may read it
     with os.fdopen(handle, "w", encoding="utf-8") as out:

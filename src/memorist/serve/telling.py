@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from starlette.types import Message
 
 from memorist.errors import (
     ArgumentError,
@@ -22,6 +26,21 @@ from memorist.memory.record import Code
 log = logging.getLogger("memorist.serve")
 REFUSED = {Code.UNKNOWN_ID: 404, Code.DUPLICATE_KEY: 409, Code.TOO_LONG: 413}
 ASKED_WRONGLY = (ScopeError, ArgumentError, FilterError, DataError)
+
+
+def problem_messages(
+    status: int, detail: str, request: str, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> tuple[Message, Message]:  # fmt: skip
+    """An error as an answer that no handler makes, in the form of all errors; the line is closed, since what was sent
+    may not have been read."""
+    body = json.dumps(
+        {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail,
+         "request": request}
+    ).encode()  # fmt: skip
+    always = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode()),
+              (b"x-request-id", request.encode()), (b"connection", b"close")]  # fmt: skip
+    start: Message = {"type": "http.response.start", "status": status, "headers": [*always, *headers]}
+    return start, {"type": "http.response.body", "body": body, "more_body": False}
 
 
 def told(error: MemoristError, request: str = "") -> tuple[int, str]:

@@ -7,10 +7,11 @@ import logging
 import re
 import secrets
 import time
-from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from memorist.serve.telling import problem_messages
 
 log = logging.getLogger("memorist.serve")
 LARGE = 413
@@ -57,7 +58,8 @@ class Watching:
                     return
                 if message["type"] == "http.response.start":
                     status[0] = message["status"]
-                    message["headers"] = [*message["headers"], (b"x-request-id", name.encode())]
+                    others = [one for one in message["headers"] if one[0] != b"x-request-id"]
+                    message["headers"] = [*others, (b"x-request-id", name.encode())]
                 await send(message)
 
             async def read() -> Message:
@@ -97,11 +99,5 @@ class Watching:
 
 
 def _too_large(name: str, most: int) -> tuple[Message, Message]:
-    """The answer to a body that is too large, in the form of all errors."""
-    told = {"type": "about:blank", "title": HTTPStatus(LARGE).phrase, "status": LARGE, "request": name,
-            "detail": f"the body has more than {most} bytes; send less at once"}  # fmt: skip
-    body = json.dumps(told).encode()
-    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode()),
-               (b"x-request-id", name.encode()), (b"connection", b"close")]  # fmt: skip
-    start: Message = {"type": "http.response.start", "status": LARGE, "headers": headers}
-    return start, {"type": "http.response.body", "body": body, "more_body": False}
+    """The answer to a body that is too large."""
+    return problem_messages(LARGE, f"the body has more than {most} bytes; send less at once", name)

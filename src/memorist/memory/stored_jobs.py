@@ -1,0 +1,92 @@
+"""Work that a stored bank is to do later: kept beside the records, so that a process that is killed loses none of it.
+
+A job is claimed by one process for a while; where that has not ended it by then, another one takes it up. What a job
+was asked and what came of it is somebody's text, and goes with what is erased of theirs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from memorist.memory.record import Scope, clean_text, instant
+from memorist.memory.stored_tables import Tables
+
+WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
+_COLUMNS = "id, user, agent, session, state, asked, outcome, made"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """asked and outcome: plain objects. state: waiting, running, done or failed. made: when it was asked for."""
+
+    id: str
+    scope: Scope
+    asked: Any
+    made: datetime
+    state: str = WAITING
+    outcome: Any = None
+
+
+class Jobs:
+    """Jobs of a stored bank."""
+
+    _tables: Tables
+
+    def queue(self, job: Job) -> None:
+        """Keep a job; it is on disk when this returns."""
+        scope = job.scope
+        row = (job.id, scope.user, scope.agent, scope.session, job.state, json.dumps(job.asked), "null")
+        with self._tables.writing() as db:
+            db.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)", (*row, instant(job.made)))
+
+    def claim(self, now: datetime, seconds: float) -> Job | None:
+        """The oldest job that waits, or whose time with another process is over; this one has `seconds` for it.
+
+        Jobs that ended, and whose time to be asked for is over, are forgotten.
+        """
+        time = instant(now)
+        with self._tables.reading() as db:  # so that nobody is kept from writing where there is nothing to do
+            query = f"SELECT count(*) FROM jobs WHERE state = '{WAITING}' OR until < ?"
+            if not db.execute(query, (time,)).fetchone()[0]:
+                return None
+        with self._tables.writing() as db:
+            db.execute(f"DELETE FROM jobs WHERE state IN ('{DONE}', '{FAILED}') AND until < ?", (time,))
+            # Of those that ended none is left that is over, so these are waiting, or running for too long.
+            query = f"SELECT {_COLUMNS} FROM jobs WHERE state = '{WAITING}' OR until < ? ORDER BY made, id LIMIT 1"
+            row = db.execute(query, (time,)).fetchone()
+            if row is None:
+                return None
+            db.execute(f"UPDATE jobs SET state = '{RUNNING}', until = ? WHERE id = ?", (time + seconds, row[0]))
+        return replace(_job(row), state=RUNNING)
+
+    def renew(self, job: Job, now: datetime, seconds: float) -> None:
+        """Say that a job is still under way, for so long."""
+        with self._tables.writing() as db:
+            query = f"UPDATE jobs SET until = ? WHERE id = ? AND state = '{RUNNING}'"
+            db.execute(query, (instant(now) + seconds, job.id))
+
+    def end(self, job: Job, now: datetime, kept: timedelta) -> None:
+        """Say what came of a job; nothing where it was erased meanwhile. It can be asked for so long."""
+        row = (job.state, json.dumps(job.outcome), instant(now) + kept.total_seconds(), job.id)
+        with self._tables.writing() as db:
+            db.execute("UPDATE jobs SET state = ?, outcome = ?, until = ? WHERE id = ?", row)
+
+    def job(self, job_id: str, scope: Scope) -> Job | None:
+        """A job that a scope covers."""
+        if clean_text(job_id) != job_id:
+            return None
+        with self._tables.reading(scope.user) as db:
+            query = f"SELECT {_COLUMNS} FROM jobs WHERE id = ? AND user = ?"
+            row = db.execute(query, (job_id, scope.user)).fetchone()
+        found = None if row is None else _job(row)
+        return found if found is not None and scope.covers(found.scope) else None
+
+
+def _job(row: Sequence[Any]) -> Job:
+    job_id, user, agent, session, state, asked, outcome, made = row
+    when = datetime.fromtimestamp(made, UTC)
+    return Job(job_id, Scope(user, agent, session), json.loads(asked), when, state, json.loads(outcome))

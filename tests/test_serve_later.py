@@ -1,0 +1,289 @@
+"""What a server does later, what it answers from memory, how much a tenant may keep, who gets in at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi")
+import httpx2
+
+from banks import ANNA, AT, DURABLE, add
+from memorist import Memory, Scope
+from memorist.memory.record import Scope as Whose
+from memorist.memory.stored_jobs import Job
+from memorist.models.endpoint import Endpoint
+from memorist.serve.jobs import KEPT, LEASE
+from memorist.serve.keys import RIGHTS, add_key
+from test_chat import chatting, model
+from test_serve import PROBLEM, added, key, running, told
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+
+
+async def ended(ask: Callable[..., Any], secret: str, job: str, user: str = "anna") -> dict[str, Any]:
+    """A job once it is done or failed."""
+    for _ in range(300):
+        found = await ask(secret, "GET", f"/v1/jobs/{job}", params={"user": user})
+        assert found.status_code == 200, found.text
+        if found.json()["state"] in ("done", "failed"):
+            return found.json()  # type: ignore[no-any-return]
+        await asyncio.sleep(0.02)
+    raise AssertionError("the job does not end")
+
+
+class TestJobs:
+    """Messages that are read later."""
+
+    def test_what_is_to_be_read_later_is_named_at_once_and_read_then(self, tmp_path: Path) -> None:
+        secret, mine = key()
+
+        async def talk(ask: Callable[..., Any]) -> None:
+            said = [{"role": "user", "content": "I live in Porto. I have two cats."}]
+            asked = {"user": "anna", "messages": said, "later": True}
+            answer = await ask(secret, "POST", "/v1/observe", json=asked)
+            assert answer.status_code == 202 and answer.json()["state"] == "waiting"
+            found = await ended(ask, secret, answer.json()["job"])
+            assert found["state"] == "done" and found["unread"] == []
+            assert {one["code"] for one in found["results"]} == {"applied"}
+            kept = (await ask(secret, "GET", "/v1/records", params={"user": "anna"})).json()["records"]
+            assert [one["record"]["id"] for one in found["results"]] == [record["id"] for record in kept] != []
+
+        told(tmp_path, talk, mine)
+
+    def test_nobody_else_s_job_is_told_of(self, tmp_path: Path) -> None:
+        (secret, mine), (other, theirs) = key(), key("other", "bank")
+
+        async def talk(ask: Callable[..., Any]) -> None:
+            asked = {"user": "anna", "messages": [{"role": "user", "content": "I live in Porto."}], "later": True}
+            job = (await ask(secret, "POST", "/v1/observe", json=asked)).json()["job"]
+            for who, user in ((other, "anna"), (secret, "ben")):
+                answer = await ask(who, "GET", f"/v1/jobs/{job}", params={"user": user})
+                assert answer.status_code == 404 and answer.headers["content-type"] == PROBLEM
+            await ended(ask, secret, job)
+
+        told(tmp_path, talk, mine, theirs)
+
+    def test_where_the_model_is_down_the_job_says_what_was_not_read(self, tmp_path: Path) -> None:
+        """An endpoint at which nobody listens."""
+        secret = add_key(tmp_path / "keys.json", "app", "shop", rights=RIGHTS)
+        nobody = Endpoint("http://127.0.0.1:9/v1", "model", attempts=1, timeout=1)
+        from memorist.library.asynchronous import AsyncMemory
+        from memorist.serve.app import Serving, make_app
+        from memorist.serve.keys import Keys, read_keys
+
+        async def main() -> dict[str, Any]:
+            keys = Keys(read_keys(tmp_path / "keys.json"))
+            app = make_app(Serving(lambda: AsyncMemory(tmp_path / "m.db", embedder="hashed", agent=nobody), keys))
+            async with app.router.lifespan_context(app):
+                transport = httpx2.ASGITransport(app=app)
+                async with httpx2.AsyncClient(transport=transport, base_url="http://server") as client:
+
+                    async def ask(secret: str, method: str, path: str, **given: Any) -> Any:
+                        return await client.request(
+                            method, path, headers={"Authorization": f"Bearer {secret}"}, **given
+                        )
+
+                    said = [{"role": "user", "content": "I live in Porto."}]
+                    asked = {"user": "anna", "messages": said, "later": True}
+                    job = (await ask(secret, "POST", "/v1/observe", json=asked)).json()["job"]
+                    return await ended(ask, secret, job)
+
+        found = asyncio.run(main())
+        assert found["state"] == "failed" and "does not answer" in found["detail"]
+        assert [one["content"] for one in found["unread"]] == ["I live in Porto."]
+
+    def test_what_a_killed_server_was_to_read_is_read_by_the_next(self, tmp_path: Path) -> None:
+        secret = add_key(tmp_path / "keys.json", "app", "shop", rights=RIGHTS, per_minute=0)
+        headers, jobs = {"Authorization": f"Bearer {secret}"}, []
+        with running(tmp_path, "--keys", str(tmp_path / "keys.json")) as (process, address):
+            for number in range(30):
+                said = [{"role": "user", "content": f"My aunt number {number} lives in Porto."} for _ in range(3)]
+                asked = {"user": f"user{number}", "messages": said, "later": True}
+                answer = httpx2.post(f"{address}/v1/observe", json=asked, headers=headers)
+                assert answer.status_code == 202
+                jobs.append(answer.json()["job"])
+            os.kill(process.pid, signal.SIGKILL)
+        with Memory(tmp_path / "m.db") as memory, memory.bank._tables.writing() as db:
+            db.execute(
+                "UPDATE jobs SET until = 0 WHERE state = 'running'"
+            )  # as if the minute of the one that was under way were over
+        with running(tmp_path, "--keys", str(tmp_path / "keys.json")) as (_, address):
+            for number, job in enumerate(jobs):
+                for _ in range(300):
+                    asked = {"user": f"user{number}"}
+                    state = httpx2.get(f"{address}/v1/jobs/{job}", params=asked, headers=headers).json()["state"]
+                    if state == "done":
+                        break
+                    time.sleep(0.05)
+                assert state == "done"
+                records = httpx2.get(f"{address}/v1/records", params=asked, headers=headers).json()["records"]
+                assert [f"number {number} lives" in record["text"] for record in records] == [True]
+
+
+@pytest.mark.parametrize("kind", DURABLE)
+class TestStoredJobs:
+    """Jobs in the tables."""
+
+    def test_the_oldest_is_claimed_once_and_again_when_its_time_is_over(self, kind: str) -> None:
+        with ExitStack() as stack:
+            bank = DURABLE[kind](stack)
+            assert bank.claim(NOW, LEASE) is None
+            first, second = (Job(name, ANNA, {"n": name}, NOW + timedelta(seconds=n)) for n, name in enumerate("ba"))
+            bank.queue(second)
+            bank.queue(first)
+            got = bank.claim(NOW, LEASE)
+            assert got == replace(first, state="running")
+            assert bank.claim(NOW, LEASE) == replace(second, state="running")
+            assert bank.claim(NOW, LEASE) is None
+            later = NOW + timedelta(seconds=LEASE + 1)
+            bank.renew(second, later, LEASE)
+            assert bank.claim(later, LEASE) == replace(first, state="running")
+            assert bank.claim(later, LEASE) is None
+
+    def test_what_came_of_it_can_be_asked_for_a_day(self, kind: str) -> None:
+        with ExitStack() as stack:
+            bank = DURABLE[kind](stack)
+            bank.queue(Job("a", ANNA, {}, NOW))
+            (job,) = [bank.claim(NOW, LEASE)]
+            assert job is not None
+            bank.end(replace(job, state="done", outcome={"x": "é"}), NOW, KEPT)
+            found = bank.job("a", ANNA)
+            assert found is not None and (found.state, found.outcome) == ("done", {"x": "é"})
+            assert bank.claim(NOW + KEPT, LEASE) is None and bank.job("a", ANNA) is not None
+            assert bank.claim(NOW + KEPT + timedelta(seconds=1), LEASE) is None and bank.job("a", ANNA) is None
+
+    def test_what_is_erased_takes_its_jobs_along(self, kind: str) -> None:
+        with ExitStack() as stack:
+            bank = DURABLE[kind](stack)
+            for name, scope in (("a", ANNA), ("s", Whose("anna", session="1")), ("b", Scope("ben"))):
+                bank.queue(Job(name, scope, {}, NOW))
+            bank.erase(Whose("anna", session="1"))
+            assert [bank.job(name, Scope(user)) is None for name, user in (("a", "anna"), ("s", "anna"))] == [0, 1]
+            (result,) = bank.apply([add("one")], ANNA, at=AT)
+            assert result.record is not None
+            bank.erase(ANNA, ids=[result.record.id])
+            assert bank.job("a", ANNA) is not None, "it waits still, and tells of nothing that is gone"
+            claimed = bank.claim(NOW, LEASE)
+            assert claimed is not None
+            bank.end(replace(claimed, state="done"), NOW, KEPT)
+            bank.erase(Scope(claimed.scope.user), ids=["none"])
+            assert bank.job(claimed.id, Scope(claimed.scope.user)) is None
+            bank.erase(ANNA)
+            bank.erase(Scope("ben"))
+            bank.end(replace(claimed, state="done"), NOW, KEPT)
+            assert bank.job(claimed.id, Scope(claimed.scope.user)) is None, "nothing comes back"
+
+
+class TestRoom:
+    """How many records a tenant may have."""
+
+    def test_a_tenant_that_has_as_many_as_it_may_writes_no_more_until_it_erases(self, tmp_path: Path) -> None:
+        (secret, mine), (other, theirs) = key(most=3), key("other", "bank", most=3)
+
+        async def talk(ask: Callable[..., Any]) -> None:
+            [one, _] = await added(ask, secret, "anna", "one", "two")
+            await added(ask, other, "anna", "theirs")
+            for path, more in (
+                ("/v1/add", {"items": [{"text": "three"}, {"text": "four"}]}),
+                ("/v1/add", {"user": "ben", "items": [{"text": "three"}, {"text": "four"}]}),
+            ):
+                answer = await ask(secret, "POST", path, json={"user": "anna"} | more)
+                assert answer.status_code == 403 and "may have 3" in answer.json()["detail"]
+            await added(ask, secret, "ben", "three")
+            for later in (False, True):
+                said = {"user": "anna", "messages": [{"role": "user", "content": "I live in Porto."}], "later": later}
+                assert (await ask(secret, "POST", "/v1/observe", json=said)).status_code == 403
+            assert (await ask(secret, "DELETE", f"/v1/records/{one}", params={"user": "anna"})).status_code == 200
+            await added(ask, secret, "anna", "four")
+
+        told(tmp_path, talk, mine, theirs)
+
+
+class TestDoor:
+    """Who has no key."""
+
+    def test_what_is_sent_without_a_key_is_not_read(self, tmp_path: Path) -> None:
+        _, mine = key()
+
+        async def talk(ask: Callable[..., Any]) -> None:
+            read = []
+
+            async def endless() -> Any:
+                for number in range(1000):
+                    read.append(number)
+                    yield b" " * 1000
+
+            answer = await ask("mem_none", "POST", "/v1/add", content=endless())
+            assert answer.status_code == 401 and answer.headers["content-type"] == PROBLEM
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert answer.json()["request"] == answer.headers["x-request-id"]
+            assert len(answer.headers.get_list("x-request-id")) == 1
+
+        told(tmp_path, talk, mine)
+
+
+class TestAsk:
+    """Questions that the model answers."""
+
+    def test_an_answer_from_memory_at_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with model() as upstream:
+            behind = f"http://127.0.0.1:{upstream.server_port}/v1#tiny"
+            with chatting(tmp_path, behind, monkeypatch) as (_, address, secret):
+                bearer, who = {"Authorization": f"Bearer {secret}"}, {"user": "anna"}
+                item = {"items": [{"text": "Anna lives in Porto."}]}
+                (one,) = httpx2.post(f"{address}/v1/add", json=who | item, headers=bearer).json()["results"]
+                asked = who | {"question": "Where does Anna live?"}
+                answer = httpx2.post(f"{address}/v1/ask", json=asked, headers=bearer)
+                assert answer.json() == {"answer": upstream.reply, "ids": [one["record"]["id"]]}
+        (sent,) = upstream.asked
+        assert sent["model"] == "tiny" and sent["key"] == "Bearer theirs"
+        assert "Anna lives in Porto." in sent["messages"][0]["content"]
+        assert sent["messages"][1] == {"role": "user", "content": "Where does Anna live?"}
+
+    def test_word_by_word(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with model() as upstream:
+            behind = f"http://127.0.0.1:{upstream.server_port}/v1#tiny"
+            with chatting(tmp_path, behind, monkeypatch) as (_, address, secret):
+                bearer = {"Authorization": f"Bearer {secret}"}
+                asked = {"user": "anna", "question": "Where does Anna live?", "stream": True}
+                events = self.events(address, asked, bearer)
+                upstream.breaks = True
+                broken = self.events(address, asked, bearer)
+        kinds = [kind for kind, _ in events]
+        assert kinds == ["recalled", *["text"] * len(upstream.reply.split()), "done"]
+        assert "".join(data["text"] for kind, data in events if kind == "text") == upstream.reply
+        assert events[-1][1]["answer"] == upstream.reply
+        assert [kind for kind, _ in broken][-1] == "problem" and broken[-1][1]["status"] == 502
+
+    def events(self, address: str, asked: Any, headers: Any) -> list[tuple[str, Any]]:
+        answer = httpx2.post(f"{address}/v1/ask", json=asked, headers=headers)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        found = []
+        for block in answer.text.strip().split("\n\n"):
+            kind, data = block.split("\n")
+            found.append((kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+        return found
+
+    def test_a_model_that_is_down_or_refuses(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with model() as upstream:
+            behind = f"http://127.0.0.1:{upstream.server_port}/v1#tiny"
+            with chatting(tmp_path, behind, monkeypatch) as (_, address, secret):
+                bearer, asked = {"Authorization": f"Bearer {secret}"}, {"user": "anna", "question": "Where?"}
+                upstream.status = 401
+                refused = httpx2.post(f"{address}/v1/ask", json=asked, headers=bearer)
+                assert refused.status_code == 502 and refused.headers["content-type"] == PROBLEM
+                upstream.shutdown()
+                upstream.server_close()
+                assert httpx2.post(f"{address}/v1/ask", json=asked, headers=bearer).status_code == 502
