@@ -22,7 +22,7 @@ timed = @began=$$(date +%s); $(2); status=$$?; echo "$(1): $$(($$(date +%s) - be
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-promises test-verl test-gpu lint types unit results-memory-r1 results-agents results-chooser results-profiles results-household results-notebook bench bench-experts bench-memory bench-trainer docs clean
+.PHONY: help demo test test-promises test-verl test-integrations test-gpu lint types unit results-memory-r1 results-agents results-chooser results-profiles results-household results-notebook bench bench-experts bench-memory bench-trainer docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,16 @@ $(VERL): constraints-verl.txt
 
 test-verl: $(VERL) ## the contract with verl, in its own environment (2 GB of disk; CPU)
 	$(call timed,test-verl,PYTHONPATH=src .venv-verl/bin/python -m pytest -q -p no:cacheprovider -o addopts= -o filterwarnings=default tests/cluster/check_verl.py)
+
+# Frameworks of others pin what we do not, so they have an environment of their own too.
+INTEGRATIONS := .venv-integrations/.installed
+$(INTEGRATIONS): constraints-integrations.txt pyproject.toml
+	@$(PYTHON) -m venv --clear .venv-integrations
+	@.venv-integrations/bin/python -m pip install -q -c constraints-integrations.txt -e ".[langgraph,llama-index,openai-agents,crewai]" pytest
+	@touch $@
+
+test-integrations: $(INTEGRATIONS) ## LangGraph, LlamaIndex, OpenAI Agents, CrewAI: the real packages, in their own environment (1 GB of disk)
+	$(call timed,test-integrations,OTEL_SDK_DISABLED=true .venv-integrations/bin/python -m pytest -q -p no:cacheprovider -o addopts= -o filterwarnings=default --confcutdir=tests/integrations tests/integrations/check_integrations.py)
 
 test-gpu: $(STAMP) ## what a GPU adds; skipped, and said so, where there is none
 	$(call timed,test-gpu,$(RUN) -m pytest -m gpu -rs)

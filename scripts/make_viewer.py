@@ -33,7 +33,8 @@ SPECIAL = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>
 PATCH, MERGE = 4, 2
 VOCABULARY = 448
 NAMES = (*EIGHT, "location")
-LESSONS = 0.8
+LESSONS, LAST = 0.8, 0.35
+"""Share of the lessons at first and in the end."""
 CAREFUL = 0.3
 """Share of the annotations that go from thing to thing."""
 
@@ -78,7 +79,7 @@ def untrained(tok: PreTrainedTokenizerFast, width: int, layers: int, depth: int,
 def lesson(task: AerialTask, rng: random.Random) -> tuple[Observation, str]:
     """All things, or those of one or two kinds, from top to bottom, each with where it is. From questions and answers
     alone the same model had learnt the ground and little else in 500 steps."""
-    kinds = rng.sample(KINDS, rng.choice((0, 1, 1, 2, 2)))
+    kinds = rng.sample(KINDS, rng.choice((0, 1, 1, 2)))
     question = f"List every {' and '.join(kinds)}." if kinds else "List all."
     return Observation(fields("answer", question=question), max_tokens=200, pictures=task.pictures), listed(
         task.question.scene, *kinds
@@ -196,8 +197,8 @@ def main() -> None:
         return Unit(policy.encode(*(lesson(task, order) if taught else (agent.asked(task), task.annotation))), 1.0, 1.0)
 
     def units(step: int, done: float) -> list[Unit]:
-        # Lessons go as what they teach is learnt.
-        share = LESSONS * (1 - ramp(done, 0.6, 1.0))
+        # Lessons become fewer as what they teach is learnt.
+        share = LESSONS - (LESSONS - LAST) * ramp(done, 0.5, 0.9)
         return [unit(order.random() < share) for _ in range(args.batch)]
 
     imitate(

@@ -34,6 +34,10 @@ PURPOSES = {
     "thor": "homes of AI2-THOR",
     "serve": "the memory over HTTP, and as tools of models (MCP)",
     "postgres": "a memory in a PostgreSQL database",
+    "langgraph": "a memory as LangGraph's store",
+    "llama-index": "a memory as a block of LlamaIndex's",
+    "openai-agents": "a memory as a session of the OpenAI Agents SDK",
+    "crewai": "a memory as CrewAI's storage",
     "notebook": "notebooks whose cells run in a sandbox (Linux)",
     "dev": "the project's own checks (make test)",
 }

@@ -67,7 +67,7 @@ class AerialTask:
     @property
     def annotation(self) -> str:
         """What one who sees it would write; empty where nobody wrote it down."""
-        seen = self.question.steps if self.careful else self.question.rationale
+        seen = (self.careful and self.question.steps) or self.question.rationale
         if not seen:
             return ""
         return f"<think>{seen}</think><answer>{self.question.answer}</answer>"

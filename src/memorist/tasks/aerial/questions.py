@@ -91,11 +91,13 @@ class _Draft:
     def asked(
         self, text: str, answer: str, kind: str, choices: tuple[str, ...], rationale: str, *about: str
     ) -> Question:
-        """The question, about things of some kinds. What is drawn last lies on top of nothing: things do not touch."""
+        """The question; about: kinds that one may go through thing by thing to answer it. What is drawn last lies on
+        top of nothing: things do not touch."""
         things = self.placer.things
         self.rng.shuffle(things)
         made = Scene(self.environment, tuple(things), self.rng.random() < 0.5)
-        return Question(self.task, text, answer, kind, choices, rationale, made, steps=listed(made, *about))
+        steps = listed(made, *about) if about else ""
+        return Question(self.task, text, answer, kind, choices, rationale, made, steps=steps)
 
 
 def question(task: str, seed: int, *, unseen: bool = False) -> Question:
@@ -117,7 +119,7 @@ def _colour(draft: _Draft) -> Question | None:
         return None
     draft.others(kind)
     text = draft.rng.choice((f"What colour are the {PLURALS[kind]}?", f"Which colour has every {kind}?"))
-    return draft.asked(text, colour, "choice", tuple(COLOURS), f"the {PLURALS[kind]} are {colour}", kind)
+    return draft.asked(text, colour, "choice", tuple(COLOURS), f"the {PLURALS[kind]} are {colour}")
 
 
 def _shape(draft: _Draft) -> Question | None:
@@ -126,7 +128,7 @@ def _shape(draft: _Draft) -> Question | None:
         return None
     draft.others()
     text = draft.rng.choice(("What is the shape of the marked building?", "Which outline has the marked building?"))
-    return draft.asked(text, shape, "choice", SHAPES, f"the marked building is a {shape}", "building")
+    return draft.asked(text, shape, "choice", SHAPES, f"the marked building is a {shape}")
 
 
 def _size(draft: _Draft) -> Question | None:
@@ -214,14 +216,16 @@ def cell(thing: Thing) -> str:
 
 
 def listed(scene: Scene, *kinds: str) -> str:
-    """Things of some kinds, or all, each with where it is, from top to bottom and left to right; "none" for none."""
+    """Things of some kinds, each with where it is, from top to bottom and left to right; all, with what they look like,
+    where no kind is named; "none" for none."""
     things = [thing for thing in scene.things if not kinds or thing.kind in kinds]
     told = sorted(things, key=lambda thing: (CELLS.index(cell(thing)), thing.box))
-    return ", ".join(map(_described, told)) or "none"
+    return ", ".join(_described(thing, not kinds) for thing in told) or "none"
 
 
-def _described(thing: Thing) -> str:
-    return " ".join(filter(None, (cell(thing), "marked" * thing.marked, thing.colour, thing.shape, thing.kind)))
+def _described(thing: Thing, looks: bool) -> str:
+    seen = ("marked" * thing.marked, thing.colour, thing.shape) if looks else ()
+    return " ".join(filter(None, (cell(thing), *seen, thing.kind)))
 
 
 _MAKERS: dict[str, Maker] = {
