@@ -22,7 +22,7 @@ timed = @began=$$(date +%s); $(2); status=$$?; echo "$(1): $$(($$(date +%s) - be
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-promises test-verl test-integrations test-gpu lint types unit results-memory-r1 results-agents results-chooser results-profiles results-household results-notebook bench bench-experts bench-memory bench-trainer docs clean
+.PHONY: help demo test test-promises test-verl test-integrations test-gpu lint types unit results-memory-r1 results-agents results-chooser results-profiles results-household results-notebook bench bench-experts bench-memory bench-trainer docs site clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,8 +102,11 @@ docs: $(STAMP) ## make docs/results.md and docs/curves from results
 	@$(RUN) scripts/make_results.py
 	@$(RUN) scripts/make_curves.py
 
+site: $(STAMP) ## the documentation as pages, in site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean: ## remove .venv, caches and the demo's output; runs/ and results/ stay
-	@rm -rf .venv dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv dist demo site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find src tests scripts benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

@@ -1,0 +1,94 @@
+"""The documentation: pages that hang together, commands that exist, examples that run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from memorist.cli import app
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+BLOCK = re.compile(r"(?:<!-- with: (?P<needs>[^\n]*) -->\n)?```(?P<kind>\w*)[^\n]*\n(?P<text>.*?)```", re.DOTALL)
+ELSEWHERE = {
+    "its framework": "tests/integrations/check_integrations.py",
+    "a server": "tests/test_chat.py",
+    "a small mixture": "tests/test_experts_calibrate.py",
+    "a corpus that is served": "tests/test_retrieval.py",
+}
+"""What some examples need, and where the same calls run."""
+
+
+def blocks(kind: str) -> list[tuple[str, str, str]]:
+    """(page and number, what it needs, text) of the blocks of a kind."""
+    return [
+        (f"{page.relative_to(ROOT)}-{number}", found["needs"] or "", found["text"])
+        for page in PAGES
+        for number, found in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8")))
+        if found["kind"] == kind
+    ]
+
+
+def commands() -> list[tuple[str, str]]:
+    """Lines in blocks without a language that call `memorist`."""
+    found = []
+    for name, _, text in blocks(""):
+        for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+            line = re.sub(r"^(\S+=\S*\s+)*(\.venv/bin/|/opt/memorist/bin/)?", "", re.split(r"\s+# ", line)[0].strip())
+            if line.startswith("memorist "):
+                found.append((name, line))
+    return found
+
+
+@pytest.mark.parametrize(("where", "line"), commands())
+def test_commands_in_the_documentation_exist_with_their_options(where: str, line: str) -> None:
+    words = shlex.split(re.split(r" [|<>;&]", line)[0])[1:]
+    command: Any = typer.main.get_command(app)
+    name = []
+    while hasattr(command, "commands") and words:
+        name.append(words[0])
+        command, words = command.commands[words[0]], words[1:]
+    command.make_context(" ".join(name), words)
+
+
+def test_every_page_is_in_the_site_and_every_link_leads_somewhere(tmp_path: Path) -> None:
+    told = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    listed = set(re.findall(r"[\w/.-]+\.md", str(told["nav"])))
+    assert listed == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert built.returncode == 0, built.stdout + built.stderr
+    for page in tmp_path.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"<(?:script|link|img)[^>]*(?:src|href)=\"?https?://", text), (
+            "nothing loads from elsewhere"
+        )
+    assert "observe" in (tmp_path / "reference" / "library.html").read_text(encoding="utf-8")
+
+
+def test_examples_that_do_not_run_here_run_elsewhere() -> None:
+    needs = {needs for _, needs, _ in blocks("python") if needs}
+    assert needs == set(ELSEWHERE)
+    assert all((ROOT / path).exists() for path in ELSEWHERE.values())
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize(
+    ("where", "text"), [(where, text) for where, needs, text in blocks("python") if not needs], ids=lambda one: one[:40]
+)
+def test_examples_in_the_documentation_run(where: str, text: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "utf8", "-c", text]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{where}: {done.stderr}"
