@@ -22,7 +22,7 @@ timed = @began=$$(date +%s); $(2); status=$$?; echo "$(1): $$(($$(date +%s) - be
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-promises test-verl test-integrations test-gpu lint types unit results-memory-r1 results-agents results-chooser results-profiles results-household results-notebook bench bench-experts bench-memory bench-trainer docs site clean
+.PHONY: help demo test test-promises test-verl test-integrations test-gpu lint types unit results-memory-r1 results-agents results-chooser results-profiles results-household results-notebook bench bench-experts bench-memory bench-serve bench-trainer docs site clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ bench-experts: $(STAMP) ## measure the rows of pruning and lazy loading (half an
 
 bench-memory: $(STAMP) ## measure the rows of the library beside Mem0, LanceDB and Chroma (half an hour, 3 GB of disk)
 	@$(RUN) benchmarks/memory.py --json results/memory.json
+
+bench-serve: $(STAMP) ## measure the server under load, over SQLite and PostgreSQL (twenty minutes, 1 GB of disk)
+	@$(RUN) benchmarks/serve.py --json results/serve.json
 
 bench-trainer: $(STAMP) ## measure the rows of the trainer beside TRL (a quarter of an hour, 3 GB of disk)
 	@$(RUN) benchmarks/trainer.py --json results/trainer.json
