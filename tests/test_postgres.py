@@ -152,6 +152,12 @@ def test_what_cannot_be_opened_is_told_without_the_password(url: str, said: str)
     assert "hush" not in str(raised.value)
 
 
+@pytest.mark.parametrize("schema", ["", 'a"; DROP TABLE x; --', "A", "1a", "a" * 64])
+def test_a_schema_is_a_plain_name(schema: str) -> None:
+    with pytest.raises(BankError, match="expected small letters"):
+        PostgresBank(postgres_url(), schema=schema)
+
+
 def test_a_database_without_pgvector_is_told_what_to_do() -> None:
     owner = postgres_url().replace("keeper", "postgres")
     with psycopg.connect(owner, autocommit=True) as db:
@@ -274,6 +280,16 @@ class TestIndex:
 
             postgres_server.near(Asking(), number, bank.embedder.embed(["word1"])[0], 5, None)  # type: ignore[arg-type]
         assert f"Index Scan using near_{number}" in asked[0]
+
+    def test_where_no_index_can_be_made_what_was_written_is_there(
+        self, bank: PostgresBank, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(postgres, "BIG", 100)
+        with bank._tables.writing() as db:
+            db.execute("CREATE TABLE near_1 (x INTEGER)")  # the name is taken
+        self.filled(bank)
+        assert len(bank.list(ANNA)) == 300 and "no index was made" in caplog.text
+        assert bank.find("word1", ANNA, k=5, mode="vector")
 
     def test_changes_after_the_index_was_made_are_found(
         self, bank: PostgresBank, monkeypatch: pytest.MonkeyPatch

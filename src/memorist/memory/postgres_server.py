@@ -8,6 +8,7 @@ sees nothing. PostgreSQL does not hold superusers to it, so a server should not 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,8 @@ from memorist.memory.stored_tables import Tables, fill_search
 
 if TYPE_CHECKING:
     import psycopg
+
+log = logging.getLogger("memorist.memory")
 
 BUSY_SECONDS = 60
 """How long a call waits for another process that is writing."""
@@ -136,6 +139,8 @@ class BankServer(Tables):
             from psycopg.conninfo import conninfo_to_dict
         except ImportError as error:
             raise BankError(f"PostgreSQL needs `pip install 'memorist[postgres]'` ({error})") from error
+        if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", schema):
+            raise BankError(f"the schema is {schema!r}; expected small letters, digits and _, beginning with a letter")
         self._psycopg, self._url, self._schema, self.read_only = psycopg, url, schema, read_only
         self.lock = RLock()
         self._process = os.getpid()
@@ -325,7 +330,10 @@ class BankServer(Tables):
         return ()
 
     def index_big(self, user: str, big: int) -> None:
-        """Make an index of a user's vectors, where there are more than so many and it has none."""
+        """Make an index of a user's vectors, where there are more than so many and it has none.
+
+        What was written before is written whatever becomes of it: what goes wrong is logged, and tried again.
+        """
         with self.reading() as db:
             row = db.execute("SELECT number, live FROM users WHERE name = ?", (user,)).fetchone()
             if row is None or row[1] <= big or has_index(db, row[0]):
@@ -333,12 +341,18 @@ class BankServer(Tables):
             (size,) = db.execute("SELECT size FROM embedder").fetchone()
         if size > MOST_INDEXED:
             return
-        with self._explained(), self.connect() as own:  # others go on meanwhile
-            own.execute(f"DROP INDEX IF EXISTS near_{row[0]}")  # of one that was killed
-            own.execute(
-                f"CREATE INDEX CONCURRENTLY near_{row[0]} ON vectors USING hnsw (vector vector_ip_ops) "
-                f"WHERE owner = {row[0]}"
-            )
+        try:
+            with self.connect() as own:  # others go on meanwhile
+                lock = "SELECT pg_try_advisory_lock(hashtextextended(current_schema(), %s))"
+                if not own.execute(lock, (1 + row[0],)).fetchone()[0]:  # type: ignore[index]
+                    return  # another process makes it
+                own.execute(f"DROP INDEX CONCURRENTLY IF EXISTS near_{row[0]}")  # of one that was killed
+                own.execute(
+                    f"CREATE INDEX CONCURRENTLY near_{row[0]} ON vectors USING hnsw (vector vector_ip_ops) "
+                    f"WHERE owner = {row[0]}"
+                )
+        except self._psycopg.Error as error:
+            log.warning("%s: no index was made of a user's vectors (%s)", self.name, error)
 
     @property
     def own(self) -> bool:
