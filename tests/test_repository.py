@@ -19,7 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     *("conversation", "persons", "scoring", "decision", "log", "catalogue", "recipe_checks", "recipe", "page"),
     *("memory", "models", "fit", "tasks", "agents", "library"),
-    *("training", "evaluation", "serve", "integrations", "cli"),
+    *("training", "evaluation", "serve", "integrations", "view", "cli"),
 ]
 """Imports run one way: a part may import what stands before it."""
 STRANGERS = {("models", "memory"), ("serve", "evaluation")}

@@ -15,6 +15,7 @@ from memorist.cli import cluster, experts, hybrid, memory, serving
 from memorist.cli.components import components
 from memorist.cli.plan import plan
 from memorist.cli.shared import Json, RunFolder, console
+from memorist.cli.view import view
 from memorist.errors import MemoristError, RecipeError, nearest, need_known
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ app.add_typer(hybrid.app, name="hybrid")
 app.add_typer(serving.tools, name="mcp")
 app.command(epilog="Example: memorist serve --file memory.db --keys keys.json --workers 2")(serving.serve)
 app.command(epilog="Example: memorist key shop --tenant shop --rights read,write,erase")(serving.key)
+app.command(epilog="Examples: memorist view runs/first; memorist view memory.db")(view)
 app.add_typer(cluster.app, name="cluster")
 
 
