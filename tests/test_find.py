@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from banks import ANNA, AT, DURABLE, LATER, SCOPES, add, reopened
 from memorist.errors import ScopeError
-from memorist.memory import sqlite_vectors, stored_search, words
+from memorist.memory import stored_search, stored_vectors, words
 from memorist.memory.bank import Hit
 from memorist.memory.fusion import fuse
 from memorist.memory.record import MemoryRecord, Operation, Scope
@@ -245,7 +245,7 @@ class TestFusion:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, big: bool
     ) -> None:
         if big:
-            monkeypatch.setattr(sqlite_vectors, "BIG", 50)
+            monkeypatch.setattr(stored_vectors, "BIG", 50)
         with SQLiteBank(tmp_path / "bank.db") as bank:
             filled(bank, *(f"number {i} lives in {'Paris' if i % 7 == 0 else 'Rome'}" for i in range(200)))
             by_kind = {

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from memorist import Memory, Scope
-from memorist.memory.sqlite_vectors import VectorCache
+from memorist.memory.stored_vectors import VectorCache
 
 pytestmark = pytest.mark.promise
 

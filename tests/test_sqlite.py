@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from memorist.errors import BankError
-from memorist.memory import sqlite_file, sqlite_vectors, stored_search
+from memorist.memory import sqlite_file, stored_search, stored_vectors
 from memorist.memory.bank import MemoryBank
 from memorist.memory.embed import HashedEmbedder
 from memorist.memory.record import Operation, Scope
@@ -109,7 +109,7 @@ def test_looking_for_a_twin_takes_as_many_steps_among_many_records_as_among_few(
 def test_reading_what_an_index_found_takes_as_many_steps_among_many_records(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_vectors, "BIG", 50)
+    monkeypatch.setattr(stored_vectors, "BIG", 50)
     with SQLiteBank(path) as bank:
 
         def search(_: object) -> None:

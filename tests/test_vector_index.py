@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from banks import ANNA, AT, LATER, add
-from memorist.memory import sqlite_vectors
+from memorist.memory import stored_vectors
 from memorist.memory.record import Operation, Scope
 from memorist.memory.sqlite import SQLiteBank
 from memorist.memory.vector_index import SHORTLIST, open_index, write_index
@@ -23,7 +23,7 @@ BEN = Scope("ben")
 
 @pytest.fixture(autouse=True)
 def big(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_vectors, "BIG", 6)
+    monkeypatch.setattr(stored_vectors, "BIG", 6)
 
 
 @pytest.fixture

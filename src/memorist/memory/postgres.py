@@ -13,10 +13,10 @@ from memorist.memory.bank import Guard, IdSource, sequential_ids
 from memorist.memory.embed import Embedder, Vectors
 from memorist.memory.postgres_server import BankServer, has_index, near
 from memorist.memory.record import Operation, Result, Scope
-from memorist.memory.sqlite_vectors import BIG, VectorCache, among
 from memorist.memory.stored import StoredBank
 from memorist.memory.stored_find import Nearest, Ranked
 from memorist.memory.stored_search import Database, Versions
+from memorist.memory.stored_vectors import BIG, VectorCache, among
 
 FEW = 5000
 """Allowed versions up to which all are looked at; of more, those that the index finds."""

@@ -13,8 +13,8 @@ from memorist.memory.bank import Guard, IdSource, sequential_ids
 from memorist.memory.embed import Embedder
 from memorist.memory.record import Scope
 from memorist.memory.sqlite_file import BankFile, claim
-from memorist.memory.sqlite_vectors import VectorCache
 from memorist.memory.stored import StoredBank
+from memorist.memory.stored_vectors import VectorCache
 
 
 class SQLiteBank(StoredBank):

@@ -1,4 +1,4 @@
-"""Records and changes as rows of an `SQLiteBank`'s tables, and back."""
+"""Records and changes as rows of a stored bank's tables, and back."""
 
 from __future__ import annotations
 

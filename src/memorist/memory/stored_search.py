@@ -1,4 +1,4 @@
-"""What an `SQLiteBank` keeps beside its records so that they are found: users, words, facets.
+"""What a stored bank keeps beside its records so that they are found: users, words, facets.
 
 All of it follows from the versions, changes in the same transactions, and can be made anew. Dead versions are kept too,
 for reads as of earlier commits; what is found is looked up in the versions before it is shown.

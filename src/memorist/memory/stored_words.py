@@ -1,4 +1,4 @@
-"""Search by words in an `SQLiteBank`: exact BM25 over a user's texts, with the postings that were read kept in memory.
+"""Search by words in a stored bank: exact BM25 over a user's texts, with the postings that were read kept in memory.
 
 What was kept follows the file: versions are numbered in the order of writing, so later ones are read after the last
 that is known, and whatever was erased empties all.

@@ -1,4 +1,4 @@
-"""The vectors of an `SQLiteBank`'s users in memory: exact nearest neighbours, following the file commit by commit."""
+"""The vectors of a stored bank's users in memory: exact nearest neighbours, following the tables commit by commit."""
 
 from __future__ import annotations
 
