@@ -11,7 +11,7 @@ import pytest
 from banks import ANNA, AT, LATER, add, texts
 from memorist.errors import BankError
 from memorist.memory import reembed as module
-from memorist.memory import sqlite_vectors
+from memorist.memory import stored_vectors
 from memorist.memory.embed import HashedEmbedder
 from memorist.memory.record import Operation
 from memorist.memory.reembed import reembed
@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_every_version_is_embedded_and_the_old_vectors_are_gone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TOGETHER", 8)
-    monkeypatch.setattr(sqlite_vectors, "BIG", 6)
+    monkeypatch.setattr(stored_vectors, "BIG", 6)
     old = HashedEmbedder().embed(["a cat"])[0].tobytes()
     with SQLiteBank(path) as bank:
         bank.search("dog", ANNA)  # an index of the old ones
