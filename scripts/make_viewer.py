@@ -23,20 +23,18 @@ from memorist.decision import Observation
 from memorist.models.rows import Unit
 from memorist.models.vision import VisionPolicy
 from memorist.tasks.aerial.data import AerialData, AerialTask
-from memorist.tasks.aerial.questions import EIGHT, listed
+from memorist.tasks.aerial.questions import CELLS, EIGHT, cell
 from memorist.tasks.aerial.rules import TAGS
-from memorist.tasks.aerial.scene import COLOURS, KINDS, SHAPES, SIDE
+from memorist.tasks.aerial.scene import COLOURS, KINDS, SHAPES, SIDE, Scene, Thing
 from memorist.training.rollout import Seat, play
 
-AGENT = UavSettings(style="compact", reply=120)
+AGENT = UavSettings(style="compact", reply=40)
 SPECIAL = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 PATCH, MERGE = 4, 2
 VOCABULARY = 448
 NAMES = (*EIGHT, "location")
 LESSONS, LAST = 0.8, 0.35
 """Share of the lessons at first and in the end."""
-CAREFUL = 0.3
-"""Share of the annotations that go from thing to thing."""
 
 
 def tokenizer(tasks: list[AerialTask]) -> PreTrainedTokenizerFast:
@@ -76,9 +74,22 @@ def untrained(tok: PreTrainedTokenizerFast, width: int, layers: int, depth: int,
     return VisionPolicy(Qwen2VLForConditionalGeneration(config), tok, processor, "bundled-viewer")
 
 
+def listed(scene: Scene, *kinds: str) -> str:
+    """Things of some kinds, each with where it is, from top to bottom and left to right; all, with what they look like,
+    where no kind is named; "none" for none."""
+    things = [thing for thing in scene.things if not kinds or thing.kind in kinds]
+    told = sorted(things, key=lambda thing: (CELLS.index(cell(thing)), thing.box))
+    return ", ".join(described(thing, not kinds) for thing in told) or "none"
+
+
+def described(thing: Thing, looks: bool) -> str:
+    seen = ("marked" * thing.marked, thing.colour, thing.shape) if looks else ()
+    return " ".join(filter(None, (cell(thing), *seen, thing.kind)))
+
+
 def lesson(task: AerialTask, rng: random.Random) -> tuple[Observation, str]:
-    """All things, or those of one or two kinds, from top to bottom, each with where it is. From questions and answers
-    alone the same model had learnt the ground and little else in 500 steps."""
+    """All things, or those of one or two kinds, each with where it is. From questions and answers alone the same model had learnt the
+    ground and little else in 500 steps."""
     kinds = rng.sample(KINDS, rng.choice((0, 1, 1, 2)))
     question = f"List every {' and '.join(kinds)}." if kinds else "List all."
     return Observation(fields("answer", question=question), max_tokens=200, pictures=task.pictures), listed(
@@ -185,7 +196,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=2, help="layers that see")
     args = parser.parse_args()
     torch.manual_seed(0)
-    tasks = AerialData(split="base", questions=args.pictures, names=NAMES, careful=CAREFUL).tasks(0)
+    tasks = AerialData(split="base", questions=args.pictures, names=NAMES).tasks(0)
     tok = tokenizer(tasks[:1000])
     policy = untrained(tok, args.width, args.layers, args.depth, 10**6)
     print(f"{sum(p.numel() for p in policy.parameters()):,} parameters, {len(tok)} tokens", flush=True)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memorist.cli import cluster, experts, hybrid, memory, serving
+from memorist.cli import cluster, experts, hybrid, memory, serving, view
 from memorist.cli.components import components
 from memorist.cli.plan import plan
 from memorist.cli.shared import Json, RunFolder, console
-from memorist.cli.view import view
 from memorist.errors import MemoristError, RecipeError, nearest, need_known
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ app.add_typer(hybrid.app, name="hybrid")
 app.add_typer(serving.tools, name="mcp")
 app.command(epilog="Example: memorist serve --file memory.db --keys keys.json --workers 2")(serving.serve)
 app.command(epilog="Example: memorist key shop --tenant shop --rights read,write,erase")(serving.key)
-app.command(epilog="Examples: memorist view runs/first; memorist view memory.db")(view)
+app.command(epilog="Examples: memorist view runs/first; memorist view memory.db")(view.view)
 app.add_typer(cluster.app, name="cluster")
 
 

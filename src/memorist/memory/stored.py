@@ -337,6 +337,10 @@ class StoredBank(Jobs, ABC):
             BankError: there is a file at `path`, or it cannot be written.
         """
 
+    def times(self, first: int, last: int) -> dict[int, str]:
+        """When commits were made, in the form of ISO 8601; those of erasures have no time."""
+        return self._tables.times(first, last)
+
     def live(self, prefix: str) -> int:
         """How many live records users have whose name begins so."""
         return self._tables.live(prefix)

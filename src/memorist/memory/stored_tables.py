@@ -269,6 +269,12 @@ class Tables(ABC):
         """Forget the vector of a version."""
         db.execute("DELETE FROM vectors WHERE version = ?", (version,))
 
+    def times(self, first: int, last: int) -> dict[int, str]:
+        """When commits were made, in the form of ISO 8601; those of erasures have no time."""
+        with self.reading() as db:
+            query = "SELECT number, at FROM commits WHERE number >= ? AND number <= ? AND at IS NOT NULL"
+            return {int(number): str(at) for number, at in db.execute(query, (first, last))}
+
     def live(self, prefix: str) -> int:
         """How many live records users have whose name begins so; it ends in an ASCII letter or mark."""
         with self.reading() as db:

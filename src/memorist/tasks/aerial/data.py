@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,13 +32,11 @@ class Answered(Protocol):
 
 @dataclass(frozen=True)
 class AerialTask:
-    """A question about a picture. side: its pixels across and down. careful: whether who annotated it went from thing
-    to thing before answering."""
+    """A question about a picture. side: its pixels across and down."""
 
     id: str
     question: Question
     side: int = SIDE
-    careful: bool = False
     bank: MemoryBank = field(default_factory=ScratchBank, compare=False)
 
     cuts: ClassVar[tuple[str, ...]] = ()
@@ -67,10 +64,9 @@ class AerialTask:
     @property
     def annotation(self) -> str:
         """What one who sees it would write; empty where nobody wrote it down."""
-        seen = (self.careful and self.question.steps) or self.question.rationale
-        if not seen:
+        if not self.question.rationale:
             return ""
-        return f"<think>{seen}</think><answer>{self.question.answer}</answer>"
+        return f"<think>{self.question.rationale}</think><answer>{self.question.answer}</answer>"
 
     def right(self, said: str | None) -> bool:
         """Whether it is the answer."""
@@ -110,8 +106,6 @@ class AerialData:
 
     questions: how many. names: tasks, in turn; empty for the eight. stages: only tasks of these; empty for all. side:
     pixels of a picture across and down. unseen: whether things have colours and places that no other scene has.
-    careful: share of the annotations whose writer goes from thing to thing before answering; others write what they
-    see at a glance.
     """
 
     kind: str = "aerial"
@@ -121,7 +115,6 @@ class AerialData:
     stages: tuple[int, ...] = ()
     side: int = SIDE
     unseen: bool = False
-    careful: float = 0.0
 
     exercise: ClassVar[str] = "pictures"
 
@@ -138,8 +131,6 @@ class AerialData:
             raise RecipeError(f"{where}.questions is {self.questions}; expected 1 or more")
         if not SIDE <= self.side <= LARGEST:
             raise RecipeError(f"{where}.side is {self.side}; expected {SIDE} to {LARGEST} pixels")
-        if not 0 <= self.careful <= 1:
-            raise RecipeError(f"{where}.careful is {self.careful}; expected a share from 0 to 1")
         if not self._asked():
             raise RecipeError(
                 f"{where}.stages is {list(self.stages)} and {where}.names {list(self.names) or 'all'}: no task is in "
@@ -152,10 +143,8 @@ class AerialData:
         return [self._task(names[number % len(names)], number) for number in range(self.questions)]
 
     def _task(self, name: str, number: int) -> AerialTask:
-        seed = SPLITS[self.split] + number
-        made = question(name, seed, unseen=self.unseen)
-        careful = random.Random(f"annotator/{seed}").random() < self.careful
-        return AerialTask(f"{self.split}-{number}-{name}{'-unseen' if self.unseen else ''}", made, self.side, careful)
+        made = question(name, SPLITS[self.split] + number, unseen=self.unseen)
+        return AerialTask(f"{self.split}-{number}-{name}{'-unseen' if self.unseen else ''}", made, self.side)
 
     def _asked(self) -> Sequence[str]:
         return [name for name in self.names or EIGHT if not self.stages or STAGES[name] in self.stages]

@@ -41,9 +41,8 @@ DISTRACTORS = 4
 @dataclass(frozen=True)
 class Question:
     """A question about a scene. kind: how answers are compared (`rules.correct`). choices: the answers that there are,
-    where they are few. rationale: what one sees who answers at a glance. steps: what one writes who first goes from
-    thing to thing; empty where nobody did. scene: what was drawn; nothing where a file is shown. stage_given: of the
-    task, where it is none of those here."""
+    where they are few. rationale: what one sees who answers. scene: what was drawn; nothing where a file is shown.
+    stage_given: of the task, where it is none of those here."""
 
     task: str
     text: str
@@ -53,7 +52,6 @@ class Question:
     rationale: str
     scene: Scene = field(default_factory=lambda: Scene("urban"))
     stage_given: int = 0
-    steps: str = ""
 
     @property
     def stage(self) -> int:
@@ -88,16 +86,12 @@ class _Draft:
         """The one that is at home here, or in a third of the scenes any."""
         return self.rng.choice(VEHICLES) if self.rng.random() < 1 / 3 else HOME[self.environment]
 
-    def asked(
-        self, text: str, answer: str, kind: str, choices: tuple[str, ...], rationale: str, *about: str
-    ) -> Question:
-        """The question; about: kinds that one may go through thing by thing to answer it. What is drawn last lies on
-        top of nothing: things do not touch."""
+    def asked(self, text: str, answer: str, kind: str, choices: tuple[str, ...], rationale: str) -> Question:
+        """The question. What is drawn last lies on top of nothing: things do not touch."""
         things = self.placer.things
         self.rng.shuffle(things)
         made = Scene(self.environment, tuple(things), self.rng.random() < 0.5)
-        steps = listed(made, *about) if about else ""
-        return Question(self.task, text, answer, kind, choices, rationale, made, steps=steps)
+        return Question(self.task, text, answer, kind, choices, rationale, made)
 
 
 def question(task: str, seed: int, *, unseen: bool = False) -> Question:
@@ -139,7 +133,7 @@ def _size(draft: _Draft) -> Question | None:
     draft.others(one, other)
     first, second = draft.rng.sample((one, other), 2)
     text = draft.rng.choice((f"Which is larger, the {first} or the {second}?", f"Larger: {first} or {second}?"))
-    return draft.asked(text, one, "choice", (first, second), f"the {one} is larger than the {other}", one, other)
+    return draft.asked(text, one, "choice", (first, second), f"the {one} is larger than the {other}")
 
 
 def _count(draft: _Draft) -> Question | None:
@@ -149,7 +143,7 @@ def _count(draft: _Draft) -> Question | None:
         return None
     draft.others(kind)
     text = draft.rng.choice((f"How many {PLURALS[kind]} are there?", f"Count the {PLURALS[kind]}."))
-    return draft.asked(text, str(wanted), "int", (), " ".join([kind] * wanted) or "none", kind)
+    return draft.asked(text, str(wanted), "int", (), " ".join([kind] * wanted) or "none")
 
 
 def _presence(draft: _Draft) -> Question | None:
@@ -159,7 +153,7 @@ def _presence(draft: _Draft) -> Question | None:
     draft.others(kind)
     answer = "yes" if there else "no"
     text = draft.rng.choice((f"Is there a {kind}?", f"Can a {kind} be seen?"))
-    return draft.asked(text, answer, "yesno", ("yes", "no"), f"{'a' if there else 'no'} {kind}", kind)
+    return draft.asked(text, answer, "yesno", ("yes", "no"), f"{'a' if there else 'no'} {kind}")
 
 
 def _transport(draft: _Draft) -> Question | None:
@@ -170,7 +164,7 @@ def _transport(draft: _Draft) -> Question | None:
         return None
     draft.others(*VEHICLES)
     text = draft.rng.choice(("Which kind of vehicle is there?", "What sort of transport can be seen?"))
-    return draft.asked(text, kind, "choice", VEHICLES, f"there is a {kind}", *VEHICLES)
+    return draft.asked(text, kind, "choice", VEHICLES, f"there is a {kind}")
 
 
 def _relation(draft: _Draft) -> Question | None:
@@ -181,7 +175,7 @@ def _relation(draft: _Draft) -> Question | None:
         return None
     draft.others(one, other)
     text = draft.rng.choice((f"Where is the {one}, seen from the {other}?", f"Where is the {one} from the {other}?"))
-    return draft.asked(text, answer, "choice", RELATIONS, f"the {one} is {answer} the {other}", one, other)
+    return draft.asked(text, answer, "choice", RELATIONS, f"the {one} is {answer} the {other}")
 
 
 def relation(one: Thing, other: Thing) -> str | None:
@@ -206,26 +200,13 @@ def _location(draft: _Draft) -> Question | None:
     if placed is None or (cell(placed) != wanted and not draft.unseen):
         return None
     draft.others(kind)
-    return draft.asked(f"In which part of the picture is the {kind}?", cell(placed), "cell", CELLS, f"the {kind}", kind)
+    return draft.asked(f"In which part of the picture is the {kind}?", cell(placed), "cell", CELLS, f"the {kind}")
 
 
 def cell(thing: Thing) -> str:
     """In which of nine parts of the picture the middle of a thing is."""
     x, y = thing.middle
     return CELLS[3 * min(2, int(3 * y / SIDE)) + min(2, int(3 * x / SIDE))]
-
-
-def listed(scene: Scene, *kinds: str) -> str:
-    """Things of some kinds, each with where it is, from top to bottom and left to right; all, with what they look like,
-    where no kind is named; "none" for none."""
-    things = [thing for thing in scene.things if not kinds or thing.kind in kinds]
-    told = sorted(things, key=lambda thing: (CELLS.index(cell(thing)), thing.box))
-    return ", ".join(_described(thing, not kinds) for thing in told) or "none"
-
-
-def _described(thing: Thing, looks: bool) -> str:
-    seen = ("marked" * thing.marked, thing.colour, thing.shape) if looks else ()
-    return " ".join(filter(None, (cell(thing), *seen, thing.kind)))
 
 
 _MAKERS: dict[str, Maker] = {

@@ -1,0 +1,1 @@
+"""Pages in the browser that show a run or a memory; they read and never write."""
