@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,11 +27,11 @@ from typer.testing import CliRunner
 from banks import ANNA, AT, add, postgres_database, postgres_schema, postgres_url, texts
 from memorist import Memory
 from memorist.cli import app
-from memorist.errors import BankError
+from memorist.errors import BankError, ScopeError
 from memorist.memory import postgres, postgres_server
 from memorist.memory.embed import HashedEmbedder
 from memorist.memory.postgres import PostgresBank
-from memorist.memory.postgres_server import ordered, translated
+from memorist.memory.postgres_words import ordered, translated
 from memorist.memory.record import Operation, Scope
 from memorist.serve.keys import add_key
 
@@ -216,9 +217,13 @@ def test_writers_at_once_make_commits_one_after_another(bank: PostgresBank) -> N
 
 def test_a_name_that_no_index_holds_is_refused_and_nothing_is_lost(bank: PostgresBank) -> None:
     long = Scope("".join(chr(0x4E00 + n) for n in range(5000)))
-    with pytest.raises(BankError, match="longer than PostgreSQL's indexes hold"):
+    with pytest.raises(ScopeError, match="2600 at most"):
         bank.apply([add("one")], long, at=AT)
-    assert bank.commit == 0
+    others = Scope("\U0001f600" * 512, "\U0001f600" * 512, "\U0001f600" * 512)
+    bank.apply([add("one", key="k" * 3000, payload={"\U0001f600" * 400: "\U0001f600" * 400})], others, at=AT)
+    assert texts(bank.list(others)) == ["one"]
+    bank.erase(others)
+    assert bank.erase(ANNA, ids=["a\0b", "\ud800"]) == 0
     bank.apply([add("one")], ANNA, at=AT)
     assert texts(bank.list(ANNA)) == ["one"]
 
@@ -231,6 +236,77 @@ def test_erased_rows_are_cleared_from_the_pages(bank: PostgresBank) -> None:
         query = "SELECT pg_stat_force_next_flush(), coalesce(sum(n_dead_tup), 0) FROM pg_stat_user_tables WHERE "
         query += "schemaname = current_schema() AND relname IN ('versions', 'vectors', 'changes', 'words', 'facets')"
         assert int(db.execute(query).fetchone()[1]) == 0
+
+
+def test_words_of_another_version_are_read_anew_and_vectors_stay_their_owner_s(bank: PostgresBank) -> None:
+    bank.apply([add("Ben has a cat")], BEN, at=AT)
+    bank.apply([add("Anna has a dog"), add("Anna has a cat")], ANNA, at=AT)
+    with bank._tables.writing() as db:
+        db.execute("UPDATE searchable SET words = 1")
+    with PostgresBank(postgres_url(), schema=bank.schema) as again:
+        assert len(again.list(ANNA)) == len(again.find("Anna", ANNA, mode="vector")) == 2
+        assert [hit.record.text for hit in again.find("dog", ANNA, mode="lexical")] == ["Anna has a dog"]
+        again.erase(ANNA)
+        again.erase(BEN)
+        with again._tables.reading() as db:
+            assert db.execute("SELECT count(*) FROM vectors").fetchone() == (0,)
+
+
+def test_who_still_reads_what_was_erased_is_named(bank: PostgresBank) -> None:
+    bank.apply([add("a dog called Xanthippus")], ANNA, at=AT)
+    with psycopg.connect(postgres_url(), application_name="reader") as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT 1 FROM pg_class LIMIT 1")
+        bank.erase(ANNA)
+        (who,) = bank.settle(0.2)
+        assert "reader" in who
+        other.rollback()
+        assert bank.settle(5) == ()
+    assert bank._tables.pending() == []
+
+
+def test_a_table_that_is_busy_makes_an_erasure_wait_and_stops_nobody(bank: PostgresBank) -> None:
+    bank.apply([add("one")], ANNA, at=AT)
+    with raw(bank) as other, other.transaction():
+        other.execute("LOCK TABLE versions IN SHARE UPDATE EXCLUSIVE MODE")  # as whoever makes an index
+        assert bank.erase(ANNA) == 1
+        assert bank.settle(0) != ()
+        with PostgresBank(postgres_url(), schema=bank.schema) as opened:
+            opened.apply([add("two")], ANNA, at=AT)
+    assert bank.settle(5) == ()
+
+
+def test_who_reads_does_not_wait_for_who_waits_to_write(bank: PostgresBank) -> None:
+    bank.apply([add("one")], ANNA, at=AT)
+    with raw(bank) as other, other.transaction():
+        other.execute("SELECT pg_advisory_xact_lock(hashtextextended(current_schema(), 0))")
+        writer = Thread(target=lambda: bank.apply([add("two")], ANNA, at=AT))
+        writer.start()
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert len(bank.find("one", ANNA)) == 1
+        assert time.monotonic() - began < 0.25, "it did not wait until the other had ended"
+    writer.join(10)
+    assert texts(bank.list(ANNA)) == ["one", "two"]
+
+
+def test_writers_agree_whatever_the_database_s_own_isolation_is(bank: PostgresBank) -> None:
+    owner = postgres_url().replace("keeper", "postgres")
+    with psycopg.connect(owner, autocommit=True) as db:
+        db.execute("ALTER ROLE keeper SET default_transaction_isolation = 'repeatable read'")
+    try:
+        test_writers_at_once_make_commits_one_after_another(bank)
+    finally:
+        with psycopg.connect(owner, autocommit=True) as db:
+            db.execute("ALTER ROLE keeper RESET default_transaction_isolation")
+
+
+def test_a_password_is_in_no_error(bank: PostgresBank) -> None:
+    for url in ("postgresql://u:hush@[h/db", "postgresql://u:hu/sh@127.0.0.1:1/db"):
+        with pytest.raises(BankError) as raised:
+            PostgresBank(url)
+        told = "".join(traceback.format_exception(raised.value))
+        assert "hush" not in told and "sh@" not in told
 
 
 class TestIndex:
@@ -290,6 +366,26 @@ class TestIndex:
         self.filled(bank)
         assert len(bank.list(ANNA)) == 300 and "no index was made" in caplog.text
         assert bank.find("word1", ANNA, k=5, mode="vector")
+
+    def test_what_a_filter_leaves_is_found_however_far_it_is(
+        self, bank: PostgresBank, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(postgres, "BIG", 100)
+        monkeypatch.setattr(postgres, "FEW", 5)
+        monkeypatch.setattr(postgres, "near", lambda *given: [])  # as where it gave up before it met any
+        self.filled(bank)
+        bank.apply([add(f"food {n}", payload={"topic": "food"}) for n in range(20)], ANNA, at=AT)
+        found = bank.find("word1", ANNA, k=5, mode="vector", where={"topic": "food"})
+        assert len(found) == 5 and len(bank.find("word1", ANNA, k=5, mode="vector")) == 5
+
+    def test_whose_records_are_gone_has_no_index(self, bank: PostgresBank, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(postgres, "BIG", 100)
+        self.filled(bank)
+        bank.erase(ANNA)
+        assert bank.settle(5) == ()
+        with bank._tables.reading() as db:
+            query = "SELECT count(*) FROM pg_class WHERE relname ~ '^near_' AND relkind = 'i' AND relnamespace = "
+            assert db.execute(query + "current_schema()::regnamespace").fetchone() == (0,)
 
     def test_changes_after_the_index_was_made_are_found(
         self, bank: PostgresBank, monkeypatch: pytest.MonkeyPatch

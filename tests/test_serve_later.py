@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,14 +19,19 @@ import pytest
 
 pytest.importorskip("fastapi")
 import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from banks import ANNA, AT, DURABLE, add
 from memorist import Memory, Scope
+from memorist.errors import BankError
+from memorist.library.asynchronous import AsyncMemory
 from memorist.memory.record import Scope as Whose
 from memorist.memory.stored_jobs import Job
 from memorist.models.endpoint import Endpoint
+from memorist.serve.app import Serving, make_app
 from memorist.serve.jobs import KEPT, LEASE
-from memorist.serve.keys import RIGHTS, add_key
+from memorist.serve.keys import RIGHTS, Keys, add_key, read_keys
 from test_chat import chatting, model
 from test_serve import PROBLEM, added, key, running, told
 
@@ -79,9 +85,6 @@ class TestJobs:
         """An endpoint at which nobody listens."""
         secret = add_key(tmp_path / "keys.json", "app", "shop", rights=RIGHTS)
         nobody = Endpoint("http://127.0.0.1:9/v1", "model", attempts=1, timeout=1)
-        from memorist.library.asynchronous import AsyncMemory
-        from memorist.serve.app import Serving, make_app
-        from memorist.serve.keys import Keys, read_keys
 
         async def main() -> dict[str, Any]:
             keys = Keys(read_keys(tmp_path / "keys.json"))
@@ -132,6 +135,95 @@ class TestJobs:
                 assert [f"number {number} lives" in record["text"] for record in records] == [True]
 
 
+class Slow:
+    """An agent that takes its time, and may fail; told says when it has begun."""
+
+    def __init__(self, bank: Any, told: threading.Event, go: threading.Event, error: Exception | None = None) -> None:
+        self.bank, self.told, self.go, self.error = bank, told, go, error
+
+    async def observe(self, messages: Any, scope: Any) -> Any:
+        self.told.set()
+        await asyncio.to_thread(self.go.wait, 10)
+        if self.error is not None:
+            raise self.error
+        yield self.bank.apply([add(message.text) for message in messages], scope, at=AT)
+
+
+class TestRunner:
+    """What can go wrong while a job is done."""
+
+    def talk(self, tmp_path: Path, error: Exception | None, during: Callable[..., Any]) -> Any:
+        secret, mine = key()
+        told_, go = threading.Event(), threading.Event()
+
+        async def main() -> Any:
+            memory = lambda: AsyncMemory(  # noqa: E731
+                tmp_path / "m.db", embedder="hashed", agent=lambda bank: Slow(bank, told_, go, error)
+            )
+            app = make_app(Serving(memory, Keys({mine.digest: mine})))
+            async with app.router.lifespan_context(app):
+                transport = httpx2.ASGITransport(app=app)
+                async with httpx2.AsyncClient(transport=transport, base_url="http://server") as client:
+
+                    async def ask(secret: str, method: str, path: str, **given: Any) -> Any:
+                        bearer = {"Authorization": f"Bearer {secret}"}
+                        return await client.request(method, path, headers=bearer, **given)
+
+                    said = [{"role": "user", "content": "I live in Porto."}]
+                    asked = {"user": "anna", "messages": said, "later": True}
+                    job = (await ask(secret, "POST", "/v1/observe", json=asked)).json()["job"]
+                    while not told_.is_set():
+                        await asyncio.sleep(0.01)
+                    return await during(ask, secret, job, go, app)
+
+        return asyncio.run(main())
+
+    def test_what_is_erased_while_it_is_read_does_not_come_back(self, tmp_path: Path) -> None:
+        async def during(ask: Any, secret: str, job: str, go: threading.Event, app: Any) -> None:
+            gone = await ask(secret, "POST", "/v1/erase", json={"user": "anna"})
+            assert gone.json()["done"]
+            go.set()
+            await asyncio.sleep(0.5)
+            assert (await ask(secret, "GET", "/v1/records", params={"user": "anna"})).json()["records"] == []
+            assert (await ask(secret, "GET", f"/v1/jobs/{job}", params={"user": "anna"})).status_code == 404
+
+        self.talk(tmp_path, None, during)
+
+    def test_an_agent_that_fails_in_its_own_way_fails_its_job_alone(self, tmp_path: Path) -> None:
+        async def during(ask: Any, secret: str, job: str, go: threading.Event, app: Any) -> None:
+            go.set()
+            found = await ended(ask, secret, job)
+            assert found["state"] == "failed" and found["unread"] and "the log has it" in found["detail"]
+            said = {"user": "anna", "messages": [{"role": "user", "content": "Another."}], "later": True}
+            other = (await ask(secret, "POST", "/v1/observe", json=said)).json()["job"]
+            assert (await ended(ask, secret, other))["state"] == "failed", "the next one is done too"
+
+        self.talk(tmp_path, ValueError("no"), during)
+
+    def test_a_renewal_that_fails_once_costs_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("memorist.serve.jobs.LEASE", 0.2)
+        tried: list[int] = []
+
+        async def during(ask: Any, secret: str, job: str, go: threading.Event, app: Any) -> None:
+            bank = app.state.memory.memory.bank
+            renew = bank.renew
+
+            def failing(*given: Any) -> None:
+                tried.append(1)
+                if len(tried) == 1:
+                    raise BankError("away")
+                renew(*given)
+
+            monkeypatch.setattr(bank, "renew", failing)
+            await asyncio.sleep(0.4)
+            go.set()
+            assert (await ended(ask, secret, job))["state"] == "done"
+            assert len((await ask(secret, "GET", "/v1/records", params={"user": "anna"})).json()["records"]) == 1
+
+        self.talk(tmp_path, None, during)
+        assert len(tried) > 1
+
+
 @pytest.mark.parametrize("kind", DURABLE)
 class TestStoredJobs:
     """Jobs in the tables."""
@@ -139,30 +231,34 @@ class TestStoredJobs:
     def test_the_oldest_is_claimed_once_and_again_when_its_time_is_over(self, kind: str) -> None:
         with ExitStack() as stack:
             bank = DURABLE[kind](stack)
-            assert bank.claim(NOW, LEASE) is None
+            assert bank.claim(NOW, LEASE, "me") is None
             first, second = (Job(name, ANNA, {"n": name}, NOW + timedelta(seconds=n)) for n, name in enumerate("ba"))
             bank.queue(second)
             bank.queue(first)
-            got = bank.claim(NOW, LEASE)
-            assert got == replace(first, state="running")
-            assert bank.claim(NOW, LEASE) == replace(second, state="running")
-            assert bank.claim(NOW, LEASE) is None
+            got = bank.claim(NOW, LEASE, "me")
+            assert got == replace(first, state="running", holder="me")
+            claimed = bank.claim(NOW, LEASE, "me")
+            assert claimed == replace(second, state="running", holder="me")
+            assert bank.claim(NOW, LEASE, "me") is None
             later = NOW + timedelta(seconds=LEASE + 1)
-            bank.renew(second, later, LEASE)
-            assert bank.claim(later, LEASE) == replace(first, state="running")
-            assert bank.claim(later, LEASE) is None
+            bank.renew(replace(second, holder="me"), later, LEASE)
+            assert bank.claim(later, LEASE, "other") == replace(first, state="running", holder="other")
+            assert bank.claim(later, LEASE, "other") is None
+            bank.end(replace(got, state="failed"), later, KEPT)
+            found = bank.job("b", ANNA)
+            assert found is not None and found.state == "running", "who lost it does not end it"
 
     def test_what_came_of_it_can_be_asked_for_a_day(self, kind: str) -> None:
         with ExitStack() as stack:
             bank = DURABLE[kind](stack)
             bank.queue(Job("a", ANNA, {}, NOW))
-            (job,) = [bank.claim(NOW, LEASE)]
+            (job,) = [bank.claim(NOW, LEASE, "me")]
             assert job is not None
             bank.end(replace(job, state="done", outcome={"x": "é"}), NOW, KEPT)
             found = bank.job("a", ANNA)
             assert found is not None and (found.state, found.outcome) == ("done", {"x": "é"})
-            assert bank.claim(NOW + KEPT, LEASE) is None and bank.job("a", ANNA) is not None
-            assert bank.claim(NOW + KEPT + timedelta(seconds=1), LEASE) is None and bank.job("a", ANNA) is None
+            assert bank.claim(NOW + KEPT, LEASE, "me") is None and bank.job("a", ANNA) is not None
+            assert bank.claim(NOW + KEPT + timedelta(seconds=1), LEASE, "me") is None and bank.job("a", ANNA) is None
 
     def test_what_is_erased_takes_its_jobs_along(self, kind: str) -> None:
         with ExitStack() as stack:
@@ -175,7 +271,7 @@ class TestStoredJobs:
             assert result.record is not None
             bank.erase(ANNA, ids=[result.record.id])
             assert bank.job("a", ANNA) is not None, "it waits still, and tells of nothing that is gone"
-            claimed = bank.claim(NOW, LEASE)
+            claimed = bank.claim(NOW, LEASE, "me")
             assert claimed is not None
             bank.end(replace(claimed, state="done"), NOW, KEPT)
             bank.erase(Scope(claimed.scope.user), ids=["none"])
@@ -200,15 +296,42 @@ class TestRoom:
                 ("/v1/add", {"user": "ben", "items": [{"text": "three"}, {"text": "four"}]}),
             ):
                 answer = await ask(secret, "POST", path, json={"user": "anna"} | more)
-                assert answer.status_code == 403 and "may have 3" in answer.json()["detail"]
+                assert answer.status_code == 403 and "the 3 that may be kept" in answer.json()["detail"]
             await added(ask, secret, "ben", "three")
-            for later in (False, True):
-                said = {"user": "anna", "messages": [{"role": "user", "content": "I live in Porto."}], "later": later}
-                assert (await ask(secret, "POST", "/v1/observe", json=said)).status_code == 403
+            said: Any = {"user": "anna", "messages": [{"role": "user", "content": "I live in Porto. I have a cat."}]}
+            assert (await ask(secret, "POST", "/v1/observe", json=said)).status_code == 403
+            job = (await ask(secret, "POST", "/v1/observe", json=said | {"later": True})).json()["job"]
+            failed = await ended(ask, secret, job)
+            assert failed["state"] == "failed" and "may be kept" in failed["detail"] and failed["unread"]
+            assert len((await ask(secret, "GET", "/v1/records", params={"user": "anna"})).json()["records"]) == 2
             assert (await ask(secret, "DELETE", f"/v1/records/{one}", params={"user": "anna"})).status_code == 200
             await added(ask, secret, "anna", "four")
 
         told(tmp_path, talk, mine, theirs)
+
+    def test_tools_and_chats_find_no_more_room_than_calls(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with model() as upstream:
+            behind = f"http://127.0.0.1:{upstream.server_port}/v1#tiny"
+            with chatting(tmp_path, behind, monkeypatch, user="anna", most=2) as (client, address, secret):
+                bearer = {"Authorization": f"Bearer {secret}"}
+                item = {"items": [{"text": "one"}, {"text": "two"}]}
+                assert httpx2.post(f"{address}/v1/add", json=item, headers=bearer).status_code == 200
+
+                async def tools() -> Any:
+                    async with (
+                        httpx2.AsyncClient(headers=bearer) as http,
+                        Client(streamable_http_client(f"{address}/mcp", http_client=http)) as asked,
+                    ):
+                        return await asked.call_tool("remember", {"text": "three"})
+
+                answer = asyncio.run(tools())
+                assert answer.is_error and "may be kept" in str(answer.content)
+                said: Any = [{"role": "user", "content": "I live in Porto."}]
+                assert client.chat.completions.create(model="any", messages=said).choices
+                time.sleep(0.5)
+                assert len(httpx2.get(f"{address}/v1/records", headers=bearer).json()["records"]) == 2
 
 
 class TestDoor:

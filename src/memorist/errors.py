@@ -108,6 +108,10 @@ class PolicyError(MemoristError, RuntimeError):
     """A model cannot play the role it was given."""
 
 
+class RoomError(MemoristError, RuntimeError):
+    """More records would be kept than whoever writes may have."""
+
+
 class UnreadError(PolicyError):
     """A model failed while messages were read: `results` is what came of those before, `unread` are the others."""
 

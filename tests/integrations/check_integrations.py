@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from memorist import Memory, Scope
-from memorist.errors import ArgumentError
+from memorist.errors import ArgumentError, RefusedError
 
 ANNA = Scope("anna")
 
@@ -60,6 +60,9 @@ class TestLangGraph:
             store.get(("anna", "1"), "k1").value["n"] == 1 and store.get(("anna", "1", "below"), "k1").value["n"] == 99
         )
         assert len(store.search(("anna", "1"), query="3", limit=10)) == 4
+        store.memory.add("no item", Scope("anna", "langgraph"))
+        assert ("anna", "0") in store.list_namespaces()
+        assert len(store.search(("anna",), filter={"deep": {"a": [1, None]}, "n": {"$lt": 2}})) == 2
         with pytest.raises(ArgumentError, match="whose memory it is"):
             store.search(())
         with pytest.raises(ArgumentError, match="operator"):
@@ -94,6 +97,8 @@ class TestLangGraph:
         store.put(("anna",), "short", {"text": "Anna is in town."}, ttl=1e-6)
         store.put(("anna",), "long", {"text": "Anna is in town."}, ttl=10)
         assert store.get(("anna",), "short") is None and store.get(("anna",), "long") is not None
+        store.put(("anna",), "short", {"text": "Anna is back."})
+        assert store.get(("anna",), "short").value == {"text": "Anna is back."}, "what is hidden makes room"
         store.put(("anna",), "long", {"text": "Anna stays."})
         assert memory.list(ANNA)[-1].expires is None
 
@@ -104,9 +109,15 @@ class TestOpenAIAgents:
 
         from memorist.integrations.openai_agents import MemoristSession
 
+        with pytest.raises(ArgumentError, match="session_id is empty"):
+            MemoristSession("", memory, user="anna")
+
         async def main() -> None:
             session = MemoristSession("s1", memory, user="anna")
             assert isinstance(session, Session)
+            large = {"role": "user", "content": "x" * 2_000_000}
+            await session.add_items([large])
+            assert await session.pop_item() == large
             items = [
                 {"role": "user", "content": "I live in Porto."},
                 {"role": "assistant", "content": [{"type": "output_text", "text": "Noted."}]},
@@ -243,6 +254,12 @@ class TestCrewAI:
         storage.update(porto.model_copy(update={"content": "Anna lives in Leeds."}))
         assert storage.get_record(porto.id).content == "Anna lives in Leeds."
         assert [r.id for r in storage.list_records()] == [cats.id, porto.id]
+        bad = self.record("", scope="/")
+        with pytest.raises(RefusedError):
+            storage.save([cats.model_copy(update={"content": "changed"}), bad])
+        assert storage.get_record(cats.id).content == cats.content, "all or none"
+        storage.save([cats, cats.model_copy(update={"content": "Anna has three cats."})])
+        assert storage.get_record(cats.id).content == "Anna has three cats."
         assert storage.delete(record_ids=[cats.id, "none"]) == 1 and storage.get_record(cats.id) is None
         storage.reset()
         assert storage.count() == 0 and memory.list(ANNA) == []

@@ -20,8 +20,8 @@ from crewai.memory.types import ScopeInfo
 
 from memorist.errors import ArgumentError
 from memorist.library.memory import Memory
-from memorist.library.results import New
-from memorist.memory.record import MemoryRecord, Scope
+from memorist.library.results import refusal
+from memorist.memory.record import MemoryRecord, Operation, Scope
 
 AGENT = "crewai"
 """The agent whose part of a user's memory the records are."""
@@ -43,18 +43,23 @@ class MemoristStorage:
         return [row.tolist() for row in np.asarray(self.memory.bank.embedder.embed(list(texts)))]
 
     def save(self, records: list[CrewRecord]) -> None:
-        """Keep records, all of them or none; those that are there are replaced."""
-        known = {record.key: record for record in self.memory.list(self._scope)}
-        for record in records:
-            if record.id in known:
-                self.update(record)
-        new = [
-            New(record.content, _about(record), record.id, None, record.created_at)
-            for record in records
-            if record.id not in known
+        """Keep records, all of them or none; those that are there are replaced.
+
+        Raises:
+            RefusedError: one of them cannot be stored; none is.
+        """
+        known = {record.key: record.id for record in self.memory.list(self._scope)}
+        wanted = {record.id: record for record in records}  # of several with one id the last
+        operations = [
+            Operation("UPDATE", one.content, known[one.id], payload=_about(one))
+            if one.id in known
+            else Operation("ADD", one.content, key=one.id, payload=_about(one), at=one.created_at)
+            for one in wanted.values()
         ]
-        if new:
-            self.memory.add_many(new, self._scope)
+        results = self.memory.bank.apply(operations, self._scope, at=datetime.now(UTC), whole=True)
+        for result in results:
+            if not result.code.accepted:
+                raise refusal(result, self._scope)
 
     def search(
         self,

@@ -88,7 +88,10 @@ class MemoristStore(BaseStore):
         return found[0] if found else None
 
     def _put(self, op: PutOp) -> None:
-        held, scope = self._held(op.namespace, op.key), self._scope(op.namespace)
+        scope = self._scope(op.namespace)
+        # What is hidden by its time to live holds its key still.
+        there = self.memory.bank.page(scope, where={"@key": _name(op.namespace, op.key)}, limit=1)
+        held = there[0] if there else None
         if op.value is None:
             if held is not None:
                 self.memory.delete(held.id, scope)
@@ -107,10 +110,10 @@ class MemoristStore(BaseStore):
 
     def _search(self, op: SearchOp) -> list[SearchItem]:
         scope = self._scope(op.namespace_prefix)
-        where: dict[str, Any] = {"under": _path(op.namespace_prefix)}
+        tests: list[dict[str, Any]] = [{"under": _path(op.namespace_prefix)}]
         for name, wanted in (op.filter or {}).items():
-            where[f"value.{name}"] = _test(wanted)
-        last = op.offset + op.limit
+            tests += _tests(f"value.{name}", wanted)
+        where, last = {"and": tests}, op.offset + op.limit
         if op.query is None:
             records = self.memory.list(scope, where=where)[op.offset : last]
             return [SearchItem(**_about(record), score=None) for record in records]
@@ -121,6 +124,8 @@ class MemoristStore(BaseStore):
         found: dict[Namespace, None] = {}
         for user in self.memory.bank.snapshot().users():
             for record in self.memory.list(Scope(user, AGENT)):
+                if "namespace" not in record.payload:
+                    continue  # not of a store
                 namespace = tuple(record.payload["namespace"])
                 if all(_matches(condition, namespace) for condition in op.match_conditions or ()):
                     found[namespace[: op.max_depth]] = None
@@ -153,13 +158,18 @@ def _text(value: Mapping[str, Any], index: Any) -> str:
     return "\n".join(said).strip() or json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _test(wanted: Any) -> Any:
-    if not isinstance(wanted, Mapping) or not any(str(op).startswith("$") for op in wanted):
-        return wanted
+def _tests(field: str, wanted: Any) -> list[dict[str, Any]]:
+    """What a field of a value has to be; of an object each part, of a list each element."""
+    if isinstance(wanted, list | tuple):
+        return [test for one in wanted for test in _tests(field, one)]
+    if not isinstance(wanted, Mapping):
+        return [{field: wanted}]
+    if not any(str(op).startswith("$") for op in wanted):
+        return [test for name, one in wanted.items() for test in _tests(f"{field}.{name}", one)]
     unknown = [op for op in wanted if op not in _OPERATORS]
     if unknown:
         raise ArgumentError(f"a filter has the operator {unknown[0]!r}; expected one of {', '.join(_OPERATORS)}")
-    return {_OPERATORS[op]: value for op, value in wanted.items()}
+    return [{field: {_OPERATORS[op]: value}} for op, value in wanted.items()]
 
 
 def _matches(condition: MatchCondition, namespace: Namespace) -> bool:

@@ -48,8 +48,8 @@ class MemoristBlock(BaseMemoryBlock[str]):
             await asyncio.to_thread(self.memory.observe, said, Scope(self.user))
 
     async def atruncate(self, content: str, tokens_to_truncate: int) -> str | None:
-        """Fewer lines, the least fitting ones first to go; None where nothing is left. Three characters are taken for a
-        token, so that rather more goes than was asked."""
+        """Fewer lines, the least fitting ones first to go; None where nothing is left. Four characters are taken for a
+        token."""
         lines, gone = content.splitlines(), 0
         while lines and gone < 4 * tokens_to_truncate:
             gone += len(lines.pop()) + 1

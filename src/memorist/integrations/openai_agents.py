@@ -14,13 +14,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from memorist.errors import MemoristError
+from memorist.errors import ArgumentError, MemoristError
 from memorist.library.memory import Memory
 from memorist.library.results import New
 from memorist.memory.record import MemoryRecord, Scope
 
 AGENT = "openai-agents"
 """The agent whose part of a user's memory a transcript is."""
+LONGEST = 100_000
+"""Characters of an item that it is found by; the item itself is kept whole."""
 
 
 class MemoristSession:
@@ -36,6 +38,8 @@ class MemoristSession:
     session_settings: Any = None
 
     def __init__(self, session_id: str, memory: Memory, *, user: str, observe: bool = True) -> None:
+        if not session_id:
+            raise ArgumentError("session_id is empty; give each conversation a name of its own")
         self.session_id, self.memory, self.user, self.observe = session_id, memory, user, observe
         self._scope = Scope(user, AGENT, session_id)
 
@@ -66,7 +70,10 @@ class MemoristSession:
         # Equal items are not one: each has its number. Nor are they what was said word by word, which the memory's
         # agent would take for its own and not read again.
         new = [
-            New(json.dumps(item, ensure_ascii=False, default=str), {"item": dict(item), "number": number + place})
+            New(
+                json.dumps(item, ensure_ascii=False, default=str)[:LONGEST],
+                {"item": dict(item), "number": number + place},
+            )
             for place, item in enumerate(items)
         ]
         self.memory.add_many(new, self._scope)

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import datetime
 from functools import partial, update_wrapper
 from types import TracebackType
@@ -86,7 +87,8 @@ class AsyncMemory:
     async def _run(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         if self._closed:
             raise BankError("the memory is closed; open it again")
-        return await asyncio.get_running_loop().run_in_executor(threads, call)
+        # What holds for whoever asks (`memory.stored.ROOM`, `stored_jobs.UNDER`) holds for what is done for them.
+        return await asyncio.get_running_loop().run_in_executor(threads, partial(copy_context().run, call))
 
     def usage(self) -> Any:
         """As `Memory.usage`."""

@@ -8,8 +8,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from memorist.errors import BankError
-from memorist.memory.bank import Guard, IdSource, sequential_ids
+from memorist.errors import BankError, ScopeError
+from memorist.memory.bank import Guard, IdSource, need_scope, sequential_ids
 from memorist.memory.embed import Embedder, Vectors
 from memorist.memory.postgres_server import BankServer, has_index, near
 from memorist.memory.record import Operation, Result, Scope
@@ -17,6 +17,9 @@ from memorist.memory.stored import StoredBank
 from memorist.memory.stored_find import Nearest, Ranked
 from memorist.memory.stored_search import Database, Versions
 from memorist.memory.stored_vectors import BIG, VectorCache, among
+
+LONGEST_USER = 2600
+"""Bytes of a user's name."""
 
 FEW = 5000
 """Allowed versions up to which all are looked at; of more, those that the index finds."""
@@ -84,6 +87,11 @@ class PostgresBank(StoredBank):
 
     def apply(self, operations: Sequence[Operation], scope: Scope, *, at: datetime, **more: Any) -> list[Result]:
         """Apply operations in order as one commit (`StoredBank.apply`); who has many records by then gets an index."""
+        if len(need_scope(scope).user.encode()) > LONGEST_USER:
+            raise ScopeError(
+                f"Scope.user has {len(scope.user.encode())} bytes; expected {LONGEST_USER} at most, which PostgreSQL's "
+                "indexes hold"
+            )
         results = super().apply(operations, scope, at=at, **more)
         if any(result.code.accepted for result in results):
             self._server.index_big(scope.user, BIG)
@@ -97,13 +105,18 @@ class ServerVectors(VectorCache):
         """What finds a user's nearest vectors at a commit; with a time, among all that ever were."""
         row = db.execute("SELECT number, live FROM users WHERE name = ?", (user,)).fetchone()
         if as_of == newest and row is not None and row[1] > BIG and has_index(db, row[0]):
-            return partial(self._by_index, db=db, user=user, number=row[0], commit=newest)
+            return partial(self._by_index, db=db, user=user, number=row[0], live=row[1], commit=newest)
         return super().at(db, user, newest, as_of)
 
     def _by_index(
-        self, query: Vectors, k: int, allowed: Versions | None, *, db: Database, user: str, number: int, commit: int
-    ) -> Ranked:
+        self, query: Vectors, k: int, allowed: Versions | None, *,
+        db: Database, user: str, number: int, live: int, commit: int,
+    ) -> Ranked:  # fmt: skip
         if allowed is not None and len(allowed) <= FEW:
             return among(db, user, allowed.tolist(), commit, self.size).nearest(query, k)
         found = near(db, number, query, k + MORE, None if allowed is None else allowed.tolist())
+        if len(found) < min(k + MORE, live):  # it looked at many, and too few of them were wanted
+            if allowed is not None:
+                return among(db, user, allowed.tolist(), commit, self.size).nearest(query, k)
+            return super().at(db, user, commit, commit)(query, k, None)
         return among(db, user, found, commit, self.size).nearest(query, k)

@@ -11,20 +11,18 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from decimal import Decimal
-from functools import lru_cache
-from hashlib import sha256
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from memorist.errors import BankError
 from memorist.memory import stored_search as search
 from memorist.memory.embed import Embedder, HashedEmbedder, Vectors
-from memorist.memory.filters import Value
 from memorist.memory.postgres_tables import MIGRATIONS
-from memorist.memory.stored_search import Database, Rows
+from memorist.memory.postgres_words import Connection
+from memorist.memory.stored_search import Database
 from memorist.memory.stored_tables import Tables, fill_search
 
 if TYPE_CHECKING:
@@ -35,8 +33,8 @@ log = logging.getLogger("memorist.memory")
 BUSY_SECONDS = 60
 """How long a call waits for another process that is writing."""
 
-LONG = 400
-"""Characters of a facet's field or value that are compared; of longer ones the rest is compared by its digest."""
+STALLED_SECONDS = 600
+"""After which the server ends the turn of a process that says nothing any more."""
 
 _ADVICE = {
     "08": "the server cannot be reached; check that it runs and that the address is right",
@@ -50,76 +48,21 @@ _ADVICE = {
     "57P": "the server is stopping or starting; try again",
 }
 
-_SOME_IDS = re.compile(r"(\bid) IN \(SELECT value FROM json_each\(\?\)\)")
-_SOME = re.compile(r"(\w+) IN \(SELECT value FROM json_each\(\?\)\)")
-_NUMBERS = "json_array_elements_text(?::json) one"
+_ALIVE: dict[str, Any] = {
+    "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000
+}  # fmt: skip
+"""Of connections: a host that vanished is noticed."""
 
 
-@lru_cache(maxsize=1024)
-def translated(query: str) -> str:
-    """A statement of SQLite's in PostgreSQL's words."""
-    query = _SOME_IDS.sub(rf"\1 = ANY(ARRAY(SELECT one FROM {_NUMBERS}))", query)
-    query = _SOME.sub(rf"\1 = ANY(ARRAY(SELECT one::bigint FROM {_NUMBERS}))", query)
-    query = query.replace("json_each(?)", f"(SELECT one::bigint AS value FROM {_NUMBERS})")
-    query = query.replace("instr(value, ?)", "strpos(coalesce(whole, value), ?)").replace("CROSS JOIN", "JOIN")
-    query = re.sub(r"\buser\b", '"user"', query)  # a word of its own there
-    return query.replace("%", "%%").replace("?", "%s")
+_OLDER = """SELECT pid, coalesce(nullif(application_name, ''), 'unnamed') FROM pg_stat_activity
+    WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid() AND datname = current_database()
+    AND age(backend_xmin) > age(%s::xid) ORDER BY pid"""
+"""Who reads what was there before a transaction."""
 
-
-def ordered(number: int | float) -> str:
-    """A number as a text; texts are in the order of their numbers, letter by letter, and equal where those are."""
-    exact = Decimal(number)
-    if not exact:
-        return "1"
-    if exact.is_infinite():
-        return "3" if exact > 0 else "0/"  # below any digit
-    digits = "".join(map(str, exact.as_tuple().digits))
-    text = f"{exact.adjusted() + 5000:04d}{digits.rstrip('0')}"
-    if exact > 0:
-        return f"2{text}"
-    return f"0{text.translate(_TURNED)}~"  # a longer one is smaller
-
-
-_TURNED = str.maketrans("0123456789", "9876543210")
-
-
-class Connection:
-    """A connection that takes statements in SQLite's words."""
-
-    def __init__(self, db: psycopg.Connection[Any]) -> None:
-        self.db = db
-
-    def execute(self, query: str, values: Sequence[Any] = (), /) -> Rows:
-        """Run a statement."""
-        return self.db.execute(translated(query), values)
-
-    def executemany(self, query: str, rows: Sequence[Sequence[Any]], /) -> None:
-        """Run a statement for each row of values."""
-        with self.db.cursor() as cursor:
-            cursor.executemany(translated(query), rows)
-
-    def keep_vector(self, version: int, vector: Vectors) -> None:
-        """Store a vector beside its version."""
-        owner = "SELECT u.number FROM users u JOIN versions r ON r.user = u.name WHERE r.version = ?"
-        self.execute(f"INSERT INTO vectors VALUES (?, ?, ({owner}))", (version, vector, version))
-
-    def keep_facets(self, rows: Sequence[tuple[int, str, str, Value, int]]) -> None:
-        """Store what filters can ask."""
-        told = [
-            (user, self.facet(field), kind, self.facet(value), version, value if _long(value) else None)
-            for user, field, kind, value, version in rows
-        ]
-        self.executemany("INSERT INTO facets VALUES (?, ?, ?, ?, ?, ?)", told)
-
-    def facet(self, value: Value) -> object:
-        """A facet's field or value as it is stored."""
-        if not isinstance(value, str):
-            return ordered(value)
-        return f"{value[:LONG]}\U0010ffff{sha256(value.encode()).hexdigest()}" if _long(value) else value
-
-
-def _long(value: Value) -> bool:
-    return isinstance(value, str) and len(value) > LONG
+_ORPHANS = """SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    WHERE c.relnamespace = current_schema()::regnamespace AND c.relname ~ '^near_[0-9]+$'
+    AND NOT EXISTS (SELECT 1 FROM users u WHERE c.relname = 'near_' || u.number)"""
+"""Indexes of users who have nothing any more."""
 
 
 class BankServer(Tables):
@@ -146,10 +89,14 @@ class BankServer(Tables):
         self._process = os.getpid()
         self._inside = self._closed = False
         self._db: Connection | None = None
+        self._turn_lock, self._turns = RLock(), 0
+        self._turn_db: psycopg.Connection[Any] | None = None
         try:
             parts = conninfo_to_dict(url)
-        except psycopg.Error as error:
-            raise BankError("the address is none of PostgreSQL's; expected postgresql://USER@HOST/DATABASE") from error
+        except psycopg.Error:  # which says the whole address, password and all
+            raise BankError("the address is none of PostgreSQL's; expected postgresql://USER@HOST/DATABASE") from None
+        if any(mark in f"{parts.get('dbname') or ''}" for mark in "@/"):
+            raise BankError("the address has / or @ where the database's name is; write %2F or %40 in a password")
         # Without the password: it is in messages.
         self.name = f"postgresql://{parts.get('host') or 'localhost'}/{parts.get('dbname') or ''}"
 
@@ -165,9 +112,12 @@ class BankServer(Tables):
 
     def connect(self) -> psycopg.Connection[Any]:
         """A connection of its own, outside of any transaction."""
-        db = self._psycopg.connect(self._url, autocommit=True, connect_timeout=10, application_name="memorist")
+        db = self._psycopg.connect(
+            self._url, autocommit=True, connect_timeout=10, application_name="memorist", **_ALIVE
+        )
         db.execute("SELECT set_config('search_path', %s || ', public', false)", (f'"{self._schema}"',))
         db.execute(f"SET lock_timeout = '{BUSY_SECONDS}s'")
+        db.execute(f"SET idle_in_transaction_session_timeout = '{STALLED_SECONDS}s'")  # of a process that was stopped
         db.execute("SET memorist.everyone = 'on'")
         if self.read_only:
             db.execute("SET default_transaction_read_only = on")
@@ -204,14 +154,17 @@ class BankServer(Tables):
         db.execute("SET hnsw.iterative_scan = strict_order")
         db.execute("SET hnsw.ef_search = 100")
 
+    def _need_open(self) -> None:
+        if self._closed:
+            raise BankError(f"{self.name}: the bank is closed; open it again")
+        if os.getpid() != self._process:
+            raise BankError(f"{self.name}: opened by another process; open it again in this one")
+
     @contextmanager
     def reading(self, user: str | None = None) -> Iterator[Connection]:
         """The connection, for statements that only read; of one user alone where one is given."""
         with self.lock, self._explained():
-            if self._closed:
-                raise BankError(f"{self.name}: the bank is closed; open it again")
-            if os.getpid() != self._process:
-                raise BankError(f"{self.name}: opened by another process; open it again in this one")
+            self._need_open()
             if user is None or self._inside:
                 yield self._db if self._inside and self._db is not None else self._ready()
             else:
@@ -235,14 +188,40 @@ class BankServer(Tables):
             self._inside = False
 
     @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for other writers on a connection of its own, so that nobody who reads waits too.
+
+        It is in a transaction as long as it is this one's turn: where the process stops, the server ends that.
+        """
+        self.need_writable()
+        self._need_open()
+        with self._turn_lock:
+            if not self._turns:
+                with self._explained():
+                    if self._turn_db is None or self._turn_db.broken or self._turn_db.closed:
+                        self._turn_db = self.connect()
+                    self._turn_db.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+                    try:
+                        self._turn_db.execute("SELECT pg_advisory_xact_lock(hashtextextended(current_schema(), 0))")
+                    except self._psycopg.Error:
+                        with suppress(self._psycopg.Error):
+                            self._turn_db.execute("ROLLBACK")
+                        raise
+            self._turns += 1
+            try:
+                yield
+            finally:
+                self._turns -= 1
+                if not self._turns and self._turn_db is not None:
+                    with suppress(self._psycopg.Error):  # a connection that broke has given its turn away
+                        self._turn_db.execute("COMMIT")
+
+    @contextmanager
     def writing(self) -> Iterator[Connection]:
         """The connection in a transaction: on disk when the block ends, undone if it raises."""
-        with self.reading():
-            self.need_writable()
-            with self._transaction("BEGIN") as db:
-                db.execute("SELECT pg_advisory_xact_lock(hashtextextended(current_schema(), 0))")
-                self._need_same_embedder(db)
-                yield db
+        with self.turn(), self.reading(), self._transaction("BEGIN ISOLATION LEVEL READ COMMITTED") as db:
+            self._need_same_embedder(db)
+            yield db
 
     @contextmanager
     def moment(self, user: str) -> Iterator[tuple[Connection, int]]:
@@ -305,12 +284,18 @@ class BankServer(Tables):
     def _need_pgvector(self, db: Connection) -> None:
         try:
             db.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
+            (version,) = db.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
         except self._psycopg.Error as error:
             raise BankError(
                 f"{self.name}: the database has no extension pgvector, and it cannot be made "
                 f"({str(error).splitlines()[0]}); install it on the server, then let a superuser say "
                 "CREATE EXTENSION vector in this database"
             ) from error
+        if tuple(map(int, version.split(".")[:2])) < OLDEST:
+            raise BankError(
+                f"{self.name}: pgvector {version} is too old; install 0.8 or newer on the server, then let a superuser "
+                "say ALTER EXTENSION vector UPDATE"
+            )
 
     def bypasses(self) -> bool:
         """Whether PostgreSQL does not hold this user to row-level security."""
@@ -319,40 +304,60 @@ class BankServer(Tables):
             return bool(db.execute(query).fetchone()[0])
 
     def settle(self, timeout: float, pending: Sequence[int]) -> tuple[str, ...]:
-        """Finish some erasures: let the server clear what is dead from its pages."""
+        """Finish some erasures: let the server clear what is dead from its pages, for which nobody may still read it.
+
+        Returns who does after `timeout` seconds, or what else is in the way; () if all is done.
+        """
         with self.reading() as db:
             left = self._remove_logs(db)
-            if left:
-                return left
-            for table in ("versions", "vectors", "changes", "words", "facets", "users", "jobs"):
-                db.execute(f"VACUUM {table}")
-            db.execute("DELETE FROM erasures WHERE number = ANY(?)", (list(pending),))
-        return ()
+        until = time.monotonic() + timeout
+        try:
+            with self.connect() as own:
+                own.execute("SET lock_timeout = '1s'")
+                (now,) = own.execute("SELECT pg_current_xact_id()::xid::text").fetchone()  # type: ignore[misc]
+                while not left:
+                    left = tuple(f"process {pid} of the server ({name})" for pid, name in own.execute(_OLDER, (now,)))
+                    if left and time.monotonic() < until:
+                        left = ()
+                        time.sleep(0.1)
+                        continue
+                    break
+                for (name,) in own.execute(_ORPHANS).fetchall():
+                    own.execute(f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"')
+                for table in ("versions", "vectors", "changes", "words", "facets", "users", "jobs"):
+                    own.execute(f"VACUUM {table}")
+                if not left:
+                    own.execute("DELETE FROM erasures WHERE number = ANY(%s)", (list(pending),))
+        except self._psycopg.Error as error:  # what was erased is erased: this is tried again
+            return (*left, f"the server: {str(error).strip().splitlines()[0]}")
+        return left
 
     def index_big(self, user: str, big: int) -> None:
         """Make an index of a user's vectors, where there are more than so many and it has none.
 
         What was written before is written whatever becomes of it: what goes wrong is logged, and tried again.
         """
-        with self.reading() as db:
-            row = db.execute("SELECT number, live FROM users WHERE name = ?", (user,)).fetchone()
-            if row is None or row[1] <= big or has_index(db, row[0]):
-                return
-            (size,) = db.execute("SELECT size FROM embedder").fetchone()
-        if size > MOST_INDEXED:
-            return
         try:
-            with self.connect() as own:  # others go on meanwhile
-                lock = "SELECT pg_try_advisory_lock(hashtextextended(current_schema(), %s))"
-                if not own.execute(lock, (1 + row[0],)).fetchone()[0]:  # type: ignore[index]
-                    return  # another process makes it
-                own.execute(f"DROP INDEX CONCURRENTLY IF EXISTS near_{row[0]}")  # of one that was killed
-                own.execute(
-                    f"CREATE INDEX CONCURRENTLY near_{row[0]} ON vectors USING hnsw (vector vector_ip_ops) "
-                    f"WHERE owner = {row[0]}"
-                )
-        except self._psycopg.Error as error:
+            with self.reading() as db:
+                row = db.execute("SELECT number, live FROM users WHERE name = ?", (user,)).fetchone()
+                if row is None or row[1] <= big or has_index(db, row[0]):
+                    return
+                (size,) = db.execute("SELECT size FROM embedder").fetchone()
+            if size <= MOST_INDEXED:
+                self._make_index(int(row[0]))
+        except (BankError, self._psycopg.Error) as error:
             log.warning("%s: no index was made of a user's vectors (%s)", self.name, error)
+
+    def _make_index(self, number: int) -> None:
+        with self.connect() as own:  # others go on meanwhile
+            lock = "SELECT pg_try_advisory_lock(hashtextextended(current_schema(), %s))"
+            if not own.execute(lock, (1 + number,)).fetchone()[0]:  # type: ignore[index]
+                return  # another process makes it
+            own.execute(f"DROP INDEX CONCURRENTLY IF EXISTS near_{number}")  # of one that was killed
+            own.execute(
+                f"CREATE INDEX CONCURRENTLY near_{number} ON vectors USING hnsw (vector vector_ip_ops) "
+                f"WHERE owner = {number}"
+            )
 
     @property
     def own(self) -> bool:
@@ -360,12 +365,22 @@ class BankServer(Tables):
         return not self._closed and os.getpid() == self._process
 
     def close(self) -> None:
-        """Close the connection; a second time does nothing."""
+        """Close the connections; a second time does nothing."""
         with self.lock:
-            if self._db is not None:
-                self._db.db.close()
-            self._db, self._closed = None, True
+            ends = [one for one in (self._db.db if self._db else None, self._turn_db) if one is not None]
+            self._db, self._turn_db, self._closed = None, None, True
+            if os.getpid() == self._process:
+                for db in ends:
+                    db.close()
+            else:
+                _OTHERS.extend(ends)
 
+
+_OTHERS: list[Any] = []
+"""Connections of the process that this one was forked from: ending them here would end them there."""
+
+OLDEST = (0, 8)
+"""Version of pgvector from which on an index goes on looking where a filter leaves too little."""
 
 MOST_INDEXED = 2000
 """Numbers of a vector that pgvector's index can have."""

@@ -29,8 +29,8 @@ def _create_tables(db: psycopg.Connection[Any], size: int) -> None:
             payload TEXT NOT NULL, source TEXT NOT NULL,
             from_commit BIGINT NOT NULL, to_commit BIGINT, expires TEXT)""",
         "CREATE UNIQUE INDEX live_id ON versions (id) WHERE to_commit IS NULL",
-        # Keys may be as long as texts, which neither index holds itself.
-        """CREATE UNIQUE INDEX live_key ON versions ("user", agent, session, md5(key))
+        # Keys may be as long as texts, and names are long too, which indexes do not hold themselves.
+        """CREATE UNIQUE INDEX live_key ON versions (md5("user"), md5(agent), md5(session), md5(key))
             WHERE to_commit IS NULL AND key IS NOT NULL""",
         "CREATE INDEX version_key ON versions USING hash (key)",
         "CREATE INDEX version_id ON versions (id, from_commit)",
@@ -90,7 +90,7 @@ def _add_jobs(db: psycopg.Connection[Any], size: int) -> None:
         """CREATE TABLE jobs (
             id TEXT COLLATE "C" PRIMARY KEY, "user" TEXT COLLATE "C" NOT NULL, agent TEXT COLLATE "C" NOT NULL,
             session TEXT COLLATE "C" NOT NULL, state TEXT NOT NULL, asked TEXT NOT NULL, outcome TEXT NOT NULL,
-            made DOUBLE PRECISION NOT NULL, until DOUBLE PRECISION NOT NULL)"""
+            made DOUBLE PRECISION NOT NULL, until DOUBLE PRECISION NOT NULL, holder TEXT NOT NULL)"""
     )
     _own_rows(db, "jobs", _MINE.format('"user"'))
 

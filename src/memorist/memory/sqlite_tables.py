@@ -66,7 +66,8 @@ def _add_jobs(db: Database) -> None:
     db.execute(
         """CREATE TABLE jobs (
             id TEXT PRIMARY KEY, user TEXT NOT NULL, agent TEXT NOT NULL, session TEXT NOT NULL, state TEXT NOT NULL,
-            asked TEXT NOT NULL, outcome TEXT NOT NULL, made REAL NOT NULL, until REAL NOT NULL) WITHOUT ROWID"""
+            asked TEXT NOT NULL, outcome TEXT NOT NULL, made REAL NOT NULL, until REAL NOT NULL,
+            holder TEXT NOT NULL) WITHOUT ROWID"""
     )
 
 

@@ -12,6 +12,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 from weakref import WeakValueDictionary
 
-from memorist.errors import ArgumentError, BankError, nearest
+from memorist.errors import ArgumentError, BankError, RoomError, nearest
 from memorist.memory.bank import (
     Block,
     Guard,
@@ -48,7 +49,7 @@ from memorist.memory.record import (
 )
 from memorist.memory.scratch import ScratchBank, decide
 from memorist.memory.stored_find import Ask, ByVector, ByWords, VectorSource, View, found, near_twins, scope_filter
-from memorist.memory.stored_jobs import Jobs
+from memorist.memory.stored_jobs import Jobs, need_job
 from memorist.memory.stored_search import Database, twins
 from memorist.memory.stored_snapshot import StoredSnapshot
 from memorist.memory.stored_tables import Tables
@@ -56,6 +57,21 @@ from memorist.memory.stored_words import WordIndex
 from memorist.memory.words import asked
 
 NOTHING = Operation("NOOP")
+ROOM: ContextVar[tuple[str, int] | None] = ContextVar("ROOM", default=None)
+"""For whoever writes: what names of users begin with, and how many live records these may have."""
+
+
+def _need_room(live: int | None, more: int) -> None:
+    """Refuse what would be too many records.
+
+    Raises:
+        RoomError: it would.
+    """
+    room = ROOM.get()
+    if room is not None and live is not None and more > 0 and live + more > room[1]:
+        raise RoomError(f"{more} more records would be more than the {room[1]} that may be kept; erase some first")
+
+
 REPIN = 128
 """Changes after which the blocks in memory are renewed."""
 
@@ -140,10 +156,12 @@ class StoredBank(Jobs, ABC):
         refused = self._refused(operations, scope)
         read = [op for op in map(readable, operations) if isinstance(op, Operation)]
         vectors = embed_by_text([op.text for op in read if op.kind in (Kind.ADD, Kind.UPDATE)], self.embedder)
-        with self._tables.lock:
+        with self._tables.turn(), self._tables.lock:
             with self._tables.writing() as db:
                 newest = self._current()
+                live = None if ROOM.get() is None else self._tables.live(ROOM.get()[0])  # type: ignore[index]
                 self._tables.narrow(db, scope.user)
+                need_job(db)
                 held = twins(db, operations, scope) if once else {}
                 if once and near is not None:
                     view = self._view(db, scope, None, newest.commit, None)
@@ -157,6 +175,7 @@ class StoredBank(Jobs, ABC):
                     results[n] = result
                 if whole and not all(result.code.accepted for result in results):
                     changes = []
+                _need_room(live, sum((c.after is not None) - (c.before is not None) for c in changes))
                 entries = [(c, vectors[c.after.text] if c.after else None) for c in changes]
                 if entries:
                     self._tables.insert(entries, at)
@@ -274,7 +293,7 @@ class StoredBank(Jobs, ABC):
     def erase(self, scope: Scope, *, ids: Sequence[str] | None = None) -> int:
         """Remove all records that `scope` covers, or of these only some, with history and vectors."""
         need_scope(scope)
-        with self._tables.lock:
+        with self._tables.turn(), self._tables.lock:
             with self._tables.writing() as db:
                 self._tables.narrow(db, scope.user)
                 gone, live = self._tables.delete(scope, ids)
@@ -285,7 +304,7 @@ class StoredBank(Jobs, ABC):
             if gone.user is not None:
                 self._vectors.wipe(gone.user, gone.versions)
             self._wiped.add(gone.number)
-            self.settle(0)
+        self.settle(0)
         return live
 
     def settle(self, timeout: float = 10.0) -> tuple[str, ...]:

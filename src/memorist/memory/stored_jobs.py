@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from memorist.errors import BankError
 from memorist.memory.record import Scope, clean_text, instant
+from memorist.memory.stored_search import Database
 from memorist.memory.stored_tables import Tables
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
@@ -21,7 +24,8 @@ _COLUMNS = "id, user, agent, session, state, asked, outcome, made"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """asked and outcome: plain objects. state: waiting, running, done or failed. made: when it was asked for."""
+    """asked and outcome: plain objects. state: waiting, running, done or failed. made: when it was asked for. holder:
+    who has claimed it."""
 
     id: str
     scope: Scope
@@ -29,6 +33,22 @@ class Job:
     made: datetime
     state: str = WAITING
     outcome: Any = None
+    holder: str = ""
+
+
+UNDER: ContextVar[str] = ContextVar("UNDER", default="")
+"""The job for which something is written: where it was erased, nothing is written any more."""
+
+
+def need_job(db: Database) -> None:
+    """Refuse to write for a job that was erased.
+
+    Raises:
+        BankError: it was.
+    """
+    job = UNDER.get()
+    if job and db.execute("SELECT 1 FROM jobs WHERE id = ?", (job,)).fetchone() is None:
+        raise BankError("what was to be read was erased meanwhile; nothing of it is kept")
 
 
 class Jobs:
@@ -41,10 +61,10 @@ class Jobs:
         scope = job.scope
         row = (job.id, scope.user, scope.agent, scope.session, job.state, json.dumps(job.asked), "null")
         with self._tables.writing() as db:
-            db.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)", (*row, instant(job.made)))
+            db.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, '')", (*row, instant(job.made)))
 
-    def claim(self, now: datetime, seconds: float) -> Job | None:
-        """The oldest job that waits, or whose time with another process is over; this one has `seconds` for it.
+    def claim(self, now: datetime, seconds: float, holder: str) -> Job | None:
+        """The oldest job that waits, or whose time with another is over; `holder` has `seconds` for it from now on.
 
         Jobs that ended, and whose time to be asked for is over, are forgotten.
         """
@@ -60,20 +80,25 @@ class Jobs:
             row = db.execute(query, (time,)).fetchone()
             if row is None:
                 return None
-            db.execute(f"UPDATE jobs SET state = '{RUNNING}', until = ? WHERE id = ?", (time + seconds, row[0]))
-        return replace(_job(row), state=RUNNING)
+            query = f"UPDATE jobs SET state = '{RUNNING}', until = ?, holder = ? WHERE id = ?"
+            db.execute(query, (time + seconds, holder, row[0]))
+        return replace(_job(row), state=RUNNING, holder=holder)
 
     def renew(self, job: Job, now: datetime, seconds: float) -> None:
         """Say that a job is still under way, for so long."""
         with self._tables.writing() as db:
-            query = f"UPDATE jobs SET until = ? WHERE id = ? AND state = '{RUNNING}'"
-            db.execute(query, (instant(now) + seconds, job.id))
+            query = f"UPDATE jobs SET until = ? WHERE id = ? AND state = '{RUNNING}' AND holder = ?"
+            db.execute(query, (instant(now) + seconds, job.id, job.holder))
 
     def end(self, job: Job, now: datetime, kept: timedelta) -> None:
-        """Say what came of a job; nothing where it was erased meanwhile. It can be asked for so long."""
-        row = (job.state, json.dumps(job.outcome), instant(now) + kept.total_seconds(), job.id)
+        """Say what came of a job, which can be asked for so long; nothing where it was erased meanwhile, or another
+        holds it."""
+        row = (job.state, json.dumps(job.outcome), instant(now) + kept.total_seconds(), job.id, job.holder)
         with self._tables.writing() as db:
-            db.execute("UPDATE jobs SET state = ?, outcome = ?, until = ? WHERE id = ?", row)
+            query = (
+                f"UPDATE jobs SET state = ?, outcome = ?, until = ? WHERE id = ? AND holder = ? AND state = '{RUNNING}'"
+            )
+            db.execute(query, row)
 
     def job(self, job_id: str, scope: Scope) -> Job | None:
         """A job that a scope covers."""

@@ -94,9 +94,10 @@ def current(db: Database) -> bool:
 
 
 def clear(db: Database) -> None:
-    """Empty the tables, to be filled again."""
-    for table in ("users", "words", "facets"):
+    """Empty the tables, to be filled again. Users keep their numbers: vectors and indexes are named by them."""
+    for table in ("words", "facets"):
         db.execute(f"DELETE FROM {table}")
+    db.execute("UPDATE users SET live = 0, versions = 0, words = 0")
     db.execute("UPDATE searchable SET words = ?", (VERSION,))
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from threading import RLock
@@ -55,6 +55,12 @@ class Tables(ABC):
     @abstractmethod
     def reading(self, user: str | None = None) -> AbstractContextManager[Database]:
         """The connection, for statements that only read, of one user alone where one is given."""
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for others to have written, before the lock is taken, so that nobody who reads waits too. Where the
+        database can only wait inside a transaction it does nothing."""
+        yield
 
     @abstractmethod
     def writing(self) -> AbstractContextManager[Database]:
@@ -243,7 +249,7 @@ class Tables(ABC):
         values: list[object] = [scope.user]
         if ids is not None:
             query += " AND id IN (SELECT value FROM json_each(?))"
-            values.append(json.dumps(list(ids)))
+            values.append(json.dumps([one for one in ids if clean_text(one) == one]))
         count, gone = 0, []
         with self.reading() as db:
             user = search.user_number(db, scope.user)

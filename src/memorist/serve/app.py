@@ -71,10 +71,12 @@ def make_app(serving: Serving) -> FastAPI:
             async with tools.session_manager.run():
                 yield
         finally:
-            await runner.close()
-            if chats is not None:
-                await chats.close()
-            await app.state.memory.close()
+            try:
+                await runner.close()
+                if chats is not None:
+                    await chats.close()
+            finally:
+                await app.state.memory.close()
 
     app = FastAPI(
         docs_url=None, redoc_url=None,  # pages that load from elsewhere
@@ -179,7 +181,6 @@ def _add_calls(app: FastAPI) -> None:
 def _add_writing(app: FastAPI) -> None:
     @app.post("/v1/add", tags=["write"], summary="Remember texts word by word")
     async def add(body: bodies.Add, key: Writer, memory: Mind) -> bodies.Results:
-        await _need_room(memory, key, len(body.items))
         new = [New(i.text, i.metadata, i.key, i.expires, i.at, i.source) for i in body.items]
         found = await memory.add_many(new, _scope(key, body), near=body.near)
         return bodies.Results(results=[bodies.Done.of(one) for one in found])
@@ -191,11 +192,10 @@ def _add_writing(app: FastAPI) -> None:
     async def observe(
         body: bodies.Observe, key: Writer, memory: Mind, runner: Later, response: Response
     ) -> bodies.Results | bodies.JobState:  # fmt: skip
-        await _need_room(memory, key, 1)
         said = [message.model_dump() for message in body.messages]
         if body.later:
             response.status_code = 202
-            return state_of(await runner.put(said, _scope(key, body), body.at))
+            return state_of(await runner.put(said, _scope(key, body), body.at, key.room))
         found = await memory.observe(said, _scope(key, body), at=body.at)
         return bodies.Results(results=[bodies.Done.of(one) for one in found])
 
@@ -275,31 +275,6 @@ async def _lines(records: Sequence[MemoryRecord]) -> AsyncIterator[str]:
         yield bodies.Record.of(record).model_dump_json() + "\n"
 
 
-async def _need_room(memory: AsyncMemory, key: Key, more: int) -> None:
-    """Refuse what would give a tenant more records than its key allows.
-
-    Raises:
-        ServeError: there are too many.
-    """
-    if key.most:
-        live = await memory.beside(lambda bank: bank.live(key.users))
-        if live + more > key.most:
-            raise ServeError(
-                403, f"{live} records are kept and {more} more were to come; this key's tenant may have {key.most}: "
-                "erase some, or ask for more room"
-            )  # fmt: skip
-
-
-def _add_removing(app: FastAPI) -> None:
-    @app.delete("/v1/records/{record_id}", tags=["erase"], summary="Remove a record with its history and its bytes")
-    async def delete(record_id: Id, key: Eraser, memory: Mind, about: About) -> bodies.Gone:
-        return bodies.Gone.of(await memory.delete(record_id, about.of(key)))
-
-    @app.post("/v1/erase", tags=["erase"], summary="Remove all that a scope covers, with history and bytes")
-    async def erase(body: bodies.About, key: Eraser, memory: Mind) -> bodies.Gone:
-        return bodies.Gone.of(await memory.erase(_scope(key, body)))
-
-
 def _add_ask(app: FastAPI, asking: Asking) -> None:
     """A call that there is where there is a model."""
 
@@ -310,6 +285,16 @@ def _add_ask(app: FastAPI, asking: Asking) -> None:
     )  # fmt: skip
     async def ask(body: bodies.Ask, key: Reader) -> Response:
         return await asking.answer(body, _scope(key, body))
+
+
+def _add_removing(app: FastAPI) -> None:
+    @app.delete("/v1/records/{record_id}", tags=["erase"], summary="Remove a record with its history and its bytes")
+    async def delete(record_id: Id, key: Eraser, memory: Mind, about: About) -> bodies.Gone:
+        return bodies.Gone.of(await memory.delete(record_id, about.of(key)))
+
+    @app.post("/v1/erase", tags=["erase"], summary="Remove all that a scope covers, with history and bytes")
+    async def erase(body: bodies.About, key: Eraser, memory: Mind) -> bodies.Gone:
+        return bodies.Gone.of(await memory.erase(_scope(key, body)))
 
 
 def _vector(numbers: list[float] | None) -> Any:

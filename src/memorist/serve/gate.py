@@ -10,6 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from memorist.errors import ServeError
+from memorist.memory.stored import ROOM
 from memorist.serve.keys import Key, Keys
 from memorist.serve.telling import problem_messages
 
@@ -50,7 +51,7 @@ class Gate:
         return door
 
     def key(self, secret: str, right: str = "") -> Key:
-        """The key with a secret.
+        """The key with a secret; what is written from here on has to find room in its tenant's memory.
 
         Raises:
             ServeError: there is none, or it has not this right.
@@ -58,6 +59,7 @@ class Gate:
         key = self.keys.of(secret, self.clock())
         if right and right not in key.rights:
             raise ServeError(403, f"this key may {', '.join(key.rights) or 'nothing'}; {right!r} was asked for")
+        ROOM.set(key.room)  # whatever is written for this request
         return key
 
     def enter(self, state: MutableMapping[str, Any], secret: str, *rights: str) -> Key:

@@ -18,7 +18,8 @@ from typing import Any
 from memorist.errors import MemoristError, UnreadError
 from memorist.library.asynchronous import AsyncMemory
 from memorist.memory.record import Scope
-from memorist.memory.stored_jobs import DONE, FAILED, Job
+from memorist.memory.stored import ROOM
+from memorist.memory.stored_jobs import DONE, FAILED, UNDER, Job
 from memorist.serve import bodies
 from memorist.serve.telling import told
 
@@ -50,17 +51,18 @@ class Runner:
         """Begin."""
         self._task = asyncio.create_task(self._run())
 
-    async def close(self, seconds: float = 10.0) -> None:
-        """End after the job that is under way; where that takes longer, another process begins it anew."""
+    async def close(self) -> None:
+        """End after the job that is under way: what reads cannot be stopped, and would be done twice."""
         self._closing = True
         self._new.set()
         if self._task is not None:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._task, seconds)
+            await asyncio.wait([self._task])
 
-    async def put(self, messages: Sequence[dict[str, Any]], scope: Scope, at: datetime | None) -> Job:
-        """Keep messages that are to be read; they are on disk when this returns."""
-        asked = {"messages": list(messages), "at": at.isoformat() if at else None}
+    async def put(
+        self, messages: Sequence[dict[str, Any]], scope: Scope, at: datetime | None, room: tuple[str, int] | None = None
+    ) -> Job:  # fmt: skip
+        """Keep messages that are to be read; they are on disk when this returns. room: see `memory.stored.ROOM`."""
+        asked = {"messages": list(messages), "at": at.isoformat() if at else None, "room": room}
         job = Job(secrets.token_hex(8), scope, asked, self.clock())
         await self.memory_of().beside(lambda bank: bank.queue(job))
         self._new.set()
@@ -70,7 +72,8 @@ class Runner:
         while not self._closing:
             self._new.clear()
             try:
-                job = await self.memory_of().beside(lambda bank: bank.claim(self.clock(), LEASE))
+                # Each claim is somebody else's, so that whoever lost a job cannot end it.
+                job = await self.memory_of().beside(lambda b: b.claim(self.clock(), LEASE, secrets.token_hex(8)))
                 if job is not None:
                     await self._do(job)
                     continue
@@ -81,29 +84,39 @@ class Runner:
 
     async def _do(self, job: Job) -> None:
         """Read the messages of a job, and say so again and again meanwhile."""
-        memory, at = self.memory_of(), job.asked["at"]
+        memory, asked = self.memory_of(), job.asked
         alive = asyncio.create_task(self._renew(job))
+        ROOM.set(tuple(asked["room"]) if asked["room"] else None)
+        UNDER.set(job.id)
+        results: Sequence[Any] = ()
+        unread: Sequence[Any] = asked["messages"]
         try:
-            when = datetime.fromisoformat(at) if at else job.made
-            results = await memory.observe(job.asked["messages"], job.scope, at=when)
-            done = replace(job, state=DONE, outcome={"results": _plain(results)})
+            when = datetime.fromisoformat(asked["at"]) if asked["at"] else job.made
+            results, unread = await memory.observe(asked["messages"], job.scope, at=when), ()
+            detail = ""
         except UnreadError as error:
+            results, detail = error.results, told(error, job.id)[1]
             unread = [{"role": message.speaker, "content": message.text} for message in error.unread]
-            outcome = {"results": _plain(error.results), "unread": unread, "detail": told(error, job.id)[1]}
-            done = replace(job, state=FAILED, outcome=outcome)
         except MemoristError as error:
-            outcome = {"results": [], "unread": job.asked["messages"], "detail": told(error, job.id)[1]}
-            done = replace(job, state=FAILED, outcome=outcome)
+            detail = told(error, job.id)[1]
+        except Exception:  # of an agent of somebody's own: one job fails, the others go on
+            log.exception(json.dumps({"job": job.id, "problem": "unexpected"}))
+            detail = "something went wrong inside; the log has it under the job's id"
         finally:
+            UNDER.set("")
+            ROOM.set(None)
             alive.cancel()
-            with suppress(asyncio.CancelledError):
-                await alive
+        outcome = {"results": _plain(results), "unread": list(unread), "detail": detail}
+        done = replace(job, state=FAILED if unread else DONE, outcome=outcome)
         await memory.beside(lambda bank: bank.end(done, self.clock(), KEPT))
 
     async def _renew(self, job: Job) -> None:
         while True:
             await asyncio.sleep(LEASE / 4)
-            await self.memory_of().beside(lambda bank: bank.renew(job, self.clock(), LEASE))
+            try:
+                await self.memory_of().beside(lambda bank: bank.renew(job, self.clock(), LEASE))
+            except MemoristError as error:  # tried again before the time is over
+                log.warning(json.dumps({"job": job.id, "problem": "not renewed", "kind": type(error).__name__}))
 
 
 def _plain(results: Sequence[Any]) -> list[Any]:

@@ -14,6 +14,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,6 +77,11 @@ class Key:
         """What the names of its tenant's users begin with in the memory."""
         return f"{self.tenant}:"
 
+    @property
+    def room(self) -> tuple[str, int] | None:
+        """What its tenant's users are called, and how many live records they may have; None where there is no limit."""
+        return (self.users, self.most) if self.most else None
+
     def has_expired(self, now: datetime) -> bool:
         """Whether it is refused."""
         return self.expires is not None and self.expires <= now
@@ -126,6 +132,10 @@ def add_key(
     handle, beside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # nobody else may read it
     with os.fdopen(handle, "w", encoding="utf-8") as out:
         out.write(json.dumps(rows, indent=1) + "\n")
+    if file.exists():  # who reads it may be another user than who adds a key
+        before = file.stat()
+        with suppress(OSError):
+            os.chown(beside, before.st_uid, before.st_gid)
     Path(beside).replace(file)
     return secret
 

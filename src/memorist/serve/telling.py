@@ -16,6 +16,7 @@ from memorist.errors import (
     FilterError,
     MemoristError,
     RefusedError,
+    RoomError,
     ScopeError,
     ServeError,
     UnreadError,
@@ -50,6 +51,8 @@ def told(error: MemoristError, request: str = "") -> tuple[int, str]:
     if isinstance(error, RefusedError):
         result = error.result
         return REFUSED.get(result.code, 422), f"{result.operation.kind} was refused ({result.code}): {why(result)}"
+    if isinstance(error, RoomError):
+        return 403, str(error)
     if isinstance(error, ASKED_WRONGLY):
         return 422, str(error)
     log.error(json.dumps({"request": request, "problem": type(error).__name__}), exc_info=error)

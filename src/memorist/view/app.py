@@ -44,7 +44,7 @@ def make_app(seen: Seen, port: int) -> Guard:
     """
     routes = [Route(path, _file(data, kind)) for path, (data, kind) in _pages().items()]
     routes.append(Route("/api/place", _told(lambda request: _place(seen))))
-    routes += [Route(f"/api/run/{{run:int}}{path}", _told(call)) for path, call in _run_calls(seen).items()]
+    routes += [Route(f"/api/run/{{run}}{path}", _told(call)) for path, call in _run_calls(seen).items()]
     if seen.bank is not None:
         routes += [Route(f"/api/memory/{path}", _told(call)) for path, call in _bank_calls(seen.bank).items()]
     return Guard(Starlette(routes=routes), {f"{name}:{port}" for name in ("127.0.0.1", "localhost")})
@@ -136,10 +136,10 @@ def _run_calls(seen: Seen) -> dict[str, Call]:
     """What can be asked about a run, by path."""
 
     def run(request: Request) -> Run:
-        number = request.path_params["run"]
-        if number >= len(seen.runs):
-            raise DataError("viewer", str(number), "run", f"does not exist; {len(seen.runs)} are shown, from 0")
-        return seen.runs[number]
+        number = str(request.path_params["run"])
+        if number not in map(str, range(len(seen.runs))):
+            raise DataError("viewer", number[:20], "run", f"does not exist; {len(seen.runs)} are shown, from 0")
+        return seen.runs[int(number)]
 
     return {
         "": lambda request: run(request).overview(),

@@ -193,7 +193,7 @@ def _line(number: int, line: str, weights: Mapping[str, float]) -> dict[str, Any
             "total": sum(weights.get(one.name, 1.0) * one.value for one in whole), "terms": terms,
             "said": _said(row["decisions"]),
         }  # fmt: skip
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         return {
             "number": number,
             "task": "",
