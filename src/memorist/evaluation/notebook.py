@@ -174,9 +174,10 @@ def run(
 
 
 def show(name: str, told: Measures, screen: Console) -> None:
-    """A table of what it is worth."""
-    table = Table("", *(Column(head, justify="right") for head in HEAD))
-    table.add_row(name, *_cells(told))
+    """A table of what it is worth, a measure a line: side by side they are cut in a narrow window."""
+    table = Table("", Column(name, justify="right"))
+    for head, cell in zip(HEAD, _cells(told), strict=True):
+        table.add_row(head, cell)
     screen.print(table)
 
 
