@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from memorist.serve.keys import PREFIX, Key, Keys, digest_of, read_keys
 SETTINGS = "MEMORIST_SERVE"
 """How the processes of a server are told what to serve."""
 LOCAL = ("127.0.0.1", "localhost", "::1")
+FAILED = 3
+"""Exit status of a server that could not start."""
 OPEN = "local"
 """Key and tenant of a server that is open to this machine alone."""
 
@@ -43,6 +47,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, seconds: fl
         ServeError: it would be open to others without keys, or the keys cannot be read.
     """
     import uvicorn
+    from uvicorn.supervisors import Multiprocess
 
     if not settings.keys and host not in LOCAL:
         raise ServeError(
@@ -55,10 +60,22 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, seconds: fl
         settings = replace(settings, secret=PREFIX + secrets.token_urlsafe(32))
         print(f"key of this run: {settings.secret}", flush=True)
     os.environ[SETTINGS] = json.dumps(asdict(settings))
-    uvicorn.run(
+    config = uvicorn.Config(
         "memorist.serve.command:app", factory=True, host=host, port=port, workers=workers, access_log=False,
         log_config=None, timeout_graceful_shutdown=int(seconds), server_header=False,
     )  # fmt: skip
+    listening = config.bind_socket()
+    # Lines that are accepted inherit it. Without, an answer's second part waits for the other side to acknowledge the
+    # first, which takes it 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with suppress(KeyboardInterrupt):
+        if workers > 1:
+            Multiprocess(config, sockets=[listening]).run()
+            return
+        server = uvicorn.Server(config)
+        server.run(sockets=[listening])
+        if not server.started:
+            raise SystemExit(FAILED)
 
 
 def app() -> Any:
