@@ -351,6 +351,13 @@ def database(folder: Path) -> Iterator[str]:
         server.cleanup()
 
 
+def keep(file: Path, rows: list[Row]) -> None:
+    """Put rows in the place of those that were measured before."""
+    held = json.loads(file.read_text()) if file.exists() else []
+    new = {one["row"] for one in rows}
+    file.write_text(json.dumps([one for one in held if one["row"] not in new] + rows, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
@@ -379,6 +386,8 @@ def main() -> None:
             if wanted(name):
                 rows.append(call())
                 print(json.dumps(rows[-1]), flush=True)
+                if args.json:  # at once: what was measured stays where the rest is stopped
+                    keep(args.json, rows)
 
     try:
         measure(bed(folder, "sqlite", "", args.each))
@@ -387,10 +396,6 @@ def main() -> None:
     finally:
         if args.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
-    if args.json:
-        held = json.loads(args.json.read_text()) if args.json.exists() else []
-        new = {one["row"] for one in rows}
-        args.json.write_text(json.dumps([one for one in held if one["row"] not in new] + rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer.main
 import yaml
+from typer.exceptions import TyperException
 
 from memorist.cli import app
 
@@ -50,15 +51,31 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("where", "line"), commands())
-def test_commands_in_the_documentation_exist_with_their_options(where: str, line: str) -> None:
+def misunderstood(line: str) -> str:
+    """What is wrong with a command; empty where it exists with its options."""
     words = shlex.split(re.split(r" [|<>;&]", line)[0])[1:]
     command: Any = typer.main.get_command(app)
     name = []
     while hasattr(command, "commands") and words:
         name.append(words[0])
-        command, words = command.commands[words[0]], words[1:]
-    command.make_context(" ".join(name), words)
+        command, words = command.commands.get(words[0]), words[1:]
+        if command is None:
+            return f"there is no command {name[-1]}"
+    try:
+        command.make_context(" ".join(name), words)
+    except TyperException as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+@pytest.mark.parametrize(("where", "line"), commands())
+def test_commands_in_the_documentation_exist_with_their_options(where: str, line: str) -> None:
+    assert misunderstood(line) == "", where
+
+
+@pytest.mark.parametrize("line", ["memorist serf", "memorist serve --porto 1", "memorist serve --port many"])
+def test_a_command_that_does_not_exist_would_be_noticed(line: str) -> None:
+    assert misunderstood(line)
 
 
 def test_every_page_is_in_the_site_and_every_link_leads_somewhere(tmp_path: Path) -> None:

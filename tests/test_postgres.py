@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -34,28 +32,9 @@ from memorist.memory.postgres import PostgresBank
 from memorist.memory.postgres_words import ordered, translated
 from memorist.memory.record import Operation, Scope
 from memorist.serve.keys import add_key
+from test_serve import running
 
 BEN = Scope("ben")
-
-
-@contextmanager
-def running(folder: Path, *more: str) -> Iterator[str]:
-    """The address of a server in processes of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "memorist", "serve", "--port", address.rpartition(":")[2], *more]
-    with open(folder / "log", "wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            for _ in range(300):
-                try:
-                    if httpx2.get(f"{address}/health").status_code == 200:
-                        break
-                except httpx2.TransportError:
-                    time.sleep(0.1)
-            yield address
-        finally:
-            process.terminate()
 
 
 @pytest.fixture
@@ -105,11 +84,11 @@ def test_who_says_nothing_sees_nothing(bank: PostgresBank) -> None:
         assert all(db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,) for table in TENANTS)
 
 
-def test_whom_the_server_holds_to_no_security_is_told(bank: PostgresBank) -> None:
-    assert not bank.bypasses_row_security
+def test_whom_the_server_holds_to_no_security_is_told(bank: PostgresBank, caplog: pytest.LogCaptureFixture) -> None:
+    assert not bank.bypasses_row_security and not caplog.text
     owner = postgres_url().replace("keeper", "postgres")
     with PostgresBank(owner, schema=postgres_schema()) as superuser:
-        assert superuser.bypasses_row_security
+        assert superuser.bypasses_row_security and "no row-level security" in caplog.text
 
 
 def test_migrations_run_once_and_are_recorded(bank: PostgresBank) -> None:
@@ -199,7 +178,9 @@ def test_another_bank_s_commits_are_found(bank: PostgresBank) -> None:
         assert two.find("dog", ANNA) == two.list(ANNA) == []
 
 
-def test_writers_at_once_make_commits_one_after_another(bank: PostgresBank) -> None:
+def need_one_after_another(bank: PostgresBank) -> None:
+    """Three write at once; each finds its own in order, and every commit is there once."""
+
     def write(name: str) -> None:
         with PostgresBank(postgres_url(), schema=bank.schema) as own:
             for number in range(15):
@@ -210,9 +191,13 @@ def test_writers_at_once_make_commits_one_after_another(bank: PostgresBank) -> N
         thread.start()
     for thread in threads:
         thread.join()
-    assert bank.commit == 45
     for name in ("anna", "ben", "cleo"):
         assert texts(bank.list(Scope(name))) == [f"{name} {number}" for number in range(15)]
+
+
+def test_writers_at_once_make_commits_one_after_another(bank: PostgresBank) -> None:
+    need_one_after_another(bank)
+    assert bank.commit == 45
 
 
 def test_a_name_that_no_index_holds_is_refused_and_nothing_is_lost(bank: PostgresBank) -> None:
@@ -252,9 +237,10 @@ def test_words_of_another_version_are_read_anew_and_vectors_stay_their_owner_s(b
             assert db.execute("SELECT count(*) FROM vectors").fetchone() == (0,)
 
 
-def test_who_still_reads_what_was_erased_is_named(bank: PostgresBank) -> None:
+@pytest.mark.parametrize("role", ["keeper", "postgres"])
+def test_who_still_reads_what_was_erased_is_named(bank: PostgresBank, role: str) -> None:
     bank.apply([add("a dog called Xanthippus")], ANNA, at=AT)
-    with psycopg.connect(postgres_url(), application_name="reader") as other:
+    with psycopg.connect(postgres_url().replace("keeper", role), application_name="reader") as other:
         other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         other.execute("SELECT 1 FROM pg_class LIMIT 1")
         bank.erase(ANNA)
@@ -295,7 +281,8 @@ def test_writers_agree_whatever_the_database_s_own_isolation_is(bank: PostgresBa
     with psycopg.connect(owner, autocommit=True) as db:
         db.execute("ALTER ROLE keeper SET default_transaction_isolation = 'repeatable read'")
     try:
-        test_writers_at_once_make_commits_one_after_another(bank)
+        need_one_after_another(bank)
+        assert bank.commit == 45
     finally:
         with psycopg.connect(owner, autocommit=True) as db:
             db.execute("ALTER ROLE keeper RESET default_transaction_isolation")
@@ -454,7 +441,7 @@ class TestLibrary:
     def test_a_server_of_two_processes(self, tmp_path: Path) -> None:
         url, keys = postgres_database(), tmp_path / "keys.json"
         secrets = [add_key(keys, tenant, tenant, rights=("read", "write", "erase")) for tenant in ("shop", "bank")]
-        with running(tmp_path, "--file", url, "--keys", str(keys), "--workers", "2") as address:
+        with running(tmp_path, "--keys", str(keys), "--workers", "2", place=url) as (_, address):
             for number in range(8):  # whichever process is asked
                 for name, secret in zip(("shop", "bank"), secrets, strict=True):
                     who, bearer = {"user": "anna"}, {"Authorization": f"Bearer {secret}"}
@@ -471,7 +458,6 @@ import sys
 from datetime import datetime
 from memorist.memory.postgres import PostgresBank
 from memorist.memory.record import Operation, Scope
-from memorist.serve.keys import add_key
 with PostgresBank(sys.argv[1], schema=sys.argv[2]) as bank:
     for number in range(10**6):
         bank.apply([Operation("ADD", f"{number} first"), Operation("ADD", f"{number} second")], Scope("anna"),

@@ -33,10 +33,11 @@ from memorist import Memory, Scope
 from memorist.cli import app
 from memorist.errors import ArgumentError, RecipeError, ScopeError, ServeError
 from memorist.library.asynchronous import AsyncMemory
-from memorist.serve.app import PROBLEM, Serving, make_app
+from memorist.serve.app import Serving, make_app
 from memorist.serve.command import Settings, serve
 from memorist.serve.keys import RIGHTS, Key, Keys, add_key, digest_of, read_keys, shown
 from memorist.serve.mcp import of_one
+from memorist.serve.telling import PROBLEM
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
@@ -404,12 +405,13 @@ class TestWatched:
 
 
 @contextmanager
-def running(folder: Path, *more: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A server in processes of its own, and its address."""
+def running(folder: Path, *more: str, place: str = "") -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A server in processes of its own, and its address. place: of the memory, if not a file in the folder."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "memorist", "serve", "--port", str(port), "--file", str(folder / "m.db"), *more]
+    place = place or str(folder / "m.db")
+    command = [sys.executable, "-m", "memorist", "serve", "--port", str(port), "--file", place, *more]
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
@@ -479,6 +481,27 @@ class TestProcesses:
             serve(Settings("m.db", "", 1000), host="0.0.0.0", port=0, workers=1, seconds=1)
         with pytest.raises(ServeError, match="memorist key"):
             serve(Settings("m.db", str(tmp_path / "none.json"), 1000), host="0.0.0.0", port=0, workers=1, seconds=1)
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_no_part_of_an_answer_waits_for_the_other_side(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    ) -> None:
+        """Where the option is missing on the listening line, an answer in two parts takes 40 ms longer."""
+        add_key(tmp_path / "keys.json", "app", "shop")
+        at_once: list[int] = []
+
+        def started(self: Any, sockets: Any = None) -> None:
+            self.started = True
+            for one in sockets or self.sockets:
+                at_once.append(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+                one.close()
+
+        monkeypatch.setattr("uvicorn.Server.run", started)
+        monkeypatch.setattr("uvicorn.supervisors.Multiprocess.run", started)
+        monkeypatch.setattr(os, "environ", dict(os.environ))
+        settings = Settings(str(tmp_path / "m.db"), str(tmp_path / "keys.json"), 1000)
+        serve(settings, host="127.0.0.1", port=0, workers=workers, seconds=1)
+        assert at_once == [1]
 
 
 @pytest.mark.filterwarnings("ignore")  # of the library's own making

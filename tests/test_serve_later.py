@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +158,10 @@ class TestRunner:
         told_, go = threading.Event(), threading.Event()
 
         async def main() -> Any:
-            memory = lambda: AsyncMemory(  # noqa: E731
-                tmp_path / "m.db", embedder="hashed", agent=lambda bank: Slow(bank, told_, go, error)
-            )
+            def memory() -> AsyncMemory:
+                slow = partial(Slow, told=told_, go=go, error=error)
+                return AsyncMemory(tmp_path / "m.db", embedder="hashed", agent=slow)
+
             app = make_app(Serving(memory, Keys({mine.digest: mine})))
             async with app.router.lifespan_context(app):
                 transport = httpx2.ASGITransport(app=app)
@@ -186,6 +188,18 @@ class TestRunner:
             await asyncio.sleep(0.5)
             assert (await ask(secret, "GET", "/v1/records", params={"user": "anna"})).json()["records"] == []
             assert (await ask(secret, "GET", f"/v1/jobs/{job}", params={"user": "anna"})).status_code == 404
+
+        self.talk(tmp_path, None, during)
+
+    def test_who_lost_a_job_to_another_writes_nothing_for_it(self, tmp_path: Path) -> None:
+        async def during(ask: Any, secret: str, job: str, go: threading.Event, app: Any) -> None:
+            bank = app.state.memory.memory.bank
+            with bank._tables.writing() as db:
+                db.execute("UPDATE jobs SET holder = 'another'")
+            go.set()
+            await asyncio.sleep(0.5)
+            assert (await ask(secret, "GET", "/v1/records", params={"user": "anna"})).json()["records"] == []
+            assert (await ask(secret, "GET", f"/v1/jobs/{job}", params={"user": "anna"})).json()["state"] == "running"
 
         self.talk(tmp_path, None, during)
 
@@ -296,13 +310,13 @@ class TestRoom:
                 ("/v1/add", {"user": "ben", "items": [{"text": "three"}, {"text": "four"}]}),
             ):
                 answer = await ask(secret, "POST", path, json={"user": "anna"} | more)
-                assert answer.status_code == 403 and "the 3 that may be kept" in answer.json()["detail"]
+                assert answer.status_code == 403 and "3 may be kept" in answer.json()["detail"]
             await added(ask, secret, "ben", "three")
             said: Any = {"user": "anna", "messages": [{"role": "user", "content": "I live in Porto. I have a cat."}]}
             assert (await ask(secret, "POST", "/v1/observe", json=said)).status_code == 403
             job = (await ask(secret, "POST", "/v1/observe", json=said | {"later": True})).json()["job"]
             failed = await ended(ask, secret, job)
-            assert failed["state"] == "failed" and "may be kept" in failed["detail"] and failed["unread"]
+            assert failed["state"] == "failed" and "3 may be kept" in failed["detail"] and failed["unread"]
             assert len((await ask(secret, "GET", "/v1/records", params={"user": "anna"})).json()["records"]) == 2
             assert (await ask(secret, "DELETE", f"/v1/records/{one}", params={"user": "anna"})).status_code == 200
             await added(ask, secret, "anna", "four")

@@ -298,8 +298,11 @@ class TestCurves:
 
     @given(st.lists(st.dictionaries(st.text(max_size=4), PLAIN, max_size=4).map(lambda row: STEP | row), max_size=5))
     def test_any_rows_of_plain_data_become_plain_json(self, rows: list[dict[str, Any]]) -> None:
-        json.dumps(curves(rows), allow_nan=False)
-        json.dumps(scores(rows), allow_nan=False)
+        stages = curves(rows)
+        assert len(stages) <= len(rows)
+        points = [point for stage in stages for series in stage["series"].values() for point in series]
+        assert all(math.isfinite(number) for point in points for number in point)
+        assert json.dumps([stages, scores(rows)], allow_nan=False), "numbers that JSON has, and texts as keys"
 
     @given(st.floats())
     def test_probabilities_are_probabilities(self, logprob: float) -> None:

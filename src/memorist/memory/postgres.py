@@ -11,7 +11,7 @@ from typing import Any
 from memorist.errors import BankError, ScopeError
 from memorist.memory.bank import Guard, IdSource, need_scope, sequential_ids
 from memorist.memory.embed import Embedder, Vectors
-from memorist.memory.postgres_server import BankServer, has_index, near
+from memorist.memory.postgres_server import BankServer, has_index, log, near
 from memorist.memory.record import Operation, Result, Scope
 from memorist.memory.stored import StoredBank
 from memorist.memory.stored_find import Nearest, Ranked
@@ -62,6 +62,8 @@ class PostgresBank(StoredBank):
         self.schema = schema
         self._server = BankServer(url, schema, read_only)
         super().__init__(self._server, ServerVectors, embedder=embedder, ids=ids, guard=guard)
+        if self.bypasses_row_security:
+            log.warning("%s: who connects is held to no row-level security; let a plain user do it", self._server.name)
 
     @staticmethod
     def exists(url: str, schema: str = "memorist") -> bool:

@@ -36,6 +36,15 @@ BUSY_SECONDS = 60
 STALLED_SECONDS = 600
 """After which the server ends the turn of a process that says nothing any more."""
 
+OLDEST = (0, 8)
+"""Version of pgvector from which on an index goes on looking where a filter leaves too little."""
+
+MOST_INDEXED = 2000
+"""Numbers of a vector that pgvector's index can have."""
+
+_OTHERS: list[Any] = []
+"""Connections of the process that this one was forked from: ending them here would end them there."""
+
 _ADVICE = {
     "08": "the server cannot be reached; check that it runs and that the address is right",
     "28": "the server does not let this user in; check name and password",
@@ -55,9 +64,10 @@ _ALIVE: dict[str, Any] = {
 
 
 _OLDER = """SELECT pid, coalesce(nullif(application_name, ''), 'unnamed') FROM pg_stat_activity
-    WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid() AND datname = current_database()
+    WHERE usesysid IS NOT NULL AND coalesce(backend_type, '') IN ('', 'client backend')
+    AND pid <> pg_backend_pid() AND datname = current_database()
     AND age(backend_xmin) > age(%s::xid) ORDER BY pid"""
-"""Who reads what was there before a transaction."""
+"""Who reads what was there before a transaction. What kind others' sessions are is hidden from a plain user."""
 
 _ORPHANS = """SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
     WHERE c.relnamespace = current_schema()::regnamespace AND c.relname ~ '^near_[0-9]+$'
@@ -267,7 +277,7 @@ class BankServer(Tables):
         return self._version(db) if there else 0
 
     def _migrate(self, db: Connection, made_with: Embedder) -> int:
-        with self._transaction("BEGIN"):
+        with self._transaction("BEGIN ISOLATION LEVEL READ COMMITTED"):
             db.execute("SELECT pg_advisory_xact_lock(hashtextextended(?, 1))", (self._schema,))
             db.execute(f'CREATE SCHEMA IF NOT EXISTS "{self._schema}"')
             self._need_pgvector(db)
@@ -310,18 +320,10 @@ class BankServer(Tables):
         """
         with self.reading() as db:
             left = self._remove_logs(db)
-        until = time.monotonic() + timeout
         try:
             with self.connect() as own:
                 own.execute("SET lock_timeout = '1s'")
-                (now,) = own.execute("SELECT pg_current_xact_id()::xid::text").fetchone()  # type: ignore[misc]
-                while not left:
-                    left = tuple(f"process {pid} of the server ({name})" for pid, name in own.execute(_OLDER, (now,)))
-                    if left and time.monotonic() < until:
-                        left = ()
-                        time.sleep(0.1)
-                        continue
-                    break
+                left = left or _readers(own, timeout)
                 for (name,) in own.execute(_ORPHANS).fetchall():
                     own.execute(f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"')
                 for table in ("versions", "vectors", "changes", "words", "facets", "users", "jobs"):
@@ -376,21 +378,22 @@ class BankServer(Tables):
                 _OTHERS.extend(ends)
 
 
-_OTHERS: list[Any] = []
-"""Connections of the process that this one was forked from: ending them here would end them there."""
-
-OLDEST = (0, 8)
-"""Version of pgvector from which on an index goes on looking where a filter leaves too little."""
-
-MOST_INDEXED = 2000
-"""Numbers of a vector that pgvector's index can have."""
-
-
 def has_index(db: Database, number: int) -> bool:
     """Whether a user's vectors have an index that is whole."""
     query = """SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
         WHERE c.relname = ? AND c.relnamespace = current_schema()::regnamespace AND i.indisvalid"""
     return bool(db.execute(query, (f"near_{number}",)).fetchone()[0])
+
+
+def _readers(own: psycopg.Connection[Any], timeout: float) -> tuple[str, ...]:
+    """Who reads what was there before now, and still does after `timeout` seconds."""
+    until = time.monotonic() + timeout
+    (now,) = own.execute("SELECT pg_current_xact_id()::xid::text").fetchone()  # type: ignore[misc]
+    while True:
+        found = own.execute(_OLDER, (now,)).fetchall()
+        if not found or time.monotonic() >= until:
+            return tuple(f"process {pid} of the server ({name})" for pid, name in found)
+        time.sleep(0.1)
 
 
 def near(db: Database, number: int, query: Vectors, k: int, allowed: Sequence[int] | None) -> list[int]:

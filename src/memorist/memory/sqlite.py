@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,9 @@ from memorist.memory.stored_vectors import VectorCache
 class SQLiteBank(StoredBank):
     """A durable bank in one file (`StoredBank`); threads and processes may share it.
 
-    The file must lie on a local disk: the write-ahead log beside it needs memory that processes share.
+    The file must lie on a local disk: the write-ahead log beside it needs memory that processes share. The bytes of
+    what is erased are overwritten with zeros; while another process reads, older pages may stay in the file and the log
+    beside it, as `settle` says.
 
     Args:
         path: the file; it is created if need be, its folder is not.
@@ -47,14 +48,6 @@ class SQLiteBank(StoredBank):
         self._file = BankFile(self.path, read_only)
         folder = None if read_only else self.path.with_name(f"{self.path.name}.index")
         super().__init__(self._file, partial(VectorCache, folder=folder), embedder=embedder, ids=ids, guard=guard)
-
-    def erase(self, scope: Scope, *, ids: Sequence[str] | None = None) -> int:
-        """Remove all records that `scope` covers, or of these only some, with history and vectors, from the file.
-
-        Their bytes are overwritten with zeros. While another process reads, older pages may stay in the file and the
-        log beside it: `settle` says so and waits.
-        """
-        return super().erase(scope, ids=ids)
 
     def backup(self, path: str | os.PathLike[str], *, at: datetime) -> None:
         """Write a whole copy of the file, which `SQLiteBank` opens; others may go on writing.

@@ -60,18 +60,6 @@ NOTHING = Operation("NOOP")
 ROOM: ContextVar[tuple[str, int] | None] = ContextVar("ROOM", default=None)
 """For whoever writes: what names of users begin with, and how many live records these may have."""
 
-
-def _need_room(live: int | None, more: int) -> None:
-    """Refuse what would be too many records.
-
-    Raises:
-        RoomError: it would.
-    """
-    room = ROOM.get()
-    if room is not None and live is not None and more > 0 and live + more > room[1]:
-        raise RoomError(f"{more} more records would be more than the {room[1]} that may be kept; erase some first")
-
-
 REPIN = 128
 """Changes after which the blocks in memory are renewed."""
 
@@ -159,7 +147,8 @@ class StoredBank(Jobs, ABC):
         with self._tables.turn(), self._tables.lock:
             with self._tables.writing() as db:
                 newest = self._current()
-                live = None if ROOM.get() is None else self._tables.live(ROOM.get()[0])  # type: ignore[index]
+                room = ROOM.get()
+                live = self._tables.live(room[0]) if room else 0  # before others' rows are out of sight
                 self._tables.narrow(db, scope.user)
                 need_job(db)
                 held = twins(db, operations, scope) if once else {}
@@ -175,7 +164,8 @@ class StoredBank(Jobs, ABC):
                     results[n] = result
                 if whole and not all(result.code.accepted for result in results):
                     changes = []
-                _need_room(live, sum((c.after is not None) - (c.before is not None) for c in changes))
+                if room:
+                    _need_room(live, sum((c.after is not None) - (c.before is not None) for c in changes), room[1])
                 entries = [(c, vectors[c.after.text] if c.after else None) for c in changes]
                 if entries:
                     self._tables.insert(entries, at)
@@ -434,3 +424,13 @@ class StoredBank(Jobs, ABC):
             found = StoredSnapshot(self._tables, self.embedder, commit, blocks or {})
             self._snapshots[commit] = found
         return found
+
+
+def _need_room(live: int, more: int, most: int) -> None:
+    """Refuse what would be too many records.
+
+    Raises:
+        RoomError: it would.
+    """
+    if more > 0 and live + more > most:
+        raise RoomError(f"there is no room for {more} more records: {most} may be kept; erase some first")

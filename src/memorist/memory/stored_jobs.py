@@ -36,19 +36,24 @@ class Job:
     holder: str = ""
 
 
-UNDER: ContextVar[str] = ContextVar("UNDER", default="")
-"""The job for which something is written: where it was erased, nothing is written any more."""
+UNDER: ContextVar[Job | None] = ContextVar("UNDER", default=None)
+"""The job for which something is written: where it was erased, or another holds it, nothing is written any more."""
 
 
 def need_job(db: Database) -> None:
-    """Refuse to write for a job that was erased.
+    """Refuse to write for a job that was erased, or that was lost to another.
 
     Raises:
         BankError: it was.
     """
     job = UNDER.get()
-    if job and db.execute("SELECT 1 FROM jobs WHERE id = ?", (job,)).fetchone() is None:
+    if job is None:
+        return
+    row = db.execute("SELECT holder FROM jobs WHERE id = ?", (job.id,)).fetchone()
+    if row is None:
         raise BankError("what was to be read was erased meanwhile; nothing of it is kept")
+    if row[0] != job.holder:
+        raise BankError("what was to be read took too long, and another reads it now")
 
 
 class Jobs:

@@ -29,13 +29,12 @@ from memorist.serve.gate import Gate, Waiting
 from memorist.serve.jobs import Runner, state_of
 from memorist.serve.keys import Key, Keys
 from memorist.serve.mcp import over_http
-from memorist.serve.telling import told
+from memorist.serve.telling import PROBLEM, told
 from memorist.serve.watching import Watching
 
 BODY = 4_000_000
 """Bytes of a request's body, where nothing else is asked for."""
 PAGE = 100
-PROBLEM = "application/problem+json"
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {
         "description": HTTPStatus(status).phrase,
@@ -270,9 +269,14 @@ def _add_reading(app: FastAPI) -> None:
         return StreamingResponse(_lines(await memory.list(about.of(key))), media_type=LINES)
 
 
-async def _lines(records: Sequence[MemoryRecord]) -> AsyncIterator[str]:
-    for record in records:
-        yield bodies.Record.of(record).model_dump_json() + "\n"
+def _add_removing(app: FastAPI) -> None:
+    @app.delete("/v1/records/{record_id}", tags=["erase"], summary="Remove a record with its history and its bytes")
+    async def delete(record_id: Id, key: Eraser, memory: Mind, about: About) -> bodies.Gone:
+        return bodies.Gone.of(await memory.delete(record_id, about.of(key)))
+
+    @app.post("/v1/erase", tags=["erase"], summary="Remove all that a scope covers, with history and bytes")
+    async def erase(body: bodies.About, key: Eraser, memory: Mind) -> bodies.Gone:
+        return bodies.Gone.of(await memory.erase(_scope(key, body)))
 
 
 def _add_ask(app: FastAPI, asking: Asking) -> None:
@@ -287,14 +291,9 @@ def _add_ask(app: FastAPI, asking: Asking) -> None:
         return await asking.answer(body, _scope(key, body))
 
 
-def _add_removing(app: FastAPI) -> None:
-    @app.delete("/v1/records/{record_id}", tags=["erase"], summary="Remove a record with its history and its bytes")
-    async def delete(record_id: Id, key: Eraser, memory: Mind, about: About) -> bodies.Gone:
-        return bodies.Gone.of(await memory.delete(record_id, about.of(key)))
-
-    @app.post("/v1/erase", tags=["erase"], summary="Remove all that a scope covers, with history and bytes")
-    async def erase(body: bodies.About, key: Eraser, memory: Mind) -> bodies.Gone:
-        return bodies.Gone.of(await memory.erase(_scope(key, body)))
+async def _lines(records: Sequence[MemoryRecord]) -> AsyncIterator[str]:
+    for record in records:
+        yield bodies.Record.of(record).model_dump_json() + "\n"
 
 
 def _vector(numbers: list[float] | None) -> Any:

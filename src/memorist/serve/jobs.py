@@ -79,6 +79,8 @@ class Runner:
                     continue
             except MemoristError as error:  # a disk that is full, a database that is away: it is tried again
                 log.error(json.dumps({"problem": "jobs wait", "kind": type(error).__name__}))
+            except Exception:  # whatever it is, jobs of others go on
+                log.exception(json.dumps({"problem": "jobs wait"}))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._new.wait(), IDLE)
 
@@ -87,7 +89,7 @@ class Runner:
         memory, asked = self.memory_of(), job.asked
         alive = asyncio.create_task(self._renew(job))
         ROOM.set(tuple(asked["room"]) if asked["room"] else None)
-        UNDER.set(job.id)
+        UNDER.set(job)
         results: Sequence[Any] = ()
         unread: Sequence[Any] = asked["messages"]
         try:
@@ -103,7 +105,7 @@ class Runner:
             log.exception(json.dumps({"job": job.id, "problem": "unexpected"}))
             detail = "something went wrong inside; the log has it under the job's id"
         finally:
-            UNDER.set("")
+            UNDER.set(None)
             ROOM.set(None)
             alive.cancel()
         outcome = {"results": _plain(results), "unread": list(unread), "detail": detail}

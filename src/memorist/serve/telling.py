@@ -23,8 +23,10 @@ from memorist.errors import (
 )
 from memorist.library.results import why
 from memorist.memory.record import Code
+from memorist.serve.bodies import Problem
 
 log = logging.getLogger("memorist.serve")
+PROBLEM = "application/problem+json"
 REFUSED = {Code.UNKNOWN_ID: 404, Code.DUPLICATE_KEY: 409, Code.TOO_LONG: 413}
 ASKED_WRONGLY = (ScopeError, ArgumentError, FilterError, DataError)
 
@@ -34,11 +36,9 @@ def problem_messages(
 ) -> tuple[Message, Message]:  # fmt: skip
     """An error as an answer that no handler makes, in the form of all errors; the line is closed, since what was sent
     may not have been read."""
-    body = json.dumps(
-        {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail,
-         "request": request}
-    ).encode()  # fmt: skip
-    always = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode()),
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request=request)
+    body = problem.model_dump_json().encode()
+    always = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode()),
               (b"x-request-id", request.encode()), (b"connection", b"close")]  # fmt: skip
     start: Message = {"type": "http.response.start", "status": status, "headers": [*always, *headers]}
     return start, {"type": "http.response.body", "body": body, "more_body": False}
