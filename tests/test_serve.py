@@ -426,6 +426,9 @@ def running(folder: Path, *more: str, place: str = "") -> Iterator[tuple[subproc
                 time.sleep(0.1)
         yield process, address
     finally:
+        process.terminate()  # its workers end with it; killed, it would leave them behind
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
         process.kill()
         process.communicate()
 
