@@ -64,10 +64,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, seconds: fl
         "memorist.serve.command:app", factory=True, host=host, port=port, workers=workers, access_log=False,
         log_config=None, timeout_graceful_shutdown=int(seconds), server_header=False,
     )  # fmt: skip
-    listening = config.bind_socket()
-    # Lines that are accepted inherit it. Without, an answer's second part waits for the other side to acknowledge the
-    # first, which takes it 40 ms.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listening = at_once(config.bind_socket())
     with suppress(KeyboardInterrupt):
         if workers > 1:
             Multiprocess(config, sockets=[listening]).run()
@@ -76,6 +73,13 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, seconds: fl
         server.run(sockets=[listening])
         if not server.started:
             raise SystemExit(FAILED)
+
+
+def at_once(listening: socket.socket) -> socket.socket:
+    """A line to listen on, from which accepted ones inherit that they send at once. Without, an answer's second part
+    waits for the other side to acknowledge the first, which takes it 40 ms."""
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def app() -> Any:

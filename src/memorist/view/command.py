@@ -6,6 +6,7 @@ import socket
 from contextlib import suppress
 
 from memorist.errors import ServeError
+from memorist.serve.command import at_once
 from memorist.view.app import make_app
 from memorist.view.places import open_places
 
@@ -36,7 +37,7 @@ def view(place: str, beside: str | None, port: int) -> None:
                 make_app(seen, number), access_log=False, log_level="warning", server_header=False,
                 timeout_graceful_shutdown=1,
             )  # fmt: skip
-            own.listen()
+            at_once(own).listen()
             print(f"http://{HOST}:{number}/ shows {', '.join(seen.names)}; Ctrl+C ends it", flush=True)
             with suppress(KeyboardInterrupt):
                 uvicorn.Server(config).run(sockets=[own])
