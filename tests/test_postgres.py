@@ -146,6 +146,19 @@ def test_a_database_without_pgvector_is_told_what_to_do() -> None:
         PostgresBank(postgres_url().replace("/bank?", "/bare?"))
 
 
+def test_pgvector_may_be_in_a_schema_of_its_own() -> None:
+    owner = postgres_url().replace("keeper", "postgres")
+    with psycopg.connect(owner, autocommit=True) as db:
+        db.execute("CREATE DATABASE apart OWNER keeper")
+    with psycopg.connect(owner.replace("/bank?", "/apart?"), autocommit=True) as db:
+        db.execute('CREATE SCHEMA "Its own"')
+        db.execute('CREATE EXTENSION vector SCHEMA "Its own"')
+        db.execute('GRANT USAGE ON SCHEMA "Its own" TO keeper')
+    with PostgresBank(postgres_url().replace("/bank?", "/apart?"), schema="kept") as bank:
+        bank.apply([add("Anna likes tea")], ANNA, at=AT)
+        assert [hit.record.text for hit in bank.search("tea", ANNA, k=1)] == ["Anna likes tea"]
+
+
 def test_closed(bank: PostgresBank) -> None:
     bank.close()
     bank.close()

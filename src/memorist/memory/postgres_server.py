@@ -63,6 +63,11 @@ _ALIVE: dict[str, Any] = {
 """Of connections: a host that vanished is noticed."""
 
 
+_WHERE_TO_LOOK = """SELECT set_config('search_path', concat_ws(', ', quote_ident(%s), 'public', (
+    SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'vector'
+)), false)"""
+"""The tables' own schema; then where pgvector is, for which some services have a schema of its own."""
+
 _OLDER = """SELECT pid, coalesce(nullif(application_name, ''), 'unnamed') FROM pg_stat_activity
     WHERE usesysid IS NOT NULL AND coalesce(backend_type, '') IN ('', 'client backend')
     AND pid <> pg_backend_pid() AND datname = current_database()
@@ -125,7 +130,7 @@ class BankServer(Tables):
         db = self._psycopg.connect(
             self._url, autocommit=True, connect_timeout=10, application_name="memorist", **_ALIVE
         )
-        db.execute("SELECT set_config('search_path', %s || ', public', false)", (f'"{self._schema}"',))
+        db.execute(_WHERE_TO_LOOK, (self._schema,))
         db.execute(f"SET lock_timeout = '{BUSY_SECONDS}s'")
         db.execute(f"SET idle_in_transaction_session_timeout = '{STALLED_SECONDS}s'")  # of a process that was stopped
         db.execute("SET memorist.everyone = 'on'")

@@ -7,6 +7,7 @@ was asked and what came of it is somebody's text, and goes with what is erased o
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -69,7 +70,8 @@ class Jobs:
             db.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, '')", (*row, instant(job.made)))
 
     def claim(self, now: datetime, seconds: float, holder: str) -> Job | None:
-        """The oldest job that waits, or whose time with another is over; `holder` has `seconds` for it from now on.
+        """A job that waits, or whose time with another is over; `holder` has `seconds` for it from now on. Of the tenants
+        who wait each is as likely, whose oldest job it then is: many jobs of one hold up nobody else's.
 
         Jobs that ended, and whose time to be asked for is over, are forgotten.
         """
@@ -81,10 +83,15 @@ class Jobs:
         with self._tables.writing() as db:
             db.execute(f"DELETE FROM jobs WHERE state IN ('{DONE}', '{FAILED}') AND until < ?", (time,))
             # Of those that ended none is left that is over, so these are waiting, or running for too long.
-            query = f"SELECT {_COLUMNS} FROM jobs WHERE state = '{WAITING}' OR until < ? ORDER BY made, id LIMIT 1"
-            row = db.execute(query, (time,)).fetchone()
-            if row is None:
+            due = f"(state = '{WAITING}' OR until < ?)"
+            query = f"SELECT user, min(made) FROM jobs WHERE {due} GROUP BY user"
+            oldest = dict(db.execute(query, (time,)).fetchall())
+            if not oldest:
                 return None
+            tenant = random.choice(sorted({user.partition(":")[0] for user in oldest}))
+            user = min((user for user in oldest if user.partition(":")[0] == tenant), key=lambda user: oldest[user])
+            query = f"SELECT {_COLUMNS} FROM jobs WHERE {due} AND user = ? ORDER BY made, id LIMIT 1"
+            row = db.execute(query, (time, user)).fetchone()
             query = f"UPDATE jobs SET state = '{RUNNING}', until = ?, holder = ? WHERE id = ?"
             db.execute(query, (time + seconds, holder, row[0]))
         return replace(_job(row), state=RUNNING, holder=holder)
