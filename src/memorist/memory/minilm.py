@@ -37,7 +37,7 @@ class MiniLM:
     """
 
     latin_only = True
-    name = "all-MiniLM-L6-v2-int8"
+    name = "all-MiniLM-L6-v2-int8-blocks"
     size = 384
 
     def __init__(self, threads: int = 2, folder: Path | None = None) -> None:

@@ -70,8 +70,9 @@ class Jobs:
             db.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, '')", (*row, instant(job.made)))
 
     def claim(self, now: datetime, seconds: float, holder: str) -> Job | None:
-        """A job that waits, or whose time with another is over; `holder` has `seconds` for it from now on. Of the tenants
-        who wait each is as likely, whose oldest job it then is: many jobs of one hold up nobody else's.
+        """A job that waits, or whose time with another is over; `holder` has `seconds` for it from now on.
+
+        Of the tenants who wait each is as likely, whose oldest it then is: many jobs of one hold up nobody else's.
 
         Jobs that ended, and whose time to be asked for is over, are forgotten.
         """
