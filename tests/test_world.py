@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from memorist.agents.heuristics import AddOnlyManager, SimilarityManager
 from memorist.agents.memory_r1 import MemoryR1, Outcome
 from memorist.errors import RecipeError
+from memorist.evaluation.exam import known_gold
 from memorist.memory.record import MemoryRecord, Operation, Scope
 from memorist.memory.scratch import ScratchBank
 from memorist.models.scripted import ScriptedSampler
@@ -191,6 +193,12 @@ class TestGold:
             for question in dialogue.questions:
                 if question.category == 4 and question.answer != "none":
                     assert question.answer in texts, (dialogue.id, question)
+
+    def test_gold_of_another_form_is_none(self) -> None:
+        (dialogue,) = dialogues("train", 1)
+        assert known_gold(dialogue) == dialogue.gold != ()
+        other = {"turn": "D1:1", "kind": "ADD", "text": "Oskar lives in Bergen"}
+        assert known_gold(replace(dialogue, gold=(*dialogue.gold, other))) == ()
 
     def test_the_evidence_of_an_answer_is_what_its_memory_came_from(self) -> None:
         for dialogue in dialogues("train", 20):

@@ -4,6 +4,7 @@ another."""
 from __future__ import annotations
 
 import asyncio
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,16 +17,19 @@ import yaml
 from omegaconf import OmegaConf
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 from verl.protocol import DataProto
 from verl.trainer.ppo.core_algos import AdvantageEstimator
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 from verl.workers.rollout.replica import TokenOutput
 
+from documented import commands
+from memorist.cli import app
 from memorist.decision import Action, Decision, Observation, Reward, Trajectory
 from memorist.recipe import read_recipe
 from memorist.training.credit import How, credit
-from memorist.training.launch.verl import AGENT, MemoristAgentLoop, convert, outputs, write
+from memorist.training.launch.verl import AGENT, MemoristAgentLoop, outputs, write
 from memorist.training.rollout import Run
 
 R1 = {
@@ -168,10 +172,34 @@ def test_what_is_written_is_a_command_of_known_settings(tmp_path: Path) -> None:
     assert (folder / "run.sh").read_text().startswith("#!/bin/sh")
 
 
-def test_shards_become_a_folder(tmp_path: Path) -> None:
+def documented(beginning: str) -> list[str]:
+    """The words of the one command of the documentation that begins so."""
+    [line] = {line for _, line in commands() if line.startswith(beginning)}
+    return shlex.split(line)[1:]
+
+
+def ran(words: list[str]) -> str:
+    """What a command prints."""
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_documented_command_writes_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(yaml.safe_dump(READ))
+    told = ran([{"RECIPE": "mine.yaml"}.get(word, word) for word in documented("memorist cluster write ")])
+    assert told.startswith("python -m verl.trainer.main_ppo ") and "Qwen/Qwen3-4B" in told
+    left = {one.name for one in Path("runs/verl").iterdir()}
+    assert left == {"tasks.parquet", "agents.yaml", "recipe.yaml", "run.sh"}
+
+
+def test_shards_become_a_folder_by_the_documented_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-    actor = tmp_path / "actor"
+    monkeypatch.chdir(tmp_path)
+    words = documented("memorist cluster convert ")
+    actor, whole = Path(words[2]), Path(words[-1])
     (actor / "huggingface").mkdir(parents=True)
     config = LlamaConfig(
         vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
@@ -190,8 +218,8 @@ def test_shards_become_a_folder(tmp_path: Path) -> None:
     torch.save(state, actor / "model_world_size_1_rank_0.pt")
     (actor / "fsdp_config.json").write_text('{"world_size": 1, "FSDP_version": 2}')
     torch.distributed.destroy_process_group()
-    convert(actor, tmp_path / "whole")
-    again = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+    assert ran(words).strip().endswith(f"done: {whole}")
+    again = AutoModelForCausalLM.from_pretrained(whole)
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name].float(), value.to(torch.bfloat16).float()) or torch.equal(
             again.state_dict()[name], value
