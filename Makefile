@@ -22,7 +22,7 @@ timed = @began=$$(date +%s); $(2); status=$$?; echo "$(1): $$(($$(date +%s) - be
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-promises test-verl test-integrations test-gpu lint types unit results-memory-r1 results-agents results-chooser results-profiles results-household results-notebook bench bench-experts bench-memory bench-serve bench-trainer docs site clean
+.PHONY: help demo test test-promises test-verl test-integrations test-gpu lint types unit results-memory-r1 results-agents results-chooser results-profiles results-household results-notebook results-uav bench bench-experts bench-memory bench-serve bench-trainer docs site clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ results-household: $(STAMP) ## measure the rows of ESearch (an hour; goes on whe
 results-notebook: $(STAMP) ## measure the rows of Datarus (three hours; goes on where it stopped)
 	@$(RUN) scripts/results_notebook.py
 
+results-uav: $(STAMP) ## measure the rows of UAV-VL-R1 (three hours; goes on where it stopped)
+	@$(RUN) scripts/results_uav.py
+
 bench: $(STAMP) ## run every benchmark in benchmarks/
 	@set -e; for file in benchmarks/*.py; do if [ -e "$$file" ]; then echo "$$file"; $(RUN) "$$file"; fi; done
 
@@ -104,6 +107,7 @@ bench-trainer: $(STAMP) ## measure the rows of the trainer beside TRL (a quarter
 docs: $(STAMP) ## make docs/results.md and docs/curves from results
 	@$(RUN) scripts/make_results.py
 	@$(RUN) scripts/make_curves.py
+	@$(RUN) scripts/make_http_reference.py
 
 site: $(STAMP) ## the documentation as pages, in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -29,6 +29,7 @@ class Model(ThreadingHTTPServer):
 
     def __init__(self, reply: str) -> None:
         self.reply, self.asked, self.breaks, self.status = reply, list[dict[str, Any]](), False, 200
+        self.waits = 0.0  # seconds before it says anything
         self.raw = False  # whether texts are sent as they are, not escaped
         super().__init__(("127.0.0.1", 0), Handler)
 
@@ -45,6 +46,7 @@ class Handler(BaseHTTPRequestHandler):
         """A chat completion."""
         sent = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.asked.append(sent | {"key": self.headers.get("authorization", "")})
+        time.sleep(self.server.waits)
         about = {"id": "c", "object": "chat.completion", "created": 0, "model": sent.get("model", "")}
         if self.server.status != 200:
             self._send(self.server.status, json.dumps({"error": {"message": "no", "type": "x"}}).encode())

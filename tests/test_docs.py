@@ -71,6 +71,12 @@ def test_every_page_is_in_the_site_and_every_link_leads_somewhere(tmp_path: Path
     assert "observe" in (tmp_path / "reference" / "library.html").read_text(encoding="utf-8")
 
 
+def test_the_reference_of_the_servers_calls_is_what_the_server_says() -> None:
+    command = [sys.executable, "scripts/make_http_reference.py", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_examples_that_do_not_run_here_run_elsewhere() -> None:
     needs = {needs for _, needs, _ in blocks("python") if needs}
     assert needs == set(ELSEWHERE)

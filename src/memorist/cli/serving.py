@@ -25,6 +25,10 @@ def serve(
     model: Annotated[
         str, typer.Option(help="URL#MODEL that /v1/chat/completions forwards to; its key: MEMORIST_KEY")
     ] = "",
+    reader: Annotated[
+        str,
+        typer.Option(help="who reads what is observed: rules, chooser (a small encoder) or model (that of --model)"),
+    ] = "rules",
     body: Annotated[int, typer.Option(min=1, help="bytes that a request may have")] = 4_000_000,
     seconds: Annotated[float, typer.Option(min=0, help="for what has begun, when the server ends")] = 10,
 ) -> None:
@@ -33,7 +37,7 @@ def serve(
     _need("fastapi", "uvicorn", "prometheus_client", "mcp", "httpx2")
     from memorist.serve import command
 
-    settings = command.Settings(file or "", str(keys or ""), body, model=model)
+    settings = command.Settings(file or "", str(keys or ""), body, model=model, reader=reader)
     command.serve(settings, host=host, port=port, workers=workers, seconds=seconds)
 
 

@@ -75,6 +75,9 @@ class BankFile(Tables):
         self._process = os.getpid()
         self._identity: tuple[int, int] | None = None
         self._db: Connection | None = None
+        if not read_only:
+            with suppress(OSError):  # it is there, or what is wrong is told by who opens it
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # what is remembered is personal
         with self._explained():
             self._db = sqlite3.connect(
                 self._uri(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,11 +10,9 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.exceptions import HTTPException
 
 from memorist._version import __version__
 from memorist.errors import MemoristError, ServeError
@@ -25,11 +22,12 @@ from memorist.memory.record import MemoryRecord, Scope
 from memorist.serve import bodies
 from memorist.serve.asking import Asking
 from memorist.serve.chat import Chats, Upstream, add_chat
-from memorist.serve.gate import Gate, Waiting
+from memorist.serve.gate import Gate
 from memorist.serve.jobs import Runner, state_of
 from memorist.serve.keys import Key, Keys
 from memorist.serve.mcp import over_http
-from memorist.serve.telling import PROBLEM, told
+from memorist.serve.problems import need_known_query, say_problems
+from memorist.serve.telling import PROBLEM
 from memorist.serve.watching import Watching
 
 BODY = 4_000_000
@@ -79,20 +77,23 @@ def make_app(serving: Serving) -> FastAPI:
 
     app = FastAPI(
         docs_url=None, redoc_url=None,  # pages that load from elsewhere
-        title="Memorist", version=__version__, lifespan=life, responses=PROBLEMS,
+        title="Memorist", version=__version__, lifespan=life, responses=PROBLEMS, redirect_slashes=False,
+        dependencies=[Depends(need_known_query)],
         summary="A memory that manages itself: what is remembered, by whom it was said, and what became of it.",
     )  # fmt: skip
     watching = Watching(serving.body)
     app.state.gate = gate = Gate(serving.keys, serving.clock)
     app.add_middleware(gate.middleware)
     app.add_middleware(watching.middleware)  # around the other
-    _say_problems(app)
+    say_problems(app)
     _add_calls(app)
     tools = over_http(app, lambda: app.state.memory, gate)
     chats = None if serving.upstream is None else Chats(serving.upstream, lambda: app.state.memory)
     if chats is not None:
         add_chat(app, chats, gate)
         _add_ask(app, Asking(chats))
+    else:
+        _refuse_chats(app)
 
     @app.get("/health", include_in_schema=False)
     async def health() -> PlainTextResponse:
@@ -291,6 +292,15 @@ def _add_ask(app: FastAPI, asking: Asking) -> None:
         return await asking.answer(body, _scope(key, body))
 
 
+def _refuse_chats(app: FastAPI) -> None:
+    """Say why a call is not there."""
+
+    @app.post("/v1/ask", include_in_schema=False)
+    @app.post("/v1/chat/completions", include_in_schema=False)
+    async def refuse(key: Reader) -> None:
+        raise ServeError(404, "this server has no model; whoever runs it has to start it with --model URL#MODEL")
+
+
 async def _lines(records: Sequence[MemoryRecord]) -> AsyncIterator[str]:
     for record in records:
         yield bodies.Record.of(record).model_dump_json() + "\n"
@@ -306,43 +316,3 @@ def _there(record: MemoryRecord | None, record_id: str) -> MemoryRecord:
     if record is None:
         raise ServeError(404, f"there is no record {record_id!r} in this scope")
     return record
-
-
-def _say_problems(app: FastAPI) -> None:
-    """Every error is told in one form; what went wrong inside is not told at all, but logged."""
-
-    def problem(request: Request, status: int, detail: str, headers: Any = None) -> JSONResponse:
-        name = getattr(request.state, "id", "")
-        body = bodies.Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request=name)
-        return JSONResponse(body.model_dump(), status, headers=headers, media_type=PROBLEM)
-
-    @app.exception_handler(MemoristError)
-    async def known(request: Request, error: MemoristError) -> JSONResponse:
-        status, detail = told(error, getattr(request.state, "id", ""))
-        headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-        if isinstance(error, Waiting):
-            headers["Retry-After"] = str(math.ceil(error.wait))
-        return problem(request, status, detail, headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
-        return problem(request, 422, wrong)
-
-    @app.exception_handler(HTTPException)
-    async def other(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(request, error.status_code, str(error.detail), error.headers)
-
-    @app.exception_handler(RecursionError)
-    async def deep(request: Request, error: RecursionError) -> JSONResponse:
-        return problem(request, 422, "JSON is nested too deeply")
-
-    @app.exception_handler(UnicodeError)
-    async def strange(request: Request, error: UnicodeError) -> JSONResponse:
-        return problem(request, 422, "a text has characters that cannot be stored (lone surrogates)")
-
-    @app.exception_handler(Exception)
-    async def unknown(request: Request, error: Exception) -> JSONResponse:
-        name = getattr(request.state, "id", "")  # who adds it to other answers stands further in
-        detail = "something went wrong inside; the log has it under the request's id"
-        return problem(request, 500, detail, {"X-Request-ID": name})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from memorist.library.results import Context, Erased
 from memorist.memory.bank import Hit
@@ -14,8 +14,29 @@ from memorist.serve.keys import shown
 
 Text = Annotated[str, Field(max_length=1_000_000)]
 Name = Annotated[str, Field(max_length=512)]
-Moment = Annotated[datetime | None, Field(examples=["2026-05-01T09:30:00Z"])]
-Metadata = Annotated[dict[str, Any] | None, Field(examples=[{"topic": "home"}])]
+
+
+def _no_number(given: Any) -> Any:
+    if isinstance(given, int | float):
+        raise ValueError(f"{given} is a number; expected a time, e.g. 2026-05-01T09:30:00Z")
+    return given
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    """Times without a zone are in UTC."""
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+# Numbers would be taken for seconds since 1970, or for milliseconds where they are large.
+Moment = Annotated[
+    datetime | None, BeforeValidator(_no_number), AfterValidator(_in_utc), Field(examples=["2026-05-01T09:30:00Z"])
+]
+Held = Annotated[
+    Annotated[int, Field(strict=True, ge=0)] | Moment,
+    Field(description="what held at a time, or stood at a commit, of which the history tells"),
+]
+Metadata = Annotated[dict[str, Any] | None, Field(examples=[{"topic": "home"}], description="plain data to filter by")]
+Where = Annotated[dict[str, Any] | None, Field(examples=[{"topic": "home"}], description="a filter over metadata")]
 MOST_ITEMS = 1000
 """Of one request."""
 
@@ -39,67 +60,69 @@ class Item(Body):
 
     text: Annotated[Text, Field(examples=["Anna lives in Porto."])]
     metadata: Metadata = None
-    key: Name | None = None
-    expires: Moment = None
-    at: Moment = None
-    source: Annotated[list[Name], Field(max_length=100)] = []
+    key: Annotated[Name | None, Field(description="a name that is unique in the scope")] = None
+    expires: Annotated[Moment, Field(description="from when on it is not found any more")] = None
+    at: Annotated[Moment, Field(description="when it was said; now, where nothing is given")] = None
+    source: Annotated[list[Name], Field(max_length=100, description="ids of what it came from")] = []
 
 
 class Add(About):
     """Texts to remember, all in one commit or none."""
 
     items: Annotated[list[Item], Field(min_length=1, max_length=MOST_ITEMS)]
-    near: Annotated[float | None, Field(gt=0, le=1, examples=[0.97])] = None
+    near: Annotated[
+        float | None, Field(gt=0, le=1, examples=[0.97], description="a cosine from which on a text counts as known")
+    ] = None
 
 
 class Said(Body):
     """A message."""
 
-    role: Annotated[Name, Field(examples=["user"])]
+    role: Annotated[Name, Field(examples=["user"], description="assistant, system, tool, or else a person")]
     content: Annotated[Text, Field(examples=["I moved to Leeds last week."])]
 
 
 class Observe(About):
-    """Messages to be read. later: do not wait for it; the answer names a job to ask for."""
+    """Messages to be read."""
 
-    messages: Annotated[list[Said], Field(min_length=1, max_length=MOST_ITEMS)]
-    at: Moment = None
-    later: bool = False
+    messages: Annotated[list[Said], Field(min_length=1, max_length=MOST_ITEMS, description="oldest first")]
+    at: Annotated[Moment, Field(description="when they were said; now, where nothing is given")] = None
+    later: Annotated[bool, Field(description="answer at once with a job to ask for")] = False
 
 
 class Find(About):
-    """What is asked. vector: the query's, where it is at hand."""
+    """What is asked."""
 
     query: Annotated[Text, Field(examples=["Where does Anna live?"])]
-    k: Annotated[int, Field(ge=0, le=1000)] = 10
-    where: Annotated[dict[str, Any] | None, Field(examples=[{"topic": "home"}])] = None
-    as_of: Moment = None
+    k: Annotated[int, Field(ge=0, le=1000, description="records at most")] = 10
+    where: Where = None
+    as_of: Held = None
 
 
 class Search(Find):
     """A search."""
 
     mode: Annotated[str, Field(pattern="^(fused|lexical|vector)$")] = "fused"
-    vector: Annotated[list[float] | None, Field(max_length=8192)] = None
-    explain: bool = False
+    vector: Annotated[list[float] | None, Field(max_length=8192, description="the query's, where it is at hand")] = None
+    explain: Annotated[bool, Field(description="tell the parts of each score")] = False
 
 
 class Tell(Find):
     """What to put before a model."""
 
-    k: Annotated[int, Field(ge=0, le=1000)] = 50
-    max_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
+    k: Annotated[int, Field(ge=0, le=1000, description="records at most")] = 50
+    max_tokens: Annotated[int, Field(ge=0, le=1_000_000, description="of what is remembered, at most")] = 1000
 
 
 class Ask(About):
-    """A question that the model answers from memory. stream: word by word, as server-sent events."""
+    """A question that the model answers from memory."""
 
     question: Annotated[Text, Field(min_length=1, examples=["Where does Anna live?"])]
-    k: Annotated[int, Field(ge=0, le=1000)] = 50
-    max_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
-    where: Annotated[dict[str, Any] | None, Field(examples=[{"topic": "home"}])] = None
-    as_of: Moment = None
-    stream: bool = False
+    k: Annotated[int, Field(ge=0, le=1000, description="records at most")] = 50
+    max_tokens: Annotated[int, Field(ge=0, le=1_000_000, description="of what is remembered, at most")] = 1000
+    where: Where = None
+    as_of: Held = None
+    stream: Annotated[bool, Field(description="word by word, as server-sent events")] = False
 
 
 class Answer(BaseModel):
@@ -114,9 +137,9 @@ class Update(About):
 
     text: Annotated[Text, Field(examples=["Anna lives in Leeds."])]
     metadata: Metadata = None
-    expires: Moment = None
-    at: Moment = None
-    reason: Text = ""
+    expires: Annotated[Moment, Field(description="from when on it is not found any more")] = None
+    at: Annotated[Moment, Field(description="when it was said; now, where nothing is given")] = None
+    reason: Annotated[Text, Field(description="why, for the history")] = ""
 
 
 class Record(BaseModel):

@@ -6,16 +6,21 @@ import json
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
-from memorist.errors import ServeError
+from memorist.errors import ServeError, need_known
 from memorist.library.asynchronous import AsyncMemory
+from memorist.library.memory import Memory
+from memorist.models.endpoint import Endpoint
 from memorist.serve.keys import PREFIX, Key, Keys, digest_of, read_keys
 
 SETTINGS = "MEMORIST_SERVE"
@@ -23,6 +28,7 @@ SETTINGS = "MEMORIST_SERVE"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 FAILED = 3
 """Exit status of a server that could not start."""
+RULES, CHOOSER, MODEL = READERS = ("rules", "chooser", "model")
 OPEN = "local"
 """Key and tenant of a server that is open to this machine alone."""
 
@@ -31,20 +37,24 @@ OPEN = "local"
 class Settings:
     """file: the memory's; empty for the one among the user's data. keys: the file of those who may ask; empty for a
     server that is open to this machine. body: bytes that a request may have. secret: of the one key that there is
-    without a file of them. model: URL or URL#MODEL that chats are forwarded to; its key is in MEMORIST_KEY."""
+    without a file of them. model: URL or URL#MODEL that chats are forwarded to; its key is in MEMORIST_KEY. reader: who
+    reads what is observed. parent: the process without which a worker ends; 0 for none."""
 
     file: str
     keys: str
     body: int
     secret: str = ""
     model: str = ""
+    reader: str = "rules"
+    parent: int = 0
 
 
 def serve(settings: Settings, *, host: str, port: int, workers: int, seconds: float) -> None:
     """Serve until a signal comes; what has begun is ended, for `seconds` at most.
 
     Raises:
-        ServeError: it would be open to others without keys, or the keys cannot be read.
+        MemoristError: it would be open to others without keys, the keys or the memory cannot be read, or the port is
+            taken.
     """
     import uvicorn
     from uvicorn.supervisors import Multiprocess
@@ -54,17 +64,26 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, seconds: fl
             500, f"without keys a server is open to this machine alone, and host is {host!r}; make a key: "
             "memorist key NAME --tenant TENANT --keys keys.json, and give --keys keys.json"
         )  # fmt: skip
+    need_known("--reader", settings.reader, READERS)
+    if settings.reader == MODEL and not settings.model:
+        raise ServeError(500, "--reader model needs --model URL#MODEL")
     if settings.keys:
         read_keys(Path(settings.keys))
-    else:
+    with Memory(settings.file or None):
+        pass  # what is wrong with it is said once, and not by each process
+    listening = listen(host, port)
+    if not settings.keys:
         settings = replace(settings, secret=PREFIX + secrets.token_urlsafe(32))
         print(f"key of this run: {settings.secret}", flush=True)
+    if workers > 1:
+        settings = replace(settings, parent=os.getpid())
     os.environ[SETTINGS] = json.dumps(asdict(settings))
     config = uvicorn.Config(
         "memorist.serve.command:app", factory=True, host=host, port=port, workers=workers, access_log=False,
         log_config=None, timeout_graceful_shutdown=int(seconds), server_header=False,
     )  # fmt: skip
-    listening = at_once(config.bind_socket())
+    number = listening.getsockname()[1]
+    print(f"http://{f'[{host}]' if ':' in host else host}:{number}/ serves {settings.file or 'the memory'}", flush=True)
     with suppress(KeyboardInterrupt):
         if workers > 1:
             Multiprocess(config, sockets=[listening]).run()
@@ -75,11 +94,27 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, seconds: fl
             raise SystemExit(FAILED)
 
 
-def at_once(listening: socket.socket) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A line to listen on, from which accepted ones inherit that they send at once. Without, an answer's second part
-    waits for the other side to acknowledge the first, which takes it 40 ms."""
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
+    waits for the other side to acknowledge the first, which takes it 40 ms.
+
+    Raises:
+        ServeError: the address cannot be used.
+    """
+    own = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    own.set_inheritable(True)
+    try:
+        own.bind((host, port))
+    except OSError as error:
+        own.close()
+        raise ServeError(
+            500, f"port {port} of {host} cannot be used ({error.strerror}); give another with --port, or --port 0 for "
+            "one that is free"
+        ) from error  # fmt: skip
+    own.listen(2048)
+    return own
 
 
 def app() -> Any:
@@ -92,7 +127,23 @@ def app() -> Any:
     keys = read_keys(Path(settings.keys)) if settings.keys else _open(settings.secret)
     url, _, name = settings.model.partition("#")
     model = Upstream(url, name, os.environ.get("MEMORIST_KEY", "")) if url else None
-    return make_app(Serving(lambda: AsyncMemory(settings.file or None), Keys(keys), settings.body, model))
+    agent: Any = None
+    if settings.reader == CHOOSER:
+        from memorist.agents.offline import OfflineAgent
+
+        agent = OfflineAgent
+    elif settings.reader == MODEL:
+        agent = Endpoint(url, name or "default", key=os.environ.get("MEMORIST_KEY") or None)
+    if settings.parent:
+        Thread(target=_end_with, args=(settings.parent,), daemon=True).start()
+    return make_app(Serving(lambda: AsyncMemory(settings.file or None, agent=agent), Keys(keys), settings.body, model))
+
+
+def _end_with(parent: int) -> None:
+    """End when the process that started this one is no more, however it went: else workers would go on without it."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _open(secret: str) -> dict[str, Key]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -14,7 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from memorist.serve.telling import problem_messages
 
 log = logging.getLogger("memorist.serve")
-LARGE = 413
+LARGE, SLOW, CUT = 413, 408, 503
+WAITED = 30.0
+"""Seconds to wait for the next part of a body."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -48,12 +51,13 @@ class Watching:
             state, began, status = scope.setdefault("state", {}), time.perf_counter(), [499]
             state["id"] = name
             bytes_ = [0]
+            unread, instead = [True], list[Message]()
 
             async def answered(message: Message) -> None:
-                if bytes_[0] > self.body:  # whatever comes of what was cut off, the answer is another one, once
+                if instead:  # whatever comes of what was cut off, the answer is another one, once
                     if status[0] == 499:
-                        status[0] = LARGE
-                        for part in large:
+                        status[0] = instead[0]["status"]
+                        for part in instead:
                             await send(part)
                     return
                 if message["type"] == "http.response.start":
@@ -63,10 +67,18 @@ class Watching:
                 await send(message)
 
             async def read() -> Message:
-                message = await receive()
+                # What is read later is whether the other side is still there, which may take as long as the answer.
+                try:
+                    message = await asyncio.wait_for(receive(), WAITED if unread[0] else None)
+                except TimeoutError:
+                    instead.extend(problem_messages(SLOW, f"the body did not come for {WAITED:g} s", name))
+                    return {"type": "http.disconnect"}
                 if message["type"] == "http.request":
                     bytes_[0] += len(message.get("body", b""))
-                return message if bytes_[0] <= self.body else {"type": "http.disconnect"}
+                    unread[0] = message.get("more_body", False)
+                if bytes_[0] > self.body:
+                    instead.extend(large)
+                return {"type": "http.disconnect"} if instead else message
 
             large = _too_large(name, self.body)
             said = dict(scope["headers"]).get(b"content-length", b"0")
@@ -78,6 +90,14 @@ class Watching:
             self.running.inc()
             try:
                 await app(scope, read, answered)
+            except asyncio.CancelledError:
+                # The server ends, and what it waits for takes longer than it may. Nothing more will be cancelled.
+                if status[0] == 499:
+                    status[0] = CUT
+                    for message in problem_messages(CUT, "the server is ending; ask again", name):
+                        await send(message)
+                else:
+                    log.warning(json.dumps({"request": name, "problem": "cut off, since the server is ending"}))
             except Exception:
                 status[0] = 500
                 log.exception(json.dumps({"request": name, "problem": "unexpected"}))
