@@ -61,8 +61,8 @@ class Connection:
         self.db = db
 
     def execute(self, query: str, values: Sequence[Any] = (), /) -> Rows:
-        """Run a statement."""
-        return self.db.execute(translated(query), values)
+        """Run a statement. What it finds comes as bytes: a vector as text takes ten times as long to write and to read."""
+        return self.db.execute(translated(query), values, binary=True)
 
     def executemany(self, query: str, rows: Sequence[Sequence[Any]], /) -> None:
         """Run a statement for each row of values."""
