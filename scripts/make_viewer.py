@@ -2,7 +2,7 @@
 where, first by layers that see alone, then in words) and imitates annotations of few (what is seen, then the answer), as annotations are
 few. Both are of the base split; pictures with an answer alone, of which there are many, are what reinforcement learns from.
 
-Run: python scripts/make_viewer.py --looks 800 --steps 3000 (eighteen minutes on a core that others used too)
+Run: python scripts/make_viewer.py (twenty minutes on a core that others used too)
 """
 
 from __future__ import annotations
@@ -184,11 +184,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("src/memorist/models/bundled-viewer"))
     parser.add_argument("--pictures", type=int, default=16_000, help="scenes of which it is known what is where")
-    parser.add_argument(
-        "--annotated", type=int, default=1800, help="the first of these: scenes that have an annotation"
-    )
-    parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--looks", type=int, default=400, help="steps in which seeing is learnt alone")
+    parser.add_argument("--annotated", type=int, default=900, help="the first of these: scenes that have an annotation")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--looks", type=int, default=800, help="steps in which seeing is learnt alone")
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--width", type=int, default=96)

@@ -16,12 +16,15 @@ from memorist.agents.annotations import Annotations
 from memorist.agents.uav import UavSettings, UavVl
 from memorist.decision import Action, Distribution, Observation
 from memorist.errors import PolicyError, RecipeError
+from memorist.evaluation.runs import train
 from memorist.evaluation.stages import write_stages
 from memorist.memory.scratch import ScratchBank
+from memorist.models.registry import bundled_folder, open_role
 from memorist.models.sampler import Request
-from memorist.recipe import Recipe, Stage, read_recipe
+from memorist.recipe import Recipe, Stage, load_recipe, read_recipe
 from memorist.tasks.aerial.data import AerialData, AerialTask
 from memorist.training.metrics import read_metrics
+from memorist.training.rollout import Seat, play
 from memorist.training.stages import EVALUATIONS, PICTURES, digest
 from memorist.training.trainer import Trainer
 from seeing import tiny
@@ -174,3 +177,31 @@ class TestTraining:
         again = run(tmp_path / "killed")
         again.run(resume=True)
         assert digest(whole.policies["viewer"].state()) == digest(again.policies["viewer"].state())
+
+
+class TestBundled:
+    """The base that comes with the package, and the recipe that it is for."""
+
+    def test_it_is_small_and_answers_as_its_card_says(self) -> None:
+        folder = bundled_folder("bundled-viewer")
+        assert sum(file.stat().st_size for file in folder.iterdir()) <= 2_000_000
+        tasks = AerialData(split="validation", questions=160).tasks(0)
+        runs = play(UavSettings(style="compact", reply=40).build, tasks, {"viewer": Seat(open_role("bundled-viewer"))})
+        measured = [run.trajectory.facts["measures"] for (run,) in runs]
+        assert sum(one["format"] for one in measured) / 160 > 0.97
+        assert 0.54 < sum(one["correct"] for one in measured) / 160 < 0.72, "0.63 of 800"
+
+    def test_its_recipe_goes_through_all_its_stages(self, tmp_path: Path) -> None:
+        whole = load_recipe("uav")
+        few = replace(whole.evaluations["validation"], questions=8)
+        stages = tuple(
+            replace(stage, steps=1, tasks=8, siblings=min(2, stage.siblings), replay=min(stage.replay, 0.25))
+            for stage in whole.stages
+        )
+        train(replace(whole, stages=stages, evaluations={"validation": few}), tmp_path)
+        metrics = list(read_metrics(tmp_path / "metrics.jsonl"))
+        assert [step["kind"] for step in metrics] == ["sft", "rl", "rl", "rl"]
+        assert all(step["tokens"] > 0 for step in metrics)
+        assert len((tmp_path / EVALUATIONS).read_text().splitlines()) == 5
+        page = write_stages(tmp_path)
+        assert page is not None and "data:image/png" in page.read_text()

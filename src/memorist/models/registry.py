@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from memorist.models.causal import CausalPolicy
 
 
-BUNDLED = ("bundled", "bundled-reader", "bundled-searcher", "bundled-listener", "bundled-seeker", "bundled-analyst")
-"""Models that come with the package: bases of Memory-R1, MemAgent, MemSearcher, PersonaTree, ESearch and Datarus."""
+BUNDLED = (
+    "bundled", "bundled-reader", "bundled-searcher", "bundled-listener", "bundled-seeker", "bundled-analyst",
+    "bundled-viewer",
+)  # fmt: skip
+"""Models that come with the package: bases of Memory-R1, MemAgent, MemSearcher, PersonaTree, ESearch, Datarus and
+UAV-VL-R1."""
 QUANTISED = "int8:"
 """Before the name of a model whose weights are to be integers."""
 CHOOSER = "bundled-chooser"
@@ -61,13 +65,14 @@ def open_policy(name: str) -> CausalPolicy:
         PolicyError: torch and transformers are not installed, or there is no such model.
     """
     try:
-        from memorist.models.causal import CausalPolicy
+        import memorist.models.causal  # noqa: F401 - where torch or transformers is not installed it says so
     except ImportError as error:
         raise PolicyError("local models need torch and transformers: pip install 'memorist[train]'") from error
     if name.startswith(QUANTISED):
         return _as_integers(name.removeprefix(QUANTISED))
     if name in BUNDLED:
-        return CausalPolicy.load(bundled_folder(name), name)
+        folder = str(bundled_folder(name))
+        return _kind(folder).load(folder, name)
     if (adapter := Path(name) / "adapter_config.json").is_file():
         from memorist.models.adapters import load_adapter
 

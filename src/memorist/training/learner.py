@@ -150,7 +150,8 @@ class Learner:
     def _units(self, step: int, groups: Sequence[Group], seed: int) -> tuple[list[Unit], dict[str, float]]:
         stage = self.stage
         if stage.kind == "sft" or following(stage):
-            return taught(groups, stage.role, self.policy), {}
+            units = taught(groups, stage.role, self.policy)
+            return units, {"tokens": sum(len(unit.action.tokens) for unit in units)}
         if stage.kind == "distill":
             return acted(groups, stage.role), {"groups": len(groups)}
         if stage.kind == "rejection":

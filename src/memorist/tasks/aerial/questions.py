@@ -175,7 +175,8 @@ def _relation(draft: _Draft) -> Question | None:
         return None
     draft.others(one, other)
     text = draft.rng.choice((f"Where is the {one}, seen from the {other}?", f"Where is the {one} from the {other}?"))
-    return draft.asked(text, answer, "choice", RELATIONS, f"the {one} is {answer} the {other}")
+    seen = f"the {one} is {cell(first)}, the {other} {cell(second)}"
+    return draft.asked(text, answer, "choice", RELATIONS, seen)
 
 
 def relation(one: Thing, other: Thing) -> str | None:
