@@ -39,9 +39,12 @@ SEARCH = ANNA | {"query": "x"}
         ("GET", "/v1/export", {"params": ANNA | {"sesion": "1"}}, 422, "'sesion' is not known; did you mean 'session'"),
         ("GET", "/v1/records", {"params": ANNA | {"limits": 1}}, 422, "'limits' is not known; did you mean 'limit'"),
         ("POST", "/v1/search?user=anna", {"json": SEARCH}, 422, "'user' is not known; nothing is expected there"),
-        ("POST", "/v1/search", {"json": SEARCH | {"as_of": 7.5}}, 422, "7.5 is a number; expected a time"),
-        ("POST", "/v1/search", {"json": SEARCH | {"as_of": True}}, 422, "is a number"),
-        ("POST", "/v1/search", {"json": SEARCH | {"as_of": -1}}, 422, "greater than or equal to 0"),
+        ("POST", "/v1/search", {"json": SEARCH | {"as_of": 7.5}}, 422, "7.5 is neither a time"),
+        ("POST", "/v1/search", {"json": SEARCH | {"as_of": True}}, 422, "True is neither a time"),
+        ("POST", "/v1/search", {"json": SEARCH | {"as_of": "7"}}, 422, "'7' is neither a time"),
+        ("POST", "/v1/search", {"json": SEARCH | {"as_of": -1}}, 422, "nor a commit's number"),
+        ("POST", "/v1/search", {"json": SEARCH | {"as_of": 10**30}}, 422, "there is no such commit"),
+        ("POST", "/v1/search", {"json": SEARCH | {"as_of": [1]}}, 422, "nor a commit's number"),
         ("POST", "/v1/add", {"json": ANNA | {"items": [{"text": "x", "at": 7}]}}, 422, "7 is a number; expected"),
         ("POST", "/v1/add", {"content": b"{}"}, 422, "expected the header Content-Type: application/json"),
         ("POST", "/v1/add", {"content": b"{]", "headers": JSON}, 422, "is not JSON: Expecting property name"),
@@ -49,6 +52,7 @@ SEARCH = ANNA | {"query": "x"}
         ("POST", "/v1/ask", {"json": ANNA | {"question": "x"}}, 404, "start it with --model URL#MODEL"),
         ("POST", "/v1/chat/completions", {"json": {"messages": []}}, 404, "start it with --model URL#MODEL"),
         ("GET", "/v1/records/", {}, 404, "Not Found"),
+        ("GET", "/v1/jobs/x", {"params": ANNA | {"colour": 1}}, 422, "'colour' is not known"),
     ],
 )  # fmt: skip
 def test_it_says_what_was_expected(
@@ -58,6 +62,13 @@ def test_it_says_what_was_expected(
     answer = told(tmp_path, lambda ask: ask(secret, method, path, **given), mine)
     assert answer.status_code == status and said in answer.json()["detail"], answer.text
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_monitors_may_add_what_they_like(tmp_path: Path) -> None:
+    asked = [
+        told(tmp_path, lambda ask, path=path: ask("", "GET", path)) for path in ("/health?probe=1", "/metrics?x=1")
+    ]
+    assert [answer.status_code for answer in asked] == [200, 200]
 
 
 def test_what_stood_at_a_commit_is_found_by_its_number(tmp_path: Path) -> None:

@@ -88,6 +88,10 @@ class BankError(MemoristError, RuntimeError):
     """A memory bank cannot do what was asked."""
 
 
+class CommitError(BankError):
+    """A memory bank is asked about a commit that it has not made."""
+
+
 class RefusedError(MemoristError, ValueError):
     """What was to be remembered or changed was refused; `result` is the operation with its code."""
 

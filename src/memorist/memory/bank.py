@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from memorist.errors import BankError, ScopeError
+from memorist.errors import BankError, CommitError, ScopeError
 from memorist.memory.embed import Embedder, Vectors
 from memorist.memory.record import Change, MemoryRecord, Operation, Result, Scope, clean_text
 
@@ -195,10 +195,10 @@ def need_commit(as_of: int, newest: int) -> int:
     """`as_of` if a bank whose newest commit is `newest` has it.
 
     Raises:
-        BankError: there is no such commit.
+        CommitError: there is no such commit.
     """
     if not 0 <= as_of <= newest:
-        raise BankError(f"commit {as_of} does not exist; this bank has commits 0 to {newest}")
+        raise CommitError(f"commit {as_of} does not exist; this bank has commits 0 to {newest}")
     return as_of
 
 

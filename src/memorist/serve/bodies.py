@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from memorist.library.results import Context, Erased
 from memorist.memory.bank import Hit
@@ -17,7 +28,7 @@ Name = Annotated[str, Field(max_length=512)]
 
 
 def _no_number(given: Any) -> Any:
-    if isinstance(given, int | float):
+    if isinstance(given, int | float) or (isinstance(given, str) and _NUMBER.fullmatch(given)):
         raise ValueError(f"{given} is a number; expected a time, e.g. 2026-05-01T09:30:00Z")
     return given
 
@@ -31,12 +42,31 @@ def _in_utc(moment: datetime | None) -> datetime | None:
 Moment = Annotated[
     datetime | None, BeforeValidator(_no_number), AfterValidator(_in_utc), Field(examples=["2026-05-01T09:30:00Z"])
 ]
+_TIME = TypeAdapter[datetime](Annotated[datetime, BeforeValidator(_no_number), AfterValidator(_in_utc)])
+
+
+def _time_or_commit(given: Any) -> Any:
+    if given is None or (isinstance(given, int) and not isinstance(given, bool) and given >= 0):
+        return given
+    try:
+        return _TIME.validate_python(given)
+    except ValidationError:
+        raise ValueError(
+            f"{given!r} is neither a time, e.g. 2026-05-01T09:30:00Z, nor a commit's number, of which histories tell"
+        ) from None
+
+
 Held = Annotated[
-    Annotated[int, Field(strict=True, ge=0)] | Moment,
-    Field(description="what held at a time, or stood at a commit, of which the history tells"),
+    datetime | int | None,
+    PlainValidator(_time_or_commit),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0}, {"type": "null"}]}
+    ),
+    Field(description="what held at a time, or stood at a commit, of which histories tell"),
 ]
 Metadata = Annotated[dict[str, Any] | None, Field(examples=[{"topic": "home"}], description="plain data to filter by")]
 Where = Annotated[dict[str, Any] | None, Field(examples=[{"topic": "home"}], description="a filter over metadata")]
+_NUMBER = re.compile(r"\s*[+-]?\d+(\.\d*)?\s*")
 MOST_ITEMS = 1000
 """Of one request."""
 

@@ -12,6 +12,7 @@ from starlette.types import Message
 from memorist.errors import (
     ArgumentError,
     BankError,
+    CommitError,
     DataError,
     FilterError,
     MemoristError,
@@ -53,6 +54,8 @@ def told(error: MemoristError, request: str = "") -> tuple[int, str]:
         return REFUSED.get(result.code, 422), f"{result.operation.kind} was refused ({result.code}): {why(result)}"
     if isinstance(error, RoomError):
         return 403, str(error)
+    if isinstance(error, CommitError):  # without saying how many commits all tenants have made
+        return 422, "as_of: there is no such commit; histories tell those there are"
     if isinstance(error, ASKED_WRONGLY):
         return 422, str(error)
     log.error(json.dumps({"request": request, "problem": type(error).__name__}), exc_info=error)
