@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 import torch
+from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hybrids import converted
@@ -24,7 +25,7 @@ from memorist.models.causal import CausalPolicy
 from memorist.models.rows import Unit
 from memorist.training.distillation import check_alike, distillation_loss
 from test_stages import DISTILL, RECIPE, run
-from test_trainer import base, fresh  # noqa: F401
+from test_trainer import Killed, base, fresh, killed_after  # noqa: F401
 
 
 def other(base: CausalPolicy) -> CausalPolicy:
@@ -90,3 +91,22 @@ def test_rows_are_those_that_the_teacher_can_read(base: CausalPolicy, tmp_path: 
         run(base, tmp_path / f"run-{len(shared)}", recipe, progress=seen.append).run()
         shared[name] = seen[0]["shared_share"]
     assert shared[str(mixed.source)] == 0.0 < shared[str(tmp_path / "made" / "base")]
+
+
+def test_a_killed_run_goes_on_to_the_same_weights_and_keeps_no_teacher(base: CausalPolicy, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher"
+    other(base).save(teacher)
+    stage = replace(DISTILL, teacher=str(teacher), paths="teacher", steps=3, tasks=2, siblings=1)
+    recipe = replace(RECIPE, stages=(stage,), evaluations={}, checkpoint_every=1)
+    whole = run(base, tmp_path / "whole", recipe)
+    whole.run()
+    with pytest.raises(Killed):
+        run(base, tmp_path / "killed", recipe, progress=killed_after(2)).run()
+    kept = sorted((tmp_path / "killed").rglob("*.safetensors"))
+    names = {name for file in kept for name in load_file(file)}
+    assert names and not any("start" in f"{file.name} {name}" for file in kept for name in load_file(file))
+    again = run(base, tmp_path / "killed", recipe)
+    again.run(resume=True)
+    for role, policy in whole.policies.items():
+        for name, value in policy.state().items():
+            assert torch.equal(value, again.policies[role].state()[name]), name

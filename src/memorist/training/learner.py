@@ -51,6 +51,7 @@ class Learner:
     ) -> None:  # fmt: skip
         self.stage, self.policy, self.devices = stage, policy, devices
         self.start: CausalPolicy | None = None
+        self._keeps_start = origin is None  # else it can be opened again, or is what the run began with
         if stage.needs_start and origin is not None:
             self.start = origin
         elif stage.needs_start:
@@ -63,7 +64,7 @@ class Learner:
         if stage.kind == "rl" and stage.rule == "ppo":
             self.critic = Critic(policy, devices, lr=stage.critic_lr, clip=stage.value_clip)
         if saved:
-            if self.start is not None:
+            if self.start is not None and self._keeps_start:
                 self.start.restore(saved["start"])
             checkpoint.restore_optimizer(self.optimizer, saved["optimizer"])
             if self.critic is not None:
@@ -74,7 +75,7 @@ class Learner:
     def tensors(self) -> Tensors:
         """What it needs to go on, but for the policy's weights."""
         found = {"optimizer": checkpoint.optimizer_tensors(self.optimizer)}
-        if self.start is not None:
+        if self.start is not None and self._keeps_start:
             found["start"] = self.start.state()
         if self.critic is not None:
             found["critic"] = self.critic.trunk.state()
