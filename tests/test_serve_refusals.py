@@ -166,9 +166,9 @@ class TestStarting:
 
     @pytest.mark.parametrize(
         ("words", "said"),
-        [(["--reader", "rule"], "did you mean 'rules'"), (["--reader", "model"], "needs --model URL#MODEL")],
+        [(["--observer", "rule"], "did you mean 'rules'"), (["--observer", "model"], "needs --model URL#MODEL")],
     )
-    def test_a_reader_that_there_is_not(self, tmp_path: Path, words: list[str], said: str) -> None:
+    def test_an_observer_that_there_is_not(self, tmp_path: Path, words: list[str], said: str) -> None:
         refused = CliRunner().invoke(app, ["serve", "--file", str(tmp_path / "m.db"), "--port", "0", *words])
         assert isinstance(refused.exception, ServeError | RecipeError) and said in str(refused.exception)
 
@@ -183,7 +183,7 @@ def test_the_model_reads_what_is_observed_where_it_is_asked_to(tmp_path: Path) -
     secret = add_key(tmp_path / "keys.json", "app", "shop", rights=RIGHTS, per_minute=0)
     said = ANNA | {"messages": [{"role": "user", "content": "I have two cats."}]}
     with model('{"facts": ["Has two cats"]}') as behind:
-        more = ("--keys", str(tmp_path / "keys.json"), "--model", url(behind), "--reader", "model")
+        more = ("--keys", str(tmp_path / "keys.json"), "--model", url(behind), "--observer", "model")
         with running(tmp_path, *more) as (_, address):
             bearer = {"Authorization": f"Bearer {secret}"}
             httpx2.post(f"{address}/v1/observe", json=said, headers=bearer, timeout=60)

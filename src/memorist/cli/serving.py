@@ -25,7 +25,7 @@ def serve(
     model: Annotated[
         str, typer.Option(help="URL#MODEL that /v1/chat/completions forwards to; its key: MEMORIST_KEY")
     ] = "",
-    reader: Annotated[
+    observer: Annotated[
         str,
         typer.Option(help="who reads what is observed: rules, chooser (a small encoder) or model (that of --model)"),
     ] = "rules",
@@ -37,7 +37,7 @@ def serve(
     _need("fastapi", "uvicorn", "prometheus_client", "mcp", "httpx2")
     from memorist.serve import command
 
-    settings = command.Settings(file or "", str(keys or ""), body, model=model, reader=reader)
+    settings = command.Settings(file or "", str(keys or ""), body, model=model, observer=observer)
     command.serve(settings, host=host, port=port, workers=workers, seconds=seconds)
 
 

@@ -28,7 +28,7 @@ SETTINGS = "MEMORIST_SERVE"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 FAILED = 3
 """Exit status of a server that could not start."""
-RULES, CHOOSER, MODEL = READERS = ("rules", "chooser", "model")
+RULES, CHOOSER, MODEL = OBSERVERS = ("rules", "chooser", "model")
 OPEN = "local"
 """Key and tenant of a server that is open to this machine alone."""
 
@@ -37,7 +37,7 @@ OPEN = "local"
 class Settings:
     """file: the memory's; empty for the one among the user's data. keys: the file of those who may ask; empty for a
     server that is open to this machine. body: bytes that a request may have. secret: of the one key that there is
-    without a file of them. model: URL or URL#MODEL that chats are forwarded to; its key is in MEMORIST_KEY. reader: who
+    without a file of them. model: URL or URL#MODEL that chats are forwarded to; its key is in MEMORIST_KEY. observer: who
     reads what is observed. parent: the process without which a worker ends; 0 for none."""
 
     file: str
@@ -45,7 +45,7 @@ class Settings:
     body: int
     secret: str = ""
     model: str = ""
-    reader: str = "rules"
+    observer: str = "rules"
     parent: int = 0
 
 
@@ -64,9 +64,9 @@ def serve(settings: Settings, *, host: str, port: int, workers: int, seconds: fl
             500, f"without keys a server is open to this machine alone, and host is {host!r}; make a key: "
             "memorist key NAME --tenant TENANT --keys keys.json, and give --keys keys.json"
         )  # fmt: skip
-    need_known("--reader", settings.reader, READERS)
-    if settings.reader == MODEL and not settings.model:
-        raise ServeError(500, "--reader model needs --model URL#MODEL")
+    need_known("--observer", settings.observer, OBSERVERS)
+    if settings.observer == MODEL and not settings.model:
+        raise ServeError(500, "--observer model needs --model URL#MODEL")
     if settings.keys:
         read_keys(Path(settings.keys))
     with Memory(settings.file or None):
@@ -128,11 +128,11 @@ def app() -> Any:
     url, _, name = settings.model.partition("#")
     model = Upstream(url, name, os.environ.get("MEMORIST_KEY", "")) if url else None
     agent: Any = None
-    if settings.reader == CHOOSER:
+    if settings.observer == CHOOSER:
         from memorist.agents.offline import OfflineAgent
 
         agent = OfflineAgent
-    elif settings.reader == MODEL:
+    elif settings.observer == MODEL:
         agent = Endpoint(url, name or "default", key=os.environ.get("MEMORIST_KEY") or None)
     if settings.parent:
         Thread(target=_end_with, args=(settings.parent,), daemon=True).start()
