@@ -27,6 +27,7 @@ from memorist.serve import watching
 from memorist.serve.command import Settings, serve
 from memorist.serve.keys import RIGHTS, add_key
 from test_chat import model, url
+from test_endpoint import Reply, managing, serving
 from test_serve import JSON, added, key, running, told
 
 ANNA = {"user": "anna"}
@@ -135,16 +136,21 @@ def test_who_waits_for_a_slow_model_when_the_server_ends_is_told(tmp_path: Path)
 
 def test_workers_end_when_who_started_them_was_killed(tmp_path: Path) -> None:
     with running(tmp_path, "--workers", "2") as (process, address):
+        assert answering(address)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            try:
-                httpx2.get(f"{address}/health", timeout=2)
-            except httpx2.TransportError:
-                return
+        while (answers := answering(address)) and time.monotonic() < deadline:
             time.sleep(0.2)
-    pytest.fail("they still answer")
+    assert not answers
+
+
+def answering(address: str) -> bool:
+    """Whether anybody is there."""
+    try:
+        return httpx2.get(f"{address}/health", timeout=2).status_code == 200
+    except httpx2.TransportError:
+        return False
 
 
 class TestStarting:
@@ -179,22 +185,35 @@ class TestStarting:
         assert told[0].startswith("key of this run: mem_") and told[1].startswith(f"{address}/ serves ")
 
 
-def test_the_model_reads_what_is_observed_where_it_is_asked_to(tmp_path: Path) -> None:
+@pytest.mark.parametrize("observer", ["rules", "chooser", "model"])
+def test_what_is_observed_is_read_by_who_was_named(tmp_path: Path, observer: str) -> None:
     secret = add_key(tmp_path / "keys.json", "app", "shop", rights=RIGHTS, per_minute=0)
     said = ANNA | {"messages": [{"role": "user", "content": "I have two cats."}]}
-    with model('{"facts": ["Has two cats"]}') as behind:
-        more = ("--keys", str(tmp_path / "keys.json"), "--model", url(behind), "--observer", "model")
+    asked: list[dict[str, Any]] = []
+
+    def says(number: int, body: dict[str, Any]) -> Reply:
+        asked.append(body)
+        return managing(number, body)
+
+    with serving(says) as (model_url, _):
+        more = ("--keys", str(tmp_path / "keys.json"), "--model", f"{model_url}#m", "--observer", observer)
         with running(tmp_path, *more) as (_, address):
             bearer = {"Authorization": f"Bearer {secret}"}
-            httpx2.post(f"{address}/v1/observe", json=said, headers=bearer, timeout=60)
-        assert behind.asked and "two cats" in json.dumps(behind.asked[0]["messages"])
+            answer = httpx2.post(f"{address}/v1/observe", json=said, headers=bearer, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["results"][0]["code"] == "applied", answer.text
+    assert bool(asked) == (observer == "model"), "a model that is there is asked where it was named"
+    assert "two cats" in answer.json()["results"][0]["record"]["text"]
 
 
 def test_a_file_of_memories_is_nobody_elses(tmp_path: Path) -> None:
     with Memory(tmp_path / "m.db") as memory:
         memory.add("Anna lives in Porto.", Scope("anna"))
+        memory.backup(tmp_path / "copy.db")
+        memory.export(tmp_path / "anna.jsonl", Scope("anna"))
         kept = {file.name: file.stat().st_mode & 0o077 for file in tmp_path.iterdir() if file.is_file()}
-    assert kept and set(kept.values()) == {0}, kept
+    assert {"m.db", "copy.db", "anna.jsonl"} <= kept.keys()
+    assert set(kept.values()) == {0}, kept
     (tmp_path / "m.db").chmod(0o640)
     with Memory(tmp_path / "m.db") as memory, sqlite3.connect(tmp_path / "m.db") as db:
         memory.add("Anna has two cats.", Scope("anna"))

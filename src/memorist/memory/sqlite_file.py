@@ -41,7 +41,7 @@ def claim(path: Path) -> None:
         BankError: there is one, or none can be made there.
     """
     try:
-        path.touch(exist_ok=False)
+        path.touch(mode=0o600, exist_ok=False)  # what is remembered is personal
     except FileExistsError:
         raise BankError(f"{path}: there is a file already; give a path that is free") from None
     except OSError as error:
@@ -76,8 +76,8 @@ class BankFile(Tables):
         self._identity: tuple[int, int] | None = None
         self._db: Connection | None = None
         if not read_only:
-            with suppress(OSError):  # it is there, or what is wrong is told by who opens it
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # what is remembered is personal
+            with suppress(BankError):  # it is there, or what is wrong is told by who opens it
+                claim(path)
         with self._explained():
             self._db = sqlite3.connect(
                 self._uri(),

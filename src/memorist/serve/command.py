@@ -37,8 +37,8 @@ OPEN = "local"
 class Settings:
     """file: the memory's; empty for the one among the user's data. keys: the file of those who may ask; empty for a
     server that is open to this machine. body: bytes that a request may have. secret: of the one key that there is
-    without a file of them. model: URL or URL#MODEL that chats are forwarded to; its key is in MEMORIST_KEY. observer: who
-    reads what is observed. parent: the process without which a worker ends; 0 for none."""
+    without a file of them. model: URL or URL#MODEL that chats are forwarded to; its key is in MEMORIST_KEY. observer:
+    who reads what is observed. parent: the process without which a worker ends; 0 for none."""
 
     file: str
     keys: str
