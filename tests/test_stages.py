@@ -16,12 +16,13 @@ import torch
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from memorist import recipe_checks
 from memorist.decision import Observation
 from memorist.errors import RecipeError, TrainingError
 from memorist.evaluation.stages import write_stages
 from memorist.models.causal import CausalPolicy
 from memorist.recipe import Recipe, Stage, read_recipe
-from memorist.training.distillation import reverse_divergence
+from memorist.training.distillation import DIVERGENCES
 from memorist.training.metrics import read_metrics
 from memorist.training.reward_model import RewardModel
 from memorist.training.stages import EVALUATIONS, MANIFEST, Exercises, digest
@@ -199,6 +200,8 @@ class TestReference:
         ({"kind": "distill", "teacher": "similarity"}, {}, "a heuristic"),
         ({"paths": "teacher"}, {}, "are of kind 'distill'"),
         ({"kind": "distill", "teacher": "bundled", "align": 1.0}, {}, "paths 'teacher'"),
+        ({"kind": "distill", "teacher": "bundled", "divergence": "forward"}, {}, "paths 'teacher'"),
+        ({"kind": "distill", "teacher": "bundled", "divergence": "foreward"}, {}, "did you mean 'forward'"),
         ({"kind": "distill", "teacher": "bundled", "paths": "others"}, {}, "paths"),
         ({"data": 5}, {}, "expected keys and values"), ({"rewards_from": -1}, {}, "0 .at once"),
     ],
@@ -325,11 +328,14 @@ class TestDistillation:
         again = run(base, tmp_path / "killed", recipe).run(resume=True)
         assert digest(whole["arm"].state()) == digest(again["arm"].state())
 
+    @pytest.mark.parametrize("which", DIVERGENCES)
     def test_along_a_teachers_path_a_policy_comes_to_hold_for_likely_what_it_does(
-        self, base: CausalPolicy, tmp_path: Path
+        self, base: CausalPolicy, tmp_path: Path, which: str
     ) -> None:
         teacher = self.teacher(base, tmp_path / "teacher")
-        stage = replace(DISTILL, teacher=str(teacher), paths="teacher", steps=25, tasks=4, siblings=1, lr=1e-2)
+        stage = replace(
+            DISTILL, teacher=str(teacher), paths="teacher", divergence=which, steps=25, tasks=4, siblings=1, lr=1e-2
+        )
         recipe = replace(RECIPE, stages=(stage,), evaluations={FIRST: Levers(count=8)})
         seen: list[Mapping[str, Any]] = []
         run(base, tmp_path / "run", recipe, progress=seen.append).run()
@@ -362,15 +368,18 @@ class TestDistillation:
         again = run(base, tmp_path / "killed", recipe).run(resume=True)
         assert digest(whole["arm"].state()) == digest(again["arm"].state())
 
-    def test_the_reverse_divergence_is_that_of_the_specification(self) -> None:
-        """Vector 6 of M1's: 0.099273 of (.7, .2, .1) from (.5, .25, .25), and 0 of itself."""
+    @pytest.mark.parametrize(("which", "value"), [("reverse", 0.099273), ("forward", 0.116622)])
+    def test_divergences_are_those_of_the_specification(self, which: str, value: float) -> None:
+        """Vector 6 of M1's, of (.7, .2, .1) and (.5, .25, .25); and 0 of itself."""
+        divergence = DIVERGENCES[which]
         policy = torch.tensor([[0.7, 0.2, 0.1, 0.0]]).log().requires_grad_()
         teacher = torch.tensor([[0.5, 0.25, 0.25, 0.0]]).log()
-        found = reverse_divergence(policy, teacher)
-        assert float(found.detach()) == pytest.approx(0.099273, abs=1e-6)
+        found = divergence(policy, teacher)
+        assert float(found.detach()) == pytest.approx(value, abs=1e-6)
         found.sum().backward()
         assert policy.grad is not None and bool(policy.grad.isfinite().all()) and float(policy.grad[0, 3]) == 0.0
-        assert float(reverse_divergence(policy.detach(), policy.detach())) == 0.0
+        assert float(divergence(policy.detach(), policy.detach())) == 0.0
+        assert set(DIVERGENCES) == set(recipe_checks.DIVERGENCES)
 
     def test_a_teacher_with_other_tokens_is_refused(self, base: CausalPolicy, tmp_path: Path, make_tiny: Any) -> None:
         make_tiny(words=("other",)).save(tmp_path / "teacher")

@@ -117,7 +117,8 @@ class Stage:
     kind: "rl", "rejection" (SFT on the starting policy's own successes) or "sft" (on what `teacher` does: a model, or
     the heuristic "similarity" or "add-only"), "distill" (`teacher`, a local model, says how likely it is what the
     policy samples; or, where `paths` is "teacher", the policy comes to hold for likely what the teacher does, at each
-    token that the teacher samples, and with `align` to have its layers' outputs) or "reward" (a judge learns from the
+    token that the teacher samples, by the "reverse" or the "forward" `divergence`, and with `align` to have its layers'
+    outputs) or "reward" (a judge learns from the
     pairs that `data` gives).
     role: who learns; all others are frozen and greedy. cut: "whole", "turns" or "questions".
     steps: updates of the weights' outer loop. tasks, siblings: group count and size per step. least, limit: the
@@ -192,6 +193,7 @@ class Stage:
     success: float = 1.0
     teacher: str = "similarity"
     paths: str = "own"
+    divergence: str = "reverse"
     align: float = 0.0
     optimizer: str = "adamw"
     share: str = "all"

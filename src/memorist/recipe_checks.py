@@ -14,6 +14,8 @@ LEADS = ("sampled", "greedy")
 REFERENCES = ("stage", "run")
 PATHS = ("own", "teacher")
 """Whose tokens a policy is distilled on."""
+DIVERGENCES = ("reverse", "forward")
+"""Of the policy from its teacher, and of the teacher from the policy."""
 OPTIMIZERS = ("adamw", "sgd")
 ALONE = ("reinforce", "fixed", "counterfactual", "ppo")
 """Credit rules that do not compare siblings."""
@@ -110,12 +112,18 @@ def _check_model(recipe: Any, stage: Any, place: str) -> None:
 def _check_paths(stage: Any, place: str) -> None:
     """Refuse what only a teacher's own paths allow."""
     need_known(f"{place}.paths", stage.paths, PATHS)
+    need_known(f"{place}.divergence", stage.divergence, DIVERGENCES)
     if stage.align < 0:
         raise RecipeError(f"{place}.align is {stage.align:g}; expected 0 or more")
     if stage.kind != "distill" and (stage.paths != "own" or stage.align):
         raise RecipeError(f"{place}.paths and align are of kind 'distill'; this stage is of kind {stage.kind!r}")
     if stage.align and stage.paths != "teacher":
         raise RecipeError(f"{place}.align is {stage.align:g} on the policy's own paths; expected 0, or paths 'teacher'")
+    if stage.divergence != "reverse" and stage.paths != "teacher":
+        raise RecipeError(
+            f"{place}.divergence is {stage.divergence!r} on the policy's own paths; expected 'reverse', or paths "
+            "'teacher'"
+        )
 
 
 def _check_between(recipe: Any, number: int, place: str) -> None:

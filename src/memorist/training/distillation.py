@@ -1,7 +1,8 @@
 """Distillation along what a teacher wrote: the policy comes to hold for likely what the teacher does.
 
 At each token that the teacher wrote, from what stood before it, the policy's distribution is compared with the
-teacher's over the whole vocabulary, by the reverse divergence (M1, arXiv 2504.10449). Its released code compares the
+teacher's over the whole vocabulary, by the reverse divergence (M1, arXiv 2504.10449) or the forward one, by which a
+policy that is far from its teacher learns several times as fast (docs/hybrid.md). M1's released code compares the
 distributions one token later than what was written; here they are those that the written tokens were predicted by.
 """
 
@@ -37,6 +38,14 @@ def reverse_divergence(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Ten
     return (policy.exp() * (policy - other)).sum(-1)
 
 
+def forward_divergence(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """KL(teacher ‖ policy) in nats, shape (N,), of logits of shape (N, V) each: bounded as `reverse_divergence` is."""
+    return reverse_divergence(teacher, logits)
+
+
+DIVERGENCES = {"reverse": reverse_divergence, "forward": forward_divergence}
+
+
 def check_alike(policy: CausalPolicy, teacher: CausalPolicy, align: float) -> None:
     """Whether a policy can be distilled from a teacher.
 
@@ -55,7 +64,7 @@ def check_alike(policy: CausalPolicy, teacher: CausalPolicy, align: float) -> No
 
 
 def distillation_loss(
-    policy: CausalPolicy, teacher: CausalPolicy, batch: RowBatch, align: float
+    policy: CausalPolicy, teacher: CausalPolicy, batch: RowBatch, align: float, which: str = "reverse"
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Loss of a batch, already weighted (batches of a step add up), and sums worth logging.
 
@@ -64,6 +73,7 @@ def distillation_loss(
         teacher: with the same tokens and, to align, as many layers of the same width (`check_alike`).
         batch: what the teacher wrote, as the policy would have written it.
         align: weight of the squared distance between the outputs of layers at a token, of their mean square there.
+        which: of `DIVERGENCES`.
     """
     weight = torch.from_numpy(batch.weight).to(policy.model.device)
     with torch.no_grad():
@@ -75,7 +85,7 @@ def distillation_loss(
     def piece(mine: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             expected = known(other)[:, :size]
-        return reverse_divergence(learnt(mine)[:, :size], expected)
+        return DIVERGENCES[which](learnt(mine)[:, :size], expected)
 
     def compared() -> tuple[torch.Tensor, torch.Tensor]:
         mine: list[torch.Tensor] = policy.states(batch, every=bool(align))
