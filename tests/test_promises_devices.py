@@ -130,6 +130,24 @@ def test_pictures_too(tmp_path: Path, launcher: tuple[str, ...]) -> None:
     assert apart(tmp_path / "one", tmp_path / "two") < 1e-5
 
 
+@pytest.mark.parametrize("launcher", [DDP, FSDP], ids=["ddp", "fsdp2"])
+def test_what_becomes_a_hybrid_too(tmp_path: Path, launcher: tuple[str, ...]) -> None:
+    """A teacher is sharded beside the policy, and both give the states of every layer."""
+    from memorist.fit.hybrid.convert import convert
+    from memorist.models.registry import bundled_folder
+
+    convert(bundled_folder("bundled"), tmp_path / "hybrid", (1, 3))
+    stage = {"kind": "distill", "paths": "teacher", "teacher": "bundled", "cut": "whole", "role": "manager"}
+    stage |= {"tasks": 3, "siblings": 1, "steps": 2, "align": 1.0, "optimizer": "sgd", "lr": 0.01}
+    mixed = {
+        "models": {"manager": str(tmp_path / "hybrid"), "answerer": "bundled"},
+        "stages": [{**stage, "divergence": "forward"}, {**stage, "lr": 1e-3}],
+    }
+    train(tmp_path / "one", **mixed)
+    train(tmp_path / "two", *launcher, **mixed)
+    assert apart(tmp_path / "one", tmp_path / "two") < 1e-5
+
+
 def test_a_sharded_run_that_was_killed_goes_on_on_one_process(alone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with subprocess.Popen(
