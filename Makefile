@@ -86,7 +86,9 @@ results-household: $(STAMP) ## measure the rows of ESearch (an hour; goes on whe
 results-notebook: $(STAMP) ## measure the rows of Datarus (three hours; goes on where it stopped)
 	@$(RUN) scripts/results_notebook.py
 
-results-uav: $(STAMP) ## measure the rows of UAV-VL-R1 (three hours; goes on where it stopped)
+results-uav: $(STAMP) ## measure the rows of UAV-VL-R1 (four hours; goes on where it stopped)
+	@test -d runs/results/viewer-1800 || { $(RUN) scripts/make_viewer.py --annotated 1800 --out runs/results/viewer-1800.new \
+		&& mv runs/results/viewer-1800.new runs/results/viewer-1800; }
 	@$(RUN) scripts/results_uav.py
 
 bench: $(STAMP) ## run every benchmark in benchmarks/

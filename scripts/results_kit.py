@@ -52,9 +52,10 @@ class Kept:
         return found
 
 
-def base(name: str = "bundled") -> str:
-    """Twelve hex digits that change with a bundled base."""
-    weights = resources.files("memorist") / "models" / name / "model.safetensors"
+def base(name: str | Path = "bundled") -> str:
+    """Twelve hex digits that change with a base, a bundled one or a folder."""
+    folder = name if isinstance(name, Path) else resources.files("memorist") / "models" / name
+    weights = folder / "model.safetensors"
     return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
 
 
