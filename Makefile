@@ -22,7 +22,7 @@ timed = @began=$$(date +%s); $(2); status=$$?; echo "$(1): $$(($$(date +%s) - be
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-promises test-verl test-integrations test-gpu lint types unit results-memory-r1 results-agents results-chooser results-profiles results-household results-notebook results-uav bench bench-experts bench-memory bench-serve bench-trainer docs site clean
+.PHONY: help demo test test-promises test-verl test-integrations test-gpu lint types unit results-memory-r1 results-agents results-chooser results-profiles results-household results-notebook results-uav results-hybrid bench bench-experts bench-memory bench-serve bench-trainer docs site clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ results-uav: $(STAMP) ## measure the rows of UAV-VL-R1 (four hours; goes on wher
 	@test -d runs/results/viewer-1800 || { $(RUN) scripts/make_viewer.py --annotated 1800 --out runs/results/viewer-1800.new \
 		&& mv runs/results/viewer-1800.new runs/results/viewer-1800; }
 	@$(RUN) scripts/results_uav.py
+
+results-hybrid: $(STAMP) ## measure what hybrids know (six hours; goes on where it stopped)
+	@$(RUN) scripts/results_hybrid.py
 
 bench: $(STAMP) ## run every benchmark in benchmarks/
 	@set -e; for file in benchmarks/*.py; do if [ -e "$$file" ]; then echo "$$file"; $(RUN) "$$file"; fi; done
