@@ -229,6 +229,28 @@ class TestRefused:
         with pytest.raises(PolicyError, match="asked nothing"):
             POLICY.prompt(asked(scene(1), text=""))
 
+    @pytest.mark.parametrize(
+        ("kept", "shown", "said"),
+        [
+            (10, 1, "has 9 tokens that stand for pictures, and is shown 1 that take 16"),
+            (0, 1, "has 0 tokens that stand for pictures, and is shown 1 that take 16"),
+            (18, 2, "has 16 tokens that stand for pictures, and is shown 2 that take 32"),
+            (None, 0, "has 16 tokens that stand for pictures, and is shown 0 that take 0"),
+        ],
+        ids=[
+            "cut inside a picture",
+            "cut before it",
+            "more pictures than placeholders",
+            "more placeholders than pictures",
+        ],
+    )
+    def test_a_window_whose_pictures_are_not_those_that_it_read(self, kept: int | None, shown: int, said: str) -> None:
+        both = [scene(1), scene(2)]
+        [action] = drawn(POLICY, [asked(*both[: shown or 1])])
+        before = replace(action, prompt=(1,) if kept == 0 else action.prompt[:kept])
+        with pytest.raises(PolicyError, match=said):
+            POLICY.prompt(asked(*both[:shown]).then(before, "And here?"))
+
     def test_a_prompt_too_long_for_the_window_is_told(self) -> None:
         [action] = drawn(POLICY, [asked(*[scene(n, 112) for n in range(16)])])
         assert action.stop is Stop.PROMPT_TOO_LONG and not action.tokens

@@ -138,20 +138,28 @@ class VisionPolicy(CausalPolicy):
         """The observation as the policy reads it: pictures before the text of their turn.
 
         Raises:
-            PolicyError: a picture is too narrow, or nothing is asked about it.
+            PolicyError: a picture is too narrow, nothing is asked about it, or what was read before in this window has
+                other tokens for pictures than those that are shown.
             DataError: it has no pixels, as in logs.
         """
         if observation.pictures and not observation.prompt:
             raise PolicyError(f"{self.name!r} was shown pictures and asked nothing; expected a prompt")
         grids = [self._grid(one) for one in observation.shown]
         ids = tuple(observation_ids(self.tokenizer, self.name, observation, self._standing))
-        media, at = [], 0
+        stand = [at for at, one in enumerate(ids) if one == self.image]
+        media, before = [], 0
         for one, (down, across) in zip(observation.shown, grids, strict=True):
-            start = ids.index(self.image, at)
-            at = start + down * across
-            if ids[start:at] != (self.image,) * (down * across):
-                raise PolicyError(f"{self.name!r}: a prompt was cut inside a picture's tokens; give it more room")
-            media.append(Media(start, at, one.digest, (down, across)))
+            own = stand[before : before + down * across]
+            before += down * across
+            if len(own) < down * across or own[-1] - own[0] >= len(own):
+                break
+            media.append(Media(own[0], own[-1] + 1, one.digest, (down, across)))
+        if len(media) < len(grids) or before < len(stand):
+            needed = sum(down * across for down, across in grids)
+            raise PolicyError(
+                f"{self.name!r}: a prompt has {len(stand)} tokens that stand for pictures, and is shown {len(grids)} "
+                f"that take {needed}; expected what was read before as it was, with the pictures that it is about"
+            )
         return Prompt(ids, tuple(media))
 
     def inputs(self, tokens: torch.Tensor, positions: torch.Tensor, media: Sequence[Stood]) -> dict[str, Any]:
