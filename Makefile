@@ -91,7 +91,7 @@ results-uav: $(STAMP) ## measure the rows of UAV-VL-R1 (four hours; goes on wher
 		&& mv runs/results/viewer-1800.new runs/results/viewer-1800; }
 	@$(RUN) scripts/results_uav.py
 
-results-hybrid: $(STAMP) ## measure what hybrids know (six hours; goes on where it stopped)
+results-hybrid: $(STAMP) ## measure what hybrids know (hours; goes on where it stopped)
 	@$(RUN) scripts/results_hybrid.py
 
 bench: $(STAMP) ## run every benchmark in benchmarks/

@@ -15,7 +15,9 @@ bootstrap over seeds and, inside them, dialogues. `null` rows have not been meas
 
 
 def number(value: Any) -> str:
-    return "–" if value is None else f"{value:.3f}" if abs(value) < 1 else f"{value:.1f}"
+    if value is None:
+        return "–"
+    return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}" if abs(value) < 1 else f"{value:.1f}"
 
 
 def page() -> str:

@@ -4,7 +4,8 @@ stay in runs/results, outcomes in results/hybrid.
 Teachers are the bundled bases of MemAgent and Memory-R1. Of four layers, KEPT keep their attention. Students are distilled along what the
 teacher writes on the train split, first by the forward divergence, then by the reverse one; reinforcement then goes on from them with the
 recipe that the teacher's own rows are of (of Memory-R1 the Manager's part). What teachers and their trained policies answer is not measured
-again: results/agents and results/memory-r1 have it, on the same documents and dialogues. Settings were chosen on other documents.
+again: results/agents and results/memory-r1 have it, on the same documents and dialogues. The first 330 steps of a
+reader were judged on the documents that its row is of, once, and no setting was changed for it.
 Run: python scripts/results_hybrid.py
 """
 

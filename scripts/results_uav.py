@@ -141,11 +141,21 @@ def integers(seed: int) -> Found:
     return found | judged(recipe, {"viewer": Seat(policies["int8:"])})
 
 
+THINKING = ("staged", "sft", "single")
+"""Arms whose thoughts are read."""
+
+
+def thinking() -> dict[str, str]:
+    """What changes with whose thoughts are read."""
+    recipes = {f"{arm}-{seed}": experiments(seed)[arm].fingerprint() for arm in THINKING for seed in SEEDS}
+    return {"base": base(BUNDLED)} | recipes
+
+
 def thoughts() -> Found:
     """Share of the places in what is thought about a relation that are those of the picture: no reward looks at them."""
     recipe, found = experiments(0)["staged"], {}
     tasks = AerialData(split="test", questions=300, names=("relation",)).tasks(0)
-    for name in ("base", *(f"{arm}-{seed}" for arm in ("staged", "sft", "single") for seed in SEEDS)):
+    for name in ("base", *(f"{arm}-{seed}" for arm in THINKING for seed in SEEDS)):
         folder = None if name == "base" else RUNS / f"uav-{name}"
         if folder is not None and not (folder / "policies").exists():
             raise KeyError(name)
@@ -288,7 +298,7 @@ def table() -> None:
         row("uav.int8.memory-share", "share", lean),
         row("uav.int8.accuracy-loss", "points", interval(rounded, 3)),
         *(row(f"uav.{name}.places-thought", "points", interval(partial(placed, name), 1 if name == "base" else 3))
-          for name in ("base", "staged", "sft", "single")),
+          for name in ("base", *THINKING)),
         row("vision.group-expansion.error", "abs log-probability", lambda: KEPT.read("expansion")),
         *(row(f"uav.{name}.correct", "points", interval(partial(lambda n: hierarchical_bootstrap(of(n)), name), n))
           for name, n in (("base", 1), *((arm, 3) for arm in ARMS))),
@@ -297,7 +307,9 @@ def table() -> None:
           for name, n in (("base", 1), ("staged", 3), ("sft", 3))),
         *(row(f"uav.{name}.{task}", "share", partial(on, name, task)) for name in ("staged", "sft") for task in EIGHT),
         *(row(f"uav.{name}.tokens", "tokens", partial(lambda n: {"value": most(n, "tokens")}, name))
-          for name in (*ARMS, "many-staged", "many-sft")),
+          for name in ARMS),
+        *(row(f"uav.many.{name}.tokens", "tokens", partial(lambda n: {"value": most(n, "tokens")}, f"many-{name}"))
+          for name in ("staged", "sft")),
         row("uav.training-run.minutes", "minutes", lambda: KEPT.read("alone")),
     ]  # fmt: skip
     Path("results/uav.json").write_text(json.dumps(rows, indent=1) + "\n")
@@ -309,22 +321,24 @@ def main() -> None:
     )
     quiet_libraries()
     if not args.write:
-        known = {"questions": str(QUESTIONS), "sources": sources(), "base": base(BUNDLED)}
+        known = {"questions": str(QUESTIONS), "sources": sources()}
         measures: dict[str, tuple[dict[str, str], Callable[[], Found]]] = {
-            "base": (known, partial(untrained, "staged")), "thoughts": (known, thoughts), "alone": ({"recipe": experiments(0)["staged"].fingerprint()}, alone), "expansion": ({"base": base(BUNDLED)}, expanded)
-        }  # fmt: skip
+            "base": (known | {"base": base(BUNDLED)}, partial(untrained, "staged")),
+            "alone": ({"recipe": experiments(0)["staged"].fingerprint()}, alone),
+            "expansion": ({"base": base(BUNDLED)}, expanded),
+        }
         if MANY.exists():
             measures["many-base"] = (known | {"base": base(MANY)}, partial(untrained, "many-staged"))
         for seed in args.seeds:
             for name, recipe in experiments(seed).items():
-                if name.startswith("many") and not MANY.exists():
+                many = name.startswith("many")
+                if many and not MANY.exists():
                     continue
-                made_by = (
-                    known | {"recipe": recipe.fingerprint()} | ({"base": base(MANY)} if name.startswith("many") else {})
-                )
+                made_by = known | {"base": base(MANY if many else BUNDLED), "recipe": recipe.fingerprint()}
                 measures[f"{name}-{seed}"] = (made_by, partial(trained, name, seed))
                 if name == "staged":
                     measures[f"int8-{seed}"] = (made_by, partial(integers, seed))
+        measures["thoughts"] = (known | thinking(), thoughts)  # of what has been trained by now
         KEPT.keep_all(measures, args.only)
     table()
 

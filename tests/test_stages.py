@@ -16,13 +16,12 @@ import torch
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from memorist import recipe_checks
 from memorist.decision import Observation
 from memorist.errors import RecipeError, TrainingError
 from memorist.evaluation.stages import write_stages
 from memorist.models.causal import CausalPolicy
 from memorist.recipe import Recipe, Stage, read_recipe
-from memorist.training.distillation import DIVERGENCES
+from memorist.training.distillation import divergence
 from memorist.training.metrics import read_metrics
 from memorist.training.reward_model import RewardModel
 from memorist.training.stages import EVALUATIONS, MANIFEST, Exercises, digest
@@ -328,7 +327,7 @@ class TestDistillation:
         again = run(base, tmp_path / "killed", recipe).run(resume=True)
         assert digest(whole["arm"].state()) == digest(again["arm"].state())
 
-    @pytest.mark.parametrize("which", DIVERGENCES)
+    @pytest.mark.parametrize("which", ["reverse", "forward"])
     def test_along_a_teachers_path_a_policy_comes_to_hold_for_likely_what_it_does(
         self, base: CausalPolicy, tmp_path: Path, which: str
     ) -> None:
@@ -368,18 +367,16 @@ class TestDistillation:
         again = run(base, tmp_path / "killed", recipe).run(resume=True)
         assert digest(whole["arm"].state()) == digest(again["arm"].state())
 
-    @pytest.mark.parametrize(("which", "value"), [("reverse", 0.099273), ("forward", 0.116622)])
-    def test_divergences_are_those_of_the_specification(self, which: str, value: float) -> None:
+    @pytest.mark.parametrize(("forward", "value"), [(False, 0.099273), (True, 0.116622)])
+    def test_divergences_are_those_of_the_specification(self, forward: bool, value: float) -> None:
         """Vector 6 of M1's, of (.7, .2, .1) and (.5, .25, .25); and 0 of itself."""
-        divergence = DIVERGENCES[which]
         policy = torch.tensor([[0.7, 0.2, 0.1, 0.0]]).log().requires_grad_()
         teacher = torch.tensor([[0.5, 0.25, 0.25, 0.0]]).log()
-        found = divergence(policy, teacher)
+        found = divergence(teacher, policy) if forward else divergence(policy, teacher)
         assert float(found.detach()) == pytest.approx(value, abs=1e-6)
         found.sum().backward()
         assert policy.grad is not None and bool(policy.grad.isfinite().all()) and float(policy.grad[0, 3]) == 0.0
         assert float(divergence(policy.detach(), policy.detach())) == 0.0
-        assert set(DIVERGENCES) == set(recipe_checks.DIVERGENCES)
 
     def test_a_teacher_with_other_tokens_is_refused(self, base: CausalPolicy, tmp_path: Path, make_tiny: Any) -> None:
         make_tiny(words=("other",)).save(tmp_path / "teacher")

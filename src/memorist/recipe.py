@@ -118,8 +118,7 @@ class Stage:
     the heuristic "similarity" or "add-only"), "distill" (`teacher`, a local model, says how likely it is what the
     policy samples; or, where `paths` is "teacher", the policy comes to hold for likely what the teacher does, at each
     token that the teacher samples, by the "reverse" or the "forward" `divergence`, and with `align` to have its layers'
-    outputs) or "reward" (a judge learns from the
-    pairs that `data` gives).
+    outputs) or "reward" (a judge learns from the pairs that `data` gives).
     role: who learns; all others are frozen and greedy. cut: "whole", "turns" or "questions".
     steps: updates of the weights' outer loop. tasks, siblings: group count and size per step. least, limit: the
     smallest and the largest task that is drawn, by its size (words of a document, hops of a question; limit 0: any).

@@ -194,7 +194,7 @@ class Learner:
     ) -> tuple[torch.Tensor, dict[str, float]]:
         stage, policy = self.stage, self.policy
         if following(stage) and self.start is not None:
-            return distillation_loss(policy, self.start, batch, stage.align, stage.divergence)
+            return distillation_loss(policy, self.start, batch, stage.align, forward=stage.divergence == "forward")
         if not acting(stage):
             return imitation_loss(policy.score(batch), batch)
         logp, entropy = policy.score_with_entropy(batch) if stage.entropy else (policy.score(batch), None)
